@@ -1,0 +1,95 @@
+"""Argument checks: one sentence that says what was expected and what came, before any work is done."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+def describe(value: Any) -> str:
+    """A short name for a value that came where something else was expected."""
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape} and dtype {value.dtype}"
+    text = repr(value)
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
+
+
+def instance(value: Any, kind: type | tuple[type, ...], name: str, expected: str) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(f"{name}: expected {expected}, got {describe(value)}")
+
+
+def reals(
+    value: Any, name: str, *, low: float = -math.inf, high: float = math.inf, closed: str = "", ndim: int | None = None
+) -> FloatArray:
+    """``value`` as a new float64 array of finite numbers between ``low`` and ``high``.
+
+    ``closed`` names the ends that belong to the range: "", "low", "high" or "both". ``ndim`` limits the number
+    of dimensions (scalars are always welcome). Raises TypeError for what is not a real number, ValueError for
+    numbers out of range, NaN, infinities and empty arrays.
+    """
+    bracket = f"{'[' if closed in ('low', 'both') else '('}{low:g}, {high:g}{']' if closed in ('high', 'both') else ')'}"
+    expected = f"finite real numbers in {bracket}"
+    try:
+        array = np.asarray(value)
+    except ValueError:  # ragged lists
+        raise TypeError(f"{name}: expected {expected}, got {describe(value)}") from None
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"{name}: expected {expected}, got {describe(value)}")
+    if array.size == 0:
+        raise ValueError(f"{name}: expected at least one number, got {describe(value)}")
+    if ndim is not None and array.ndim > ndim:
+        raise ValueError(f"{name}: expected at most {ndim} dimension, got {describe(value)}")
+    array = np.array(array, dtype=np.float64)  # a copy: the caller's array is never aliased
+    above = array >= low if closed in ("low", "both") else array > low
+    below = array <= high if closed in ("high", "both") else array < high
+    bad = ~(np.isfinite(array) & above & below)
+    if bad.any():
+        raise ValueError(f"{name}: expected {expected}, got {array[bad].flat[0]!r}{_where(bad)}")
+    return array
+
+
+def wholes(value: Any, name: str, *, low: int = 0, high: int = 2**53) -> IntArray:
+    """``value`` as a new int64 array of whole numbers in [low, high]; 1e6 counts as whole, 0.5 does not."""
+    array = reals(value, name)
+    bad = (array != np.floor(array)) | (array < low) | (array > high)
+    if bad.any():
+        raise ValueError(
+            f"{name}: expected whole numbers from {low} to {high:.4g}, got {array[bad].flat[0]!r}{_where(bad)}"
+        )
+    return array.astype(np.int64)
+
+
+def real(value: Any, name: str, **limits: Any) -> float:
+    """A single number, checked as in :func:`reals`."""
+    return float(reals(value, name, **limits)[_single(value, name)])
+
+
+def whole(value: Any, name: str, **limits: Any) -> int:
+    """A single whole number, checked as in :func:`wholes`."""
+    return int(wholes(value, name, **limits)[_single(value, name)])
+
+
+def broadcast(**shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """The common shape of several arguments, or a ValueError that names each with its shape."""
+    try:
+        return np.broadcast_shapes(*shapes.values())
+    except ValueError:
+        told = ", ".join(f"{name} {shape}" for name, shape in shapes.items() if shape)
+        raise ValueError(f"expected arguments whose shapes broadcast together, got {told}") from None
+
+
+def _single(value: Any, name: str) -> tuple[()]:
+    if np.ndim(value) != 0:
+        raise ValueError(f"{name}: expected a single number, got {describe(value)}")
+    return ()
+
+
+def _where(bad: NDArray[np.bool_]) -> str:
+    return "" if bad.ndim == 0 else f" at index {tuple(int(i[0]) for i in np.nonzero(bad))}"

@@ -1,0 +1,433 @@
+"""Optimizers as small linear filters: immutable descriptions, no state, no training loop.
+
+On a coordinate with curvature h, preconditioner h^-p and x = lr h^(1-p), every optimizer here is
+
+    z' = A z - lr h^-p gain (h query . z + eps),   theta = readout . z,   z = start * theta_0 at step 0,
+
+with a state z of one to three numbers. ``transition`` A, ``gain``, ``query`` (where the gradient is taken),
+``readout`` (what the risk is the risk of) and ``start`` are what :class:`LinearOptimizer` asks for; one step is
+M(x) = A - x gain query^T.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any, ClassVar, Final
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from . import _checks
+from ._checks import FloatArray
+
+# A double-double number or array: (high, low), an unevaluated sum.
+Pair = tuple[Any, Any]
+
+
+class _Free:
+    """The type of :data:`FREE`."""
+
+    def __repr__(self) -> str:
+        return "nqm.FREE"
+
+    def __reduce__(self) -> str:  # one object in every process
+        return "FREE"
+
+
+FREE: Final = _Free()
+"""Stands where a hyperparameter is to be found by :func:`nqm.tune`."""
+
+Hyperparameter = float | FloatArray | _Free
+
+
+@dataclass(frozen=True)
+class Filter:
+    """The linear filter of an optimizer, for arrays of hyperparameters of common shape ``S``.
+
+    transition: (*S, 2, k, k) and gain: (*S, 2, k), high and low part along the axis of length 2.
+    query, readout: (k,); start: k floats. fresh: (*S, 2), 1 - decay where the last state is an average of the readout of
+    the others (``readout`` then says which readout), else 0.
+    """
+
+    transition: FloatArray
+    gain: FloatArray
+    fresh: FloatArray
+    query: FloatArray
+    readout: FloatArray
+    start: tuple[float, ...]
+
+
+class Optimizer:
+    """What all optimizers share. Hyperparameters are numbers, arrays (NumPy broadcasting) or :data:`FREE`."""
+
+    _limits: ClassVar[dict[str, dict[str, Any]]] = {}
+
+    def __post_init__(self) -> None:
+        for name, limits in self._limits.items():
+            value = getattr(self, name)
+            if value is not FREE:
+                object.__setattr__(self, name, _hyperparameter(value, name, limits))
+        self.shape  # noqa: B018 - arrays that do not broadcast are refused here
+
+    @cached_property
+    def hyperparameters(self) -> dict[str, Hyperparameter]:
+        """All numbers of the optimizer by name: lr, momentum, power, decay, as far as it has them."""
+        inner = getattr(self, "optimizer", None)
+        return {**(inner.hyperparameters if inner else {}), **{name: getattr(self, name) for name in self._limits}}
+
+    @property
+    def free(self) -> tuple[str, ...]:
+        """Names of the hyperparameters that are :data:`FREE`."""
+        return tuple(name for name, value in self.hyperparameters.items() if value is FREE)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Common shape of the hyperparameters, () for plain numbers."""
+        return _checks.broadcast(**{k: np.shape(v) for k, v in self.hyperparameters.items() if v is not FREE})
+
+    def with_values(self, **values: ArrayLike) -> Any:
+        """The same optimizer with some hyperparameters replaced, also inside Preconditioned and EMA.
+
+        >>> EMA(SGD(FREE), decay=0.9).with_values(lr=0.5)
+        EMA(SGD(lr=0.5), decay=0.9)
+        """
+        unknown = set(values) - set(self.hyperparameters)
+        if unknown:
+            raise ValueError(f"expected hyperparameters of {self}, got {', '.join(sorted(unknown))}")
+        changed: dict[str, Any] = {
+            f.name: values[f.name] if f.name in values else getattr(self, f.name) for f in fields(self)  # type: ignore[arg-type]
+        }
+        if isinstance(changed.get("optimizer"), Optimizer):
+            inner = changed["optimizer"]
+            changed["optimizer"] = inner.with_values(**{k: v for k, v in values.items() if k in inner.hyperparameters})
+        return type(self)(**changed)
+
+    def filter(self, values: Mapping[str, Any] | None = None) -> Filter:
+        """The filter (A, gain, query, readout, start); ``values`` may stand in for the hyperparameters."""
+        raise NotImplementedError
+
+    def stability_limit(self, values: Mapping[str, Any] | None = None) -> Any:
+        """The least x = lr h^(1-p) > 0 at which a coordinate no longer converges."""
+        raise NotImplementedError
+
+    def require_fixed(self) -> None:
+        if self.free:
+            raise TypeError(
+                f"expected numbers for all hyperparameters, got {self}: {', '.join(self.free)} is nqm.FREE. "
+                "nqm.tune finds free values; with_values(...) sets them"
+            )
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and all(
+            np.array_equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)  # type: ignore[arg-type]
+        )
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SGD(Optimizer):
+    """Stochastic gradient descent in the conventions of ``torch.optim.SGD`` with dampening 0.
+
+        m' = momentum m + g,   theta' = theta - lr m'                       (heavy ball; zhang2019 eq. 5)
+        m' = momentum m + g,   theta' = theta - lr (g + momentum m')        (nesterov=True)
+
+    with g = h theta + noise and m = 0 at step 0. momentum = 0 is plain SGD (zhang2019 eq. 2).
+
+    Args:
+        lr: learning rate > 0, in units of 1 / curvature; a number, an array or ``nqm.FREE``.
+        momentum: in [0, 1).
+        nesterov: take the torch form of Nesterov's momentum.
+
+    Raises:
+        TypeError, ValueError: for what is not a finite number in range.
+
+    >>> SGD(0.1, momentum=0.9)
+    SGD(lr=0.1, momentum=0.9)
+    """
+
+    lr: Any
+    momentum: Any = 0.0
+    nesterov: bool = False
+    _limits: ClassVar[dict[str, dict[str, Any]]] = {"lr": {"low": 0.0}, "momentum": {"low": 0.0, "high": 1.0, "closed": "low"}}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _checks.instance(self.nesterov, (bool, np.bool_), "nesterov", "True or False")
+
+    def __repr__(self) -> str:
+        parts = [f"lr={_show(self.lr)}"]
+        if not _is_zero(self.momentum):
+            parts.append(f"momentum={_show(self.momentum)}")
+        if self.nesterov:
+            parts.append("nesterov=True")
+        return f"SGD({', '.join(parts)})"
+
+    def filter(self, values: Mapping[str, Any] | None = None) -> Filter:
+        """Plain: z = theta. Heavy ball: z = (theta, v) with v = -lr m. Nesterov: z = (theta, momentum v)."""
+        momentum = (values or self.hyperparameters)["momentum"]
+        if _is_zero(momentum):
+            return _filter([[1.0]], [1.0], query=[1.0], readout=[1.0], start=(1.0,))
+        # M = [[1 - x, m], [-x, m]], for Nesterov [[1 - (1 + m) x, m], [-m x, m]]
+        gain = [_two_sum(1.0, momentum), momentum] if self.nesterov else [1.0, 1.0]
+        transition = [[1.0, momentum], [0.0, momentum]]
+        return _filter(transition, gain, query=[1.0, 0.0], readout=[1.0, 0.0], start=(1.0, 0.0))
+
+    def stability_limit(self, values: Mapping[str, Any] | None = None) -> Any:
+        """2 (1 + m); with Nesterov's momentum 2 (1 + m) / (1 + 2 m): where a root of M reaches -1."""
+        momentum = (values or self.hyperparameters)["momentum"]
+        limit = 2.0 * (1.0 + momentum)
+        return limit / (1.0 + 2.0 * momentum) if self.nesterov else limit
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Preconditioned(Optimizer):
+    """Gradients multiplied by P^-1 with P = H^power before ``optimizer`` sees them (zhang2019 eq. 8).
+
+    power = 0 changes nothing, power = 1 is Newton's method; Adam and K-FAC lie between. The learning rate is then in
+    units of curvature^(power - 1).
+
+    >>> Preconditioned(SGD(0.1), power=0.5)
+    Preconditioned(SGD(lr=0.1), power=0.5)
+    """
+
+    optimizer: Optimizer
+    power: Any
+    _limits: ClassVar[dict[str, dict[str, Any]]] = {"power": {"low": 0.0, "high": 1.0, "closed": "both"}}
+
+    def __post_init__(self) -> None:
+        _wraps(self, "power")
+        if self.power is FREE:
+            raise TypeError("power: expected numbers in [0, 1], got nqm.FREE; lr, momentum and decay can be FREE")
+        super().__post_init__()
+
+    def __repr__(self) -> str:
+        return f"Preconditioned({self.optimizer}, power={_show(self.power)})"
+
+    def filter(self, values: Mapping[str, Any] | None = None) -> Filter:
+        return self.optimizer.filter(values)
+
+    def stability_limit(self, values: Mapping[str, Any] | None = None) -> Any:
+        return self.optimizer.stability_limit(values)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class EMA(Optimizer):
+    """``optimizer`` with an exponential moving average of its iterates (zhang2019 eq. 11).
+
+        average' = decay average + (1 - decay) theta',   average = theta_0 at step 0
+
+    The risk is that of the average. decay = 0 changes nothing.
+
+    >>> EMA(SGD(0.1), decay=0.99)
+    EMA(SGD(lr=0.1), decay=0.99)
+    """
+
+    optimizer: Optimizer
+    decay: Any
+    _limits: ClassVar[dict[str, dict[str, Any]]] = {"decay": {"low": 0.0, "high": 1.0, "closed": "low"}}
+
+    def __post_init__(self) -> None:
+        _wraps(self, "decay")
+        super().__post_init__()
+
+    def __repr__(self) -> str:
+        return f"EMA({self.optimizer}, decay={_show(self.decay)})"
+
+    def filter(self, values: Mapping[str, Any] | None = None) -> Filter:
+        """One state more, the average. Of a single state z: average' = (1 - decay) readout A z + decay average."""
+        decay = (values or self.hyperparameters)["decay"]
+        inner = self.optimizer.filter(values)
+        k = len(inner.start)
+        if _is_zero(decay):
+            return inner
+        if k == 3:
+            raise ValueError(f"EMA: expected an optimizer of at most 2 state variables, got {self.optimizer} with 3")
+        fresh = _two_sum(1.0, -np.asarray(decay))
+        start = (*inner.start, float(inner.readout @ np.array(inner.start)))
+        query = [*inner.query, 0.0]
+        if k == 1:
+            a, g = _pair_of(inner.transition[..., :, 0, 0]), _pair_of(inner.gain[..., :, 0])
+            weight = _pair_mul(fresh, (inner.readout[0], 0.0))
+            transition = [[a, 0.0], [_pair_mul(weight, a), decay]]
+            return _filter(transition, [g, _pair_mul(weight, g)], query=query, readout=[0.0, 1.0], start=start)
+        rows = [[_pair_of(inner.transition[..., :, i, j]) for j in range(2)] for i in range(2)]
+        gain = [_pair_of(inner.gain[..., :, i]) for i in range(2)]
+        return _filter(
+            [[*rows[0], 0.0], [*rows[1], 0.0], [0.0, 0.0, decay]],
+            [*gain, 0.0],
+            query=query,
+            readout=[*inner.readout, 0.0],
+            start=start,
+            fresh=fresh,
+        )
+
+    def stability_limit(self, values: Mapping[str, Any] | None = None) -> Any:
+        return self.optimizer.stability_limit(values)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LinearOptimizer(Optimizer):
+    """Bring your own filter: any optimizer that is linear in its state and takes one gradient a step.
+
+        z' = transition z - lr gain g,   g = h (query . z) + noise,   theta = readout . z,   z = start theta_0
+
+    Args:
+        lr: learning rate > 0, number, array or ``nqm.FREE``.
+        transition: (k, k) matrix A, k = 1, 2 or 3.
+        gain: (k,), how the gradient enters each state.
+        query: (k,), where the gradient is taken; default: the first state.
+        readout: (k,), the iterate whose risk is reported; default: the first state.
+        start: (k,), the state before the first step in units of theta_0; default: 1 in the first state.
+
+    Gradient descent with heavy-ball momentum 0.9, state (theta, velocity):
+
+    >>> LinearOptimizer(0.1, transition=[[1, 0.9], [0, 0.9]], gain=[1, 1])
+    LinearOptimizer(lr=0.1, k=2)
+    """
+
+    lr: Any
+    transition: Any
+    gain: Any
+    query: Any = None
+    readout: Any = None
+    start: Any = None
+    _limits: ClassVar[dict[str, dict[str, Any]]] = {"lr": {"low": 0.0}}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        matrix = _checks.reals(self.transition, "transition")
+        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not 1 <= len(matrix) <= 3:
+            raise ValueError(f"transition: expected a (k, k) matrix with k = 1, 2 or 3, got shape {matrix.shape}")
+        first = np.eye(len(matrix))[0]
+        for name in ("gain", "query", "readout", "start"):
+            given = getattr(self, name)
+            vector = first.copy() if given is None and name != "gain" else _checks.reals(given, name)
+            if vector.shape != first.shape:
+                raise ValueError(f"{name}: expected a vector of length {len(first)}, got shape {vector.shape}")
+            vector.flags.writeable = False
+            object.__setattr__(self, name, vector)
+        matrix.flags.writeable = False
+        object.__setattr__(self, "transition", matrix)
+
+    def __repr__(self) -> str:
+        return f"LinearOptimizer(lr={_show(self.lr)}, k={len(self.transition)})"
+
+    def filter(self, values: Mapping[str, Any] | None = None) -> Filter:
+        return _filter(self.transition, self.gain, self.query, self.readout, tuple(float(s) for s in self.start))
+
+    def stability_limit(self, values: Mapping[str, Any] | None = None) -> float:
+        """Where the spectral radius of M(x) first reaches 1, found on a grid over 16 decades and by bisection."""
+
+        def stable(x: float) -> bool:
+            return _spectral_radius(self.transition - x * np.outer(self.gain, self.query)) < 1.0
+
+        grid = np.geomspace(1e-8, 1e8, 1601)
+        unstable = next((i for i, x in enumerate(grid) if not stable(x)), None)
+        if unstable is None:
+            return float("inf")
+        low, high = (grid[unstable - 1] if unstable else 0.0), grid[unstable]
+        for _ in range(60):
+            middle = 0.5 * (low + high)
+            low, high = (middle, high) if stable(middle) else (low, middle)
+        return float(low)
+
+
+def transition_matrix(optimizer: Optimizer, x: ArrayLike) -> FloatArray:
+    """M(x) = A - x gain query^T, one step of ``optimizer`` on a coordinate with x = lr h^(1-p).
+
+    ``x`` of shape X gives (*X, k, k), for an optimizer whose hyperparameters other than lr are plain numbers or
+    broadcast with X. Its spectral radius is the factor by which the distance to the optimum shrinks a step.
+
+    >>> transition_matrix(SGD(0.1, momentum=0.5), 0.25)
+    array([[ 0.75,  0.5 ],
+           [-0.25,  0.5 ]])
+    """
+    parts = optimizer.filter({**optimizer.hyperparameters, "lr": 1.0})
+    x = np.asarray(x, dtype=float)[..., None, None]
+    matrix = parts.transition[..., 0, :, :] - x * (parts.gain[..., 0, :, None] * parts.query)
+    if len(parts.start) == 3 and np.any(parts.fresh):  # the row of the average
+        matrix[..., 2, :2] = (parts.fresh[..., 0, None, None] * parts.readout[:2] @ matrix[..., :2, :2])[..., 0, :]
+    return matrix
+
+
+def _hyperparameter(value: Any, name: str, limits: dict[str, Any]) -> float | FloatArray:
+    array = _checks.reals(value, name, **limits)
+    if array.ndim == 0:
+        return float(array)
+    array.flags.writeable = False
+    return array
+
+
+def _wraps(outer: Any, name: str) -> None:
+    kind = type(outer).__name__
+    _checks.instance(outer.optimizer, Optimizer, f"{kind}", "an optimizer such as nqm.SGD(0.1) as first argument")
+    if name in outer.optimizer.hyperparameters:
+        raise ValueError(f"{kind}: expected an optimizer without {name}, got {outer.optimizer}")
+
+
+def _spectral_radius(matrix: FloatArray) -> float:
+    return float(np.abs(np.linalg.eigvals(matrix)).max())
+
+
+def _is_zero(value: Any) -> bool:
+    return value is not FREE and not np.any(value)
+
+
+def _show(value: Hyperparameter) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else repr(value) if value is FREE else f"<array {np.shape(value)}>"
+
+
+def _filter(
+    transition: Any, gain: Any, query: Any, readout: Any, start: tuple[float, ...], fresh: Any = 0.0
+) -> Filter:
+    """Stack numbers, arrays and (high, low) pairs into the arrays of a :class:`Filter`."""
+    k = len(start)
+    entries = [_pair(transition[i][j]) for i in range(k) for j in range(k)] + [_pair(g) for g in gain] + [_pair(fresh)]
+    shape = np.broadcast_shapes(*(np.shape(part) for pair in entries for part in pair))
+    packed = np.empty((*shape, 2, k * k + k + 1))
+    for column, pair in enumerate(entries):
+        packed[..., 0, column], packed[..., 1, column] = pair
+    return Filter(
+        packed[..., : k * k].reshape(*shape, 2, k, k),
+        packed[..., k * k : -1],
+        packed[..., -1],
+        np.array(query, dtype=float),
+        np.array(readout, dtype=float),
+        start,
+    )
+
+
+# --- double-double arithmetic on arrays, for the few entries that a float64 would round ----------------------
+
+
+def _pair(value: Any) -> Pair:
+    return value if isinstance(value, tuple) else (value, 0.0)
+
+
+def _pair_of(parts: FloatArray) -> Pair:
+    """(high, low) from an array that holds them along its last axis."""
+    return parts[..., 0], parts[..., 1]
+
+
+def _two_sum(a: Any, b: Any) -> Pair:
+    s = a + b
+    t = s - a
+    return s, (a - (s - t)) + (b - t)
+
+
+def _two_product(a: Any, b: Any) -> Pair:
+    """Dekker's exact product: each factor is split into halves of 26 bits."""
+    p = a * b
+    ah, bh = 134217729.0 * a, 134217729.0 * b
+    ah, bh = ah - (ah - a), bh - (bh - b)
+    al, bl = a - ah, b - bh
+    return p, ((ah * bh - p) + ah * bl + al * bh) + al * bl
+
+
+def _pair_mul(a: Pair, b: Pair) -> Pair:
+    p, e = _two_product(a[0], b[0])
+    return _two_sum(p, e + (a[0] * b[1] + a[1] * b[0]))

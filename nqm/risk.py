@@ -1,0 +1,181 @@
+"""Expected risk, steady state and stability: a problem and an optimizer in, numbers out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from . import _backend, _checks
+from ._checks import FloatArray, IntArray
+from .optimizers import Optimizer
+from .problem import NoisyQuadratic
+
+AGREEMENT = 1e-9
+"""Two rules for one spectrum agree when their risks differ by less than this, relative to the risk."""
+
+FOREVER = 81
+"""Doublings after which a stable filter has reached its steady state: rates down to 1e-23 a step."""
+
+
+def risk(
+    problem: NoisyQuadratic, optimizer: Optimizer, batch_size: ArrayLike, steps: ArrayLike
+) -> float | FloatArray:
+    """Expected risk after ``steps`` steps.
+
+        E[risk after t] = 1/2 sum_i mult_i h_i (d_t^2 init_i + (c_i / B) g_t),
+        d_t = r^T M^t z0,   g_t = sum_{s<t} (r^T M^s b)^2
+
+    for each curvature h_i, with M, b, r, z0 the optimizer's filter: zhang2019 eq. 4 for plain SGD, the recursions of
+    its appendices B and D for momentum and EMA. Exact: relative error about 1e-14 for problems given node by
+    node; on a power law or compressed spectrum 1e-8 or better, by refining its nodes until two rules agree.
+
+    Args:
+        problem: the noisy quadratic.
+        optimizer: with numbers or arrays as hyperparameters.
+        batch_size: examples a step, > 0 (need not be whole).
+        steps: whole numbers from 0 to 2^53.
+
+    All of them broadcast by NumPy's rules; the result has their common shape (a float when all are scalars), in
+    units of loss. Divergence gives inf.
+
+    Raises:
+        TypeError, ValueError: for wrong arguments, before any work.
+
+    >>> import nqm
+    >>> problem = nqm.NoisyQuadratic.power_law(10_000)
+    >>> round(nqm.risk(problem, nqm.SGD(0.1), batch_size=256, steps=1000), 4)
+    0.6984
+    >>> nqm.risk(problem, nqm.SGD([0.1, 1.0, 3.0]), batch_size=256, steps=1000).round(4)
+    array([0.6984, 0.1979,    inf])
+    """
+    check_problem(problem, optimizer)
+    batch = _checks.reals(batch_size, "batch_size", low=0.0)
+    times = _checks.wholes(steps, "steps")
+    shape = _checks.broadcast(optimizer=optimizer.shape, batch_size=batch.shape, steps=times.shape)
+    out = np.empty(shape)
+    flat = out.reshape(-1)
+    for part, values, (b, t) in in_chunks(optimizer.hyperparameters, shape, batch, times):
+        flat[part] = refined(problem, _risk_of_rows(optimizer, values, b, t.astype(np.int64)))
+    return float(out) if shape == () else out
+
+
+def steady_state_risk(
+    problem: NoisyQuadratic, optimizer: Optimizer, batch_size: ArrayLike
+) -> float | FloatArray:
+    """Risk as the steps go to infinity, where the noise let in balances the noise forgotten; inf if unstable.
+
+    For plain SGD 1/2 sum mult lr c / (B (2 - lr h)) (zhang2019 eq. 4); found as the limit of the same doubling as
+    :func:`risk`, for any optimizer. Broadcasts like :func:`risk`, and raises the same.
+
+    >>> import nqm
+    >>> round(nqm.steady_state_risk(nqm.NoisyQuadratic([1.0]), nqm.SGD(1.0), batch_size=4), 6)
+    0.125
+    """
+    check_problem(problem, optimizer)
+    batch = _checks.reals(batch_size, "batch_size", low=0.0)
+    shape = _checks.broadcast(optimizer=optimizer.shape, batch_size=batch.shape)
+    out = np.empty(shape)
+    flat = out.reshape(-1)
+    for part, values, (b,) in in_chunks(optimizer.hyperparameters, shape, batch):
+
+        def limit(nodes: NoisyQuadratic, rows: Any, values: Any = values, b: Any = b) -> FloatArray:
+            chosen = {k: v[rows] for k, v in values.items()}
+            found = _backend.dyadic_risk(nodes, optimizer, chosen, b[rows], b[rows].size, FOREVER)
+            return found[:, -1]
+
+        flat[part] = refined(problem, limit)
+    return float(out) if shape == () else out
+
+
+def max_stable_lr(problem: NoisyQuadratic, optimizer: Optimizer) -> float | FloatArray:
+    """The learning rate at which the optimizer stops converging; below it every coordinate converges.
+
+    2 / h_1 for plain SGD, 2 (1 + m) / h_1 for heavy ball, 2 (1 + m) / ((1 + 2 m) h_1) for Nesterov momentum, with h_1
+    the largest of h^(1-p). ``optimizer.lr`` is not looked at and may be ``nqm.FREE``. Arrays of momentum or power give
+    an array.
+
+    >>> import nqm
+    >>> nqm.max_stable_lr(nqm.NoisyQuadratic([4.0, 1.0]), nqm.SGD(nqm.FREE, momentum=0.9))
+    0.95
+    """
+    check_problem(problem, optimizer, free={"lr"})
+    values = {k: v for k, v in optimizer.hyperparameters.items() if k != "lr"}
+    limit = np.asarray(stable_lr(problem, optimizer, values))
+    return float(limit) if limit.ndim == 0 else limit
+
+
+def stable_lr(problem: NoisyQuadratic, optimizer: Optimizer, values: Mapping[str, Any]) -> Any:
+    """:func:`max_stable_lr` for given momentum and power."""
+    largest = problem._extremes()[0]
+    smallest = problem._extremes()[1]
+    exponent = 1.0 - np.asarray(values.get("power", 0.0))
+    return optimizer.stability_limit(values) / np.maximum(largest**exponent, smallest**exponent)
+
+
+def check_problem(problem: Any, optimizer: Any, free: set[str] | None = None) -> None:
+    """Refuse what is not a problem and an optimizer, or has hyperparameters FREE that must be numbers."""
+    _checks.instance(problem, NoisyQuadratic, "problem", "a nqm.NoisyQuadratic")
+    _checks.instance(optimizer, Optimizer, "optimizer", "an optimizer such as nqm.SGD(0.1)")
+    if set(optimizer.free) - (free or set()):
+        optimizer.require_fixed()
+
+
+@dataclass(frozen=True)
+class Unresolved(ArithmeticError):
+    """No rule of at most 2^22 nodes settles the risk (a huge spectrum under very long oscillation)."""
+
+    nodes: int
+
+    def __str__(self) -> str:
+        return (
+            f"the risk on this spectrum is not settled to {AGREEMENT:g} with {self.nodes} nodes: the optimizer oscillates "
+            "faster over the spectrum than they can follow. Use fewer steps, less momentum, or a smaller dim"
+        )
+
+
+def refined(problem: NoisyQuadratic, evaluate: Callable[[NoisyQuadratic, Any], FloatArray]) -> FloatArray:
+    """``evaluate(nodes, rows)`` on finer and finer rules of ``problem`` until each row agrees with the one before."""
+    found = evaluate(problem, slice(None))
+    open_rows = np.arange(found.size)
+    nodes = problem
+    while open_rows.size and not nodes._is_exact():
+        finer = nodes._finer()
+        if finer is None:
+            raise Unresolved(nodes.curvature.size)
+        nodes = finer
+        better = evaluate(nodes, open_rows)
+        settled = agree(found[open_rows], better)
+        found[open_rows] = better
+        open_rows = open_rows[~settled]
+    return found
+
+
+def agree(a: Any, b: Any) -> Any:
+    with np.errstate(invalid="ignore"):  # inf - inf
+        return (a == b) | (np.abs(a - b) <= AGREEMENT * np.abs(b))
+
+
+def in_chunks(
+    values: Mapping[str, Any], shape: tuple[int, ...], *arrays: FloatArray | IntArray
+) -> Iterator[tuple[slice, dict[str, FloatArray], list[FloatArray]]]:
+    """Cut broadcast arguments of ``shape`` into runs of rows, so that memory stays bounded."""
+    size = int(np.prod(shape, dtype=np.int64))
+    spread = {k: np.broadcast_to(v, shape) for k, v in values.items()}
+    others = [np.broadcast_to(a, shape) for a in arrays]
+    for first in range(0, size, _backend.ROWS_AT_ONCE):
+        part = slice(first, min(first + _backend.ROWS_AT_ONCE, size))
+        yield part, {k: v.flat[part] for k, v in spread.items()}, [a.flat[part] for a in others]
+
+
+def _risk_of_rows(
+    optimizer: Optimizer, values: Mapping[str, FloatArray], batch: FloatArray, steps: IntArray
+) -> Callable[[NoisyQuadratic, Any], FloatArray]:
+    def evaluate(nodes: NoisyQuadratic, rows: Any) -> FloatArray:
+        chosen = {k: v[rows] for k, v in values.items()}
+        return _backend.risk(nodes, optimizer, chosen, batch[rows], steps[rows])
+
+    return evaluate

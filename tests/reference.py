@@ -1,0 +1,96 @@
+"""Oracles that share nothing with the package: it is never imported here.
+
+An optimizer is written once as the update rule a user would write in a training loop (`update`). From that one rule
+come the step-by-step recursion and the 60-digit answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mpmath as mp
+import numpy as np
+
+mp.mp.dps = 60
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Hyperparameters of one run; `decay=None` means no averaging."""
+
+    lr: float
+    momentum: float = 0.0
+    nesterov: bool = False
+    power: float = 0.0
+    decay: float | None = None
+
+
+def update(rule, state, gradient, number=float):
+    """One step of torch.optim.SGD and of an average: state = (theta, buffer, average)."""
+    theta, buffer, average = state
+    lr, momentum = number(rule.lr), number(rule.momentum)
+    buffer = momentum * buffer + gradient
+    theta = theta - lr * (gradient + momentum * buffer if rule.nesterov else buffer)
+    if rule.decay is not None:
+        average = number(rule.decay) * average + (1 - number(rule.decay)) * theta
+    else:
+        average = theta
+    return theta, buffer, average
+
+
+def step_matrix(rule, h, number=float):
+    """(M, b): the state after a step is M state + b noise, read off from `update` on unit vectors."""
+    scale = number(h) ** (-number(rule.power))
+    one, zero = number(1), number(0)
+    columns = []
+    for i in range(3):
+        state = tuple(one if i == j else zero for j in range(3))
+        columns.append(update(rule, state, scale * number(h) * state[0], number))
+    noise = update(rule, (zero, zero, zero), scale * one, number)
+    return [[columns[j][i] for j in range(3)] for i in range(3)], list(noise)
+
+
+def exact_risk(rule, h, c, init, batch, steps):
+    """Expected risk of one coordinate with 60 digits, as an mpf.
+
+    Second moments S = E[state state^T] obey vec S' = (M x M) vec S + vec(b b^T) c / B; the augmented 10 x 10 matrix is
+    raised to the power `steps`.
+    """
+    m, b = step_matrix(rule, mp.mpf(h), mp.mpf)
+    n = 9
+    big = mp.zeros(n + 1)
+    for i in range(3):
+        for j in range(3):
+            for k in range(3):
+                for q in range(3):
+                    big[3 * i + j, 3 * k + q] = m[i][k] * m[j][q]
+            big[3 * i + j, n] = b[i] * b[j] * mp.mpf(c) / mp.mpf(batch)
+    big[n, n] = 1
+    vector = mp.zeros(n + 1, 1)
+    for i in (0, 2):
+        for j in (0, 2):
+            vector[3 * i + j] = mp.mpf(init)  # theta and average start at theta_0, the buffer at 0
+    vector[n] = 1
+    while steps:
+        if steps & 1:
+            vector = big * vector
+        steps >>= 1
+        if steps:
+            big = big * big
+    return mp.mpf(h) * vector[8] / 2
+
+
+def recursion_risk(rule, h, c, init, batch, steps):
+    """Expected risk after 0, 1, ..., steps steps of a whole spectrum, one step at a time in float64."""
+    h, c, init = np.broadcast_arrays(*(np.asarray(a, dtype=float) for a in (h, c, init)))
+    matrices = [step_matrix(rule, float(x)) for x in h]
+    m = np.array([a for a, _ in matrices])
+    b = np.array([v for _, v in matrices])
+    second = np.zeros((len(h), 3, 3))
+    second[:, [0, 0, 2, 2], [0, 2, 0, 2]] = init[:, None]
+    noise = b[:, :, None] * b[:, None, :] * (c / batch)[:, None, None]
+    risks = [0.5 * np.sum(h * second[:, 2, 2])]
+    for _ in range(steps):
+        second = m @ second @ m.transpose(0, 2, 1) + noise
+        risks.append(0.5 * np.sum(h * second[:, 2, 2]))
+    return np.array(risks)
