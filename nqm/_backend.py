@@ -64,13 +64,18 @@ def dyadic_risk(
 def rows(
     problem: NoisyQuadratic, optimizer: Optimizer, values: Mapping[str, Any], batch_size: Any, count: int
 ) -> Rows:
-    powers, which = np.unique(np.asarray(values.get("power", 0.0)), return_inverse=True)
     nodes = _prepared(problem)
+    power = np.asarray(values.get("power", 0.0))
+    if power.ndim == 0:
+        curvature, which = _preconditioned(nodes, float(power))[None, :], 0
+    else:
+        powers, which = np.unique(power, return_inverse=True)
+        curvature = np.stack([_preconditioned(nodes, float(p)) for p in powers])
     parts = optimizer.filter(values)
     k = len(parts.start)
     return Rows(
-        np.stack([_preconditioned(nodes, float(p)) for p in powers]),
-        _spread(which.reshape(np.shape(values.get("power", 0.0))), (count,)),
+        curvature,
+        _spread(which, (count,), np.int64),
         nodes["bias"],
         nodes["noise"],
         _spread(values["lr"], (count,)),
@@ -131,7 +136,7 @@ def _prepared(problem: NoisyQuadratic) -> dict[Any, FloatArray]:
     from ._kernels import LANES
 
     kept = problem._prepared
-    if not kept:
+    if "bias" not in kept:
         size = problem.curvature.size
         padding = (0, -size % LANES)
         h = np.pad(problem.curvature, padding, mode="edge")
@@ -153,5 +158,7 @@ def _preconditioned(nodes: dict[Any, FloatArray], power: float) -> FloatArray:
     return nodes[power]
 
 
-def _spread(value: Any, shape: tuple[int, ...]) -> NDArray[Any]:
-    return np.ascontiguousarray(np.broadcast_to(value, shape))
+def _spread(value: Any, shape: tuple[int, ...], dtype: Any = np.float64) -> NDArray[Any]:
+    out = np.empty(shape, dtype)
+    out[...] = value
+    return out

@@ -386,11 +386,15 @@ def _filter(
 ) -> Filter:
     """Stack numbers, arrays and (high, low) pairs into the arrays of a :class:`Filter`."""
     k = len(start)
-    entries = [_pair(transition[i][j]) for i in range(k) for j in range(k)] + [_pair(g) for g in gain] + [_pair(fresh)]
-    shape = np.broadcast_shapes(*(np.shape(part) for pair in entries for part in pair))
-    packed = np.empty((*shape, 2, k * k + k + 1))
-    for column, pair in enumerate(entries):
-        packed[..., 0, column], packed[..., 1, column] = pair
+    entries = [transition[i][j] for i in range(k) for j in range(k)] + [*gain, fresh]
+    shapes = {np.shape(part) for entry in entries for part in (entry if isinstance(entry, tuple) else (entry,))}
+    packed = np.zeros((*np.broadcast_shapes(*shapes), 2, k * k + k + 1))
+    for column, entry in enumerate(entries):
+        if isinstance(entry, tuple):
+            packed[..., 0, column], packed[..., 1, column] = entry
+        else:
+            packed[..., 0, column] = entry
+    shape = packed.shape[:-2]
     return Filter(
         packed[..., : k * k].reshape(*shape, 2, k, k),
         packed[..., k * k : -1],
@@ -402,10 +406,6 @@ def _filter(
 
 
 # --- double-double arithmetic on arrays, for the few entries that a float64 would round ----------------------
-
-
-def _pair(value: Any) -> Pair:
-    return value if isinstance(value, tuple) else (value, 0.0)
 
 
 def _pair_of(parts: FloatArray) -> Pair:

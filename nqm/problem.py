@@ -152,7 +152,10 @@ class NoisyQuadratic:
         return self._replaced(ladder.explicit())
 
     def _extremes(self) -> tuple[float, float]:
-        return self._ladder().extremes()
+        if "extremes" not in self._prepared:
+            self._prepared["extremes"] = self._ladder().extremes()
+        largest, smallest = self._prepared["extremes"]
+        return largest, smallest
 
     def _replaced(self, nodes: Nodes) -> NoisyQuadratic:
         problem = type(self).__new__(type(self))

@@ -110,10 +110,8 @@ def max_stable_lr(problem: NoisyQuadratic, optimizer: Optimizer) -> float | Floa
 
 def stable_lr(problem: NoisyQuadratic, optimizer: Optimizer, values: Mapping[str, Any]) -> Any:
     """:func:`max_stable_lr` for given momentum and power."""
-    largest = problem._extremes()[0]
-    smallest = problem._extremes()[1]
-    exponent = 1.0 - np.asarray(values.get("power", 0.0))
-    return optimizer.stability_limit(values) / np.maximum(largest**exponent, smallest**exponent)
+    largest = problem._extremes()[0]  # powers lie in [0, 1], so h^(1-p) is largest where h is
+    return optimizer.stability_limit(values) / largest ** (1.0 - np.asarray(values.get("power", 0.0)))
 
 
 def check_problem(problem: Any, optimizer: Any, free: set[str] | None = None) -> None:

@@ -50,8 +50,8 @@ class Spectrum:
         return self.explicit() if self._size() <= EXPLICIT_LIMIT else None
 
     def _resolution(self, level: int) -> tuple[int, int]:
-        """(Gauss points a piece, pieces an octave): more points first, then ever finer pieces."""
-        return (self.points, 1) if level == 0 else (self.points + 4, 2 ** (level - 1))
+        """(Gauss points a piece, pieces an octave): more points first, they gain more; then finer pieces."""
+        return self.points * 2 ** min(level, 2), 2 ** max(level - 2, 0)
 
     def _is_summed(self, level: int) -> bool:
         points, pieces = self._resolution(level)

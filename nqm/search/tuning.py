@@ -1,0 +1,422 @@
+"""With which hyperparameters is the target reached first?
+
+The least risk after T steps, over all free hyperparameters, is found by Newton's method from several starts; T itself
+by bracketing. Hyperparameters live in coordinates in which the landscape is about as wide everywhere:
+the learning rate as the logit of lr / max_stable_lr, momentum and decay as -log(1 - value).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .. import _backend, _checks
+from .._checks import FloatArray
+from ..optimizers import FREE, Optimizer
+from ..problem import NoisyQuadratic
+from ..risk import check_problem, risk, stable_lr
+from .crossing import steps_to_target
+
+@dataclass(frozen=True)
+class Tuned:
+    """The fewest steps to a target, and the hyperparameters that take them.
+
+    optimizer: with numbers in place of FREE. steps: int, or inf. risk: at that step, in units of loss.
+    status: "optimal", "already there" (steps = 0), or "unreachable" (then optimizer and risk are the best found).
+    """
+
+    optimizer: Optimizer
+    steps: float
+    risk: float
+    batch_size: float
+    target: float
+    status: str
+
+    @property
+    def examples(self) -> float:
+        """Training examples seen: steps * batch_size."""
+        return self.steps * self.batch_size
+
+
+def tune(
+    problem: NoisyQuadratic,
+    optimizer: Optimizer,
+    batch_size: float,
+    target: float,
+    bounds: Mapping[str, tuple[float, float]] | None = None,
+) -> Tuned:
+    """The fewest steps in which some choice of the free hyperparameters reaches the target.
+
+    Minimises over the continuum, not a grid: the smallest T with min risk(T) <= target, and among the choices that reach it
+    the one of lowest risk. Momentum has several local minima; all that a coarse scan finds are followed.
+
+    Args:
+        problem: the noisy quadratic.
+        optimizer: with ``nqm.FREE`` for any of lr, momentum, decay, e.g. ``SGD(lr=FREE, momentum=FREE)``.
+        batch_size: examples a step, > 0.
+        target: risk to reach, > 0.
+        bounds: {"lr": (low, high), ...} for free hyperparameters. Default: 0 < lr < max_stable_lr (for the momentum at
+            hand), 0 <= momentum, decay <= 1 - 1e-8.
+
+    Returns a :class:`Tuned`. A target out of reach is a status with steps = inf, not an error.
+
+    Raises:
+        TypeError, ValueError: for wrong arguments, or nothing FREE.
+
+    >>> import nqm
+    >>> problem = nqm.NoisyQuadratic.power_law(10_000)
+    >>> best = nqm.tune(problem, nqm.SGD(nqm.FREE, momentum=nqm.FREE), batch_size=4096, target=0.01)
+    >>> best.steps, round(best.optimizer.momentum, 3)
+    (1263, 0.99)
+    """
+    check_problem(problem, optimizer, free={"lr", "momentum", "decay"})
+    if not optimizer.free:
+        raise ValueError(f"optimizer: expected nqm.FREE for at least one of lr, momentum, decay, got {optimizer}")
+    if optimizer.shape != ():
+        raise ValueError(f"optimizer: expected plain numbers beside nqm.FREE, got arrays of shape {optimizer.shape}")
+    batch = _checks.real(batch_size, "batch_size", low=0.0)
+    goal = _checks.real(target, "target", low=0.0)
+    space = _Space(problem, optimizer, bounds)
+    if problem.initial_risk <= goal:
+        start = np.clip(np.zeros((1, space.low.size)), space.low, space.high)
+        return Tuned(space.optimizer_at(start[0]), 0, problem.initial_risk, batch, goal, "already there")
+    point, steps = _fewest_steps(space, batch, goal)
+    chosen = space.optimizer_at(point)
+    if math.isfinite(steps):  # where the risk is not monotone, it may have been there before
+        steps = steps_to_target(problem, chosen, batch, goal)  # type: ignore[assignment]
+    reached = float(risk(problem, chosen, batch, steps if math.isfinite(steps) else 2**53))
+    return Tuned(chosen, steps, reached, batch, goal, "optimal" if math.isfinite(steps) else "unreachable")
+
+
+class _Space:
+    """Coordinates of the free hyperparameters of one optimizer on one problem.
+
+    lr: u = log(lr / (limit - lr)) with the stability limit of the momentum at hand, or log lr inside given bounds.
+    momentum, decay: u = -log(1 - value) >= 0.
+    """
+
+    def __init__(
+        self, problem: NoisyQuadratic, optimizer: Optimizer, bounds: Mapping[str, tuple[float, float]] | None
+    ) -> None:
+        self.problem, self.optimizer = problem, optimizer
+        self.names = optimizer.free
+        self.fixed = {k: v for k, v in optimizer.hyperparameters.items() if v is not FREE}
+        self.bounds = _checked_bounds(bounds or {}, self.names)
+        ranges = [self._range(name) for name in self.names]
+        self.low = np.array([low for low, _ in ranges])
+        self.high = np.array([high for _, high in ranges])
+
+    def _range(self, name: str) -> tuple[float, float]:
+        if name in self.bounds:
+            low, high = self.bounds[name]
+            return (math.log(low), math.log(high)) if name == "lr" else (-math.log1p(-low), -math.log1p(-high))
+        return (-36.0, 18.0) if name == "lr" else (0.0, -math.log(1e-8))
+
+    def values(self, points: FloatArray) -> dict[str, Any]:
+        """Hyperparameters at points of shape (rows, free)."""
+        values: dict[str, Any] = dict(self.fixed)
+        for column, name in enumerate(self.names):
+            u = points[:, column]
+            if name == "lr":
+                values[name] = u  # needs the momentum first
+            else:
+                values[name] = -np.expm1(-u)
+                if name in self.bounds:
+                    values[name] = np.clip(values[name], *self.bounds[name])
+        if "lr" in self.names:
+            u = values["lr"]
+            limit = 1.0 if "lr" in self.bounds else stable_lr(self.problem, self.optimizer, values)
+            values["lr"] = np.clip(np.exp(u), *self.bounds["lr"]) if "lr" in self.bounds else limit / (1.0 + np.exp(-u))
+        return values
+
+    def optimizer_at(self, point: FloatArray) -> Optimizer:
+        values = self.values(point[None, :])
+        chosen: Optimizer = self.optimizer.with_values(**{name: float(values[name][0]) for name in self.names})
+        return chosen
+
+    def without(self, name: str) -> _Space:
+        """The space with ``name`` fixed at its least value."""
+        least = self.bounds[name][0] if name in self.bounds else 0.0
+        bounds = {k: v for k, v in self.bounds.items() if k != name}
+        return _Space(self.problem, self.optimizer.with_values(**{name: least}), bounds)
+
+
+def _checked_bounds(bounds: Mapping[str, tuple[float, float]], names: tuple[str, ...]) -> dict[str, tuple[float, float]]:
+    _checks.instance(bounds, Mapping, "bounds", 'a dict such as {"lr": (1e-3, 1.0)}')
+    checked = {}
+    for name, pair in bounds.items():
+        if name not in names:
+            raise ValueError(f"bounds: expected names of free hyperparameters ({', '.join(names)}), got {name!r}")
+        limits = {"low": 0.0} if name == "lr" else {"low": 0.0, "high": 1.0, "closed": "low"}
+        array = _checks.reals(pair, f"bounds[{name!r}]", ndim=1, **limits)  # type: ignore[arg-type]
+        if array.shape != (2,) or not array[0] < array[1]:
+            raise ValueError(f"bounds[{name!r}]: expected (low, high) with low < high, got {_checks.describe(pair)}")
+        checked[name] = (float(array[0]), float(array[1]))
+    return checked
+
+
+_Candidate = tuple[FloatArray, float]  # a point in a _Space, and the steps it takes
+
+
+class _Landscape:
+    """log risk over a space, at any number of steps, on one rule for the spectrum."""
+
+    def __init__(self, space: _Space, batch: float) -> None:
+        self.space, self.batch, self.nodes = space, batch, space.problem
+        n = space.low.size
+        axes = [sign * row for row in np.eye(n) for sign in (1.0, -1.0)]
+        pairs = [np.eye(n)[i] + np.eye(n)[j] for i in range(n) for j in range(i + 1, n)]
+        # the stencil of _kernels.newton_steps
+        self.size = min(4e-3, 0.5 * float(np.min(space.high - space.low)))
+        self.offsets = np.array([np.zeros(n), *axes, *pairs])
+
+    def log_risk(self, points: FloatArray, steps: ArrayLike) -> FloatArray:
+        """points: (rows, free), steps: (rows,) or one number."""
+        times = np.broadcast_to(np.asarray(steps, dtype=np.int64), points.shape[:1])
+        values = self.space.values(points)
+        found = _backend.risk(self.nodes, self.space.optimizer, values, self.batch, np.ascontiguousarray(times))
+        return np.log(np.maximum(found, 1e-300))
+
+    def refine(self, point: FloatArray, steps: float) -> bool:
+        """Go to a finer rule where this one is too coarse to tell one T from the next; whether it was."""
+        tolerance = min(1e-5, 0.02 / steps)
+        here, nodes, moved = self.log_risk(point[None, :], steps)[0], self.nodes, False
+        while (finer := nodes._finer()) is not None:
+            self.nodes = finer
+            there = self.log_risk(point[None, :], steps)[0]
+            if abs(here - there) <= tolerance:
+                break
+            here, nodes, moved = there, finer, True
+        self.nodes = nodes
+        return moved
+
+    def minimise(
+        self, points: FloatArray, steps: float, goal: float = -math.inf, rounds: int = 10, radius: float = 0.3
+    ) -> tuple[FloatArray, FloatArray]:
+        """Local minima near ``points`` (S, free), and log risk there.
+
+        Newton steps in a trust region; ends when the model promises too little to matter: 1e-13, or a twentieth of
+        the distance to ``goal``.
+        """
+        from .._kernels import newton_steps
+
+        low, high, size = self.space.low, self.space.high, np.full(len(points), self.size)
+        trust = np.full(len(points), radius)
+        best = points
+        value, center, around = self._look(points, steps)
+        for _ in range(rounds):
+            trial, promised = np.empty_like(best), np.empty(len(best))
+            newton_steps(around, center, size, trust, low, high, trial, promised)
+            promised -= around[:, 0] - value  # counted from the point, not from the stencil's centre
+            if np.all(promised <= np.maximum(1e-13, 0.05 * np.abs(value - goal))):
+                break
+            found, new_center, new_around = self._look(trial, steps)
+            better = found < value
+            length = np.max(np.abs(trial - best), axis=1)
+            trust = np.where(better, np.minimum(3.0 * trust, 2.0), 0.25 * length)
+            pick = better[:, None]
+            best, value = np.where(pick, trial, best), np.where(better, found, value)
+            center, around = np.where(pick, new_center, center), np.where(pick, new_around, around)
+        return best, value
+
+    def _look(self, points: FloatArray, steps: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Value at each point, and centre and values of a stencil at it, shifted where needed off the bounds."""
+        center = np.clip(points, self.space.low + self.size, self.space.high - self.size)
+        rows = np.concatenate([center[:, None, :] + self.size * self.offsets, points[:, None, :]], axis=1)
+        found = self.log_risk(rows.reshape(-1, points.shape[1]), steps).reshape(rows.shape[:2])
+        return found[:, -1], center, np.ascontiguousarray(found[:, :-1])
+
+
+def _fewest_steps(space: _Space, batch: float, target: float) -> _Candidate:
+    """The best point and its steps (inf if none reaches the target; then the point of least risk seen)."""
+    goal = math.log(target)
+    known = [_embedded(space, name, batch, target) for name in space.names[1:] if name in ("momentum", "decay")]
+    grid, starts, guess = _scan(space, batch, target, known)
+    landscape = _Landscape(space, batch)
+    points, values = landscape.minimise(starts, guess, goal, rounds=6)
+    point, steps = _bracket(landscape, points[np.argmin(values)], guess, goal)
+    while math.isfinite(steps) and landscape.refine(point, steps):
+        point, steps = _bracket(landscape, point, steps, goal)
+    if len(space.names) > 1 and math.isfinite(steps):
+        point, steps = _explore(landscape, point, steps, goal, grid)
+    for candidate in known:
+        if candidate[1] < steps:
+            point, steps = candidate
+    if math.isfinite(steps):
+        point = landscape.minimise(point[None, :], steps)[0][0]
+    return point, steps
+
+
+def _embedded(space: _Space, name: str, batch: float, target: float) -> _Candidate:
+    """What is possible with ``name`` at its least value, as a candidate of ``space``."""
+    point, steps = _fewest_steps(space.without(name), batch, target)
+    column = space.names.index(name)
+    return np.insert(point, column, space.low[column]), steps
+
+
+def _scan(
+    space: _Space, batch: float, target: float, known: list[_Candidate]
+) -> tuple[FloatArray, FloatArray, float]:
+    """A grid over the space, starting points, and a guess of the steps.
+
+    Risk at 2^0, 2^1, ... steps on the grid; log-log interpolation in between.
+    """
+    ceiling = min((steps for _, steps in known), default=math.inf)
+    grid = _grid(space, known, ceiling)
+    flat = grid.reshape(-1, grid.shape[-1])
+    values = space.values(flat)
+    for levels in (24, 54) if math.isinf(ceiling) else (math.ceil(math.log2(ceiling)) + 2,):
+        risks = _backend.dyadic_risk(space.problem, space.optimizer, values, batch, len(flat), levels)
+        times = _interpolated(risks, target)
+        if np.isfinite(times).any():
+            break
+    order = _local_minima(np.where(np.isfinite(times), times, 1e300 * risks.min(axis=1)).reshape(grid.shape[:-1]))
+    starts = [point for point, _ in known] + list(flat[order[:3]])
+    guess = min(ceiling, times.min())
+    if math.isinf(guess):
+        guess = 2.0 ** np.unravel_index(np.argmin(risks), risks.shape)[1]
+    return grid, np.array(starts), max(1.0, round(guess))
+
+
+def _grid(space: _Space, known: list[_Candidate], ceiling: float) -> FloatArray:
+    """Points of shape (*counts, free). The learning rate of a momentum starts where its effective rate is the
+    best one without."""
+    widest = math.log(min(ceiling, 2.0**53)) + 2.0
+    alone = len(space.names) == 1
+    axes = []
+    for column, name in enumerate(space.names):
+        low, high = space.low[column], space.high[column]
+        if name == "lr":
+            axes.append(np.linspace(0.0, 1.0, 46 if alone else 14) ** (1.0 if alone else 1.6))
+        else:
+            axes.append(np.linspace(low, max(low, min(high, widest)), 40 if alone else 14))
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+    if "lr" in space.names:
+        column = space.names.index("lr")
+        low, high = np.full(grid.shape[:-1], space.low[column]), min(space.high[column], 7.0)
+        if "lr" in space.bounds:
+            high = space.high[column]
+        elif known:
+            low = np.minimum(known[-1][0][column], 4.0) - 1.0
+            if "momentum" in space.names:
+                low = low - grid[..., space.names.index("momentum")]
+            low = np.maximum(low, space.low[column])
+        grid[..., column] = low + (high - low) * grid[..., column]
+    return grid
+
+
+def _interpolated(risks: FloatArray, target: float) -> FloatArray:
+    """About when each row of risks at 2^0, 2^1, ... first falls to the target."""
+    reached = risks <= target
+    first = np.argmax(reached, axis=1)
+    rows = np.arange(len(risks))
+    after, before = risks[rows, first], risks[rows, np.maximum(first - 1, 0)]
+    with np.errstate(all="ignore"):
+        share = np.log(before / target) / np.log(before / after)
+        times = 2.0 ** (first - 1 + np.where(np.isfinite(share), share, 1.0))
+    return np.where(reached.any(axis=1), np.where(first == 0, 1.0, times), math.inf)
+
+
+def _local_minima(values: FloatArray) -> list[int]:
+    """Flat indices of entries not above any neighbour along an axis, lowest first."""
+    low = np.ones(values.shape, dtype=bool)
+    for axis in range(values.ndim):
+        moved = np.moveaxis(values, axis, 0)
+        flag = np.moveaxis(low, axis, 0)
+        flag[1:] &= moved[1:] <= moved[:-1]
+        flag[:-1] &= moved[:-1] <= moved[1:]
+    found = np.flatnonzero(low)
+    return list(found[np.argsort(values.ravel()[found], kind="stable")])
+
+
+def _bracket(
+    landscape: _Landscape, start: FloatArray, guess: float, goal: float, radius: float = 0.3
+) -> _Candidate:
+    """Follow one minimum to the fewest steps T at which it reaches the goal: regula falsi on its log risk in log T.
+
+    Between ends of equal sign twice in a row the other end's value is halved (the Illinois rule).
+    """
+    point, steps = start, guess
+    below: _Candidate | None = None  # the last T at or under the goal, and its point
+    ends: dict[bool, tuple[float, float]] = {}  # reached? -> (T, log risk - goal)
+    before = None
+    for _ in range(200):
+        points, values = landscape.minimise(point[None, :], steps, goal, radius=radius)
+        point, excess = points[0], float(values[0]) - goal
+        reached = excess <= 0.0
+        if reached:
+            below = (point, steps)
+        if reached == before and len(ends) == 2:
+            other = ends[not reached]
+            ends[not reached] = (other[0], 0.5 * other[1])
+        ends[reached], before = (steps, excess), reached
+        low, high = ends.get(False, (0.0, 0.0))[0], ends.get(True, (math.inf, 0.0))[0]
+        if high - low <= 1.0:
+            break
+        if len(ends) == 2:
+            (t0, f0), (t1, f1) = ends[False], ends[True]
+            steps = t0 * math.exp(math.log(t1 / t0) * f0 / (f0 - f1)) if f0 > 0.0 else 0.5 * (t0 + t1)
+            steps = min(max(math.ceil(steps), low + 1.0), high - 1.0)
+        elif reached:  # the risk falls about as 1 / T
+            steps = min(max(math.floor(steps * math.exp(max(1.1 * excess, -1.4))), 1.0), high - 1.0)
+        else:
+            steps = max(math.ceil(steps * math.exp(min(1.1 * excess, 1.4))), low + 1.0)
+            if steps > 2.0**52:
+                return point, math.inf
+    return below or (point, math.inf)
+
+
+def _explore(
+    landscape: _Landscape, point: FloatArray, steps: float, goal: float, grid: FloatArray
+) -> _Candidate:
+    """Look for other basins that reach the goal sooner, and go down to the best.
+
+    With momentum, coordinates oscillate, and the landscape at fixed T is a smooth valley with ripples along it (the
+    phase of the largest curvatures at step T). So: the local minima of a coarse grid over all; then the valley's
+    floor, from a quadratic fitted on a scale at which ripples average out, searched at a spacing that resolves them.
+    """
+    for _ in range(40):
+        if steps <= 1.0:
+            break
+        sooner = steps - 1.0
+        flat = grid.reshape(-1, grid.shape[-1])
+        order = _local_minima(landscape.log_risk(flat, sooner).reshape(grid.shape[:-1]))
+        points, values = landscape.minimise(flat[order[:3]], sooner, goal)
+        floor = _valley_floor(landscape, point, sooner)
+        beside = landscape.log_risk(floor.reshape(-1, point.size), sooner).reshape(floor.shape[:2])
+        lowest = floor[np.arange(len(floor)), beside.argmin(axis=1)]
+        order = _local_minima(beside.min(axis=1))
+        near, heights = landscape.minimise(lowest[order[:4]], sooner, goal, radius=0.01)
+        points, values = np.vstack([points, near]), np.append(values, heights)
+        if values.min() > goal:
+            break
+        point, steps = _bracket(landscape, points[np.argmin(values)], sooner, goal, radius=0.01)
+    return point, steps
+
+
+def _valley_floor(landscape: _Landscape, point: FloatArray, steps: float) -> FloatArray:
+    """Points of shape (along, beside, free): along the direction of least curvature around ``point``, and beside it."""
+    n, reach = point.size, 0.3
+    low, high = landscape.space.low, landscape.space.high
+    unit = np.stack(np.meshgrid(*[np.linspace(-1.0, 1.0, 9 if n == 2 else 5)] * n, indexing="ij"), axis=-1).reshape(-1, n)
+    cloud = np.clip(point + reach * unit, low, high)
+    values = landscape.log_risk(cloud, steps)
+    pairs = [(i, j) for i in range(n) for j in range(i, n)]
+    moved = cloud - point
+    terms = np.stack([np.ones(len(cloud)), *moved.T, *(moved[:, i] * moved[:, j] for i, j in pairs)], axis=1)
+    weight = np.exp(-np.minimum(values - values.min(), 30.0) / 0.2)[:, None]  # only the valley itself counts
+    fit = np.linalg.lstsq(terms * weight, np.where(weight[:, 0] > 0.0, values, 0.0) * weight[:, 0], rcond=None)[0]
+    hessian = np.zeros((n, n))
+    for (i, j), value in zip(pairs, fit[1 + n :], strict=True):
+        hessian[i, j] += value
+        hessian[j, i] += value
+    directions = np.linalg.eigh(hessian)[1].T
+    steps_along = np.linspace(-0.25, 0.25, 101)[:, None] * directions[0] / np.abs(directions[0]).max()
+    aside = np.stack(np.meshgrid(*[np.linspace(-0.02, 0.02, 5)] * (n - 1), indexing="ij"), axis=-1).reshape(-1, n - 1)
+    lines = point + steps_along[:, None, :] + aside @ directions[1:]
+    return np.clip(lines, low, high)
