@@ -1,6 +1,34 @@
-"""nqm: the noisy quadratic model as an exact, instant simulator of training."""
+"""nqm: the noisy quadratic model as an exact, instant simulator of training.
 
+Importing it loads NumPy only; the first number asked for loads (and the first time compiles) the kernels.
+"""
+
+from . import bounds
 from .optimizers import EMA, FREE, SGD, LinearOptimizer, Preconditioned
 from .problem import NoisyQuadratic
 from .risk import max_stable_lr, risk, steady_state_risk
 from .search import Tuned, steps_to_target, tune
+from .simulation import Simulation, simulate
+from .sweep import Sweep, sweep
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "EMA",
+    "FREE",
+    "SGD",
+    "LinearOptimizer",
+    "NoisyQuadratic",
+    "Preconditioned",
+    "Simulation",
+    "Sweep",
+    "Tuned",
+    "bounds",
+    "max_stable_lr",
+    "risk",
+    "simulate",
+    "steady_state_risk",
+    "steps_to_target",
+    "sweep",
+    "tune",
+]

@@ -346,12 +346,20 @@ def transition_matrix(optimizer: Optimizer, x: ArrayLike) -> FloatArray:
     array([[ 0.75,  0.5 ],
            [-0.25,  0.5 ]])
     """
+    return step(optimizer, x)[0]
+
+
+def step(optimizer: Optimizer, x: ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """(M, b) of one step z' = M z - lr h^-p b eps at x = lr h^(1-p), shapes (*X, k, k) and (*X, k)."""
     parts = optimizer.filter({**optimizer.hyperparameters, "lr": 1.0})
     x = np.asarray(x, dtype=float)[..., None, None]
-    matrix = parts.transition[..., 0, :, :] - x * (parts.gain[..., 0, :, None] * parts.query)
-    if len(parts.start) == 3 and np.any(parts.fresh):  # the row of the average
-        matrix[..., 2, :2] = (parts.fresh[..., 0, None, None] * parts.readout[:2] @ matrix[..., :2, :2])[..., 0, :]
-    return matrix
+    gain = parts.gain[..., 0, :].copy()
+    matrix = parts.transition[..., 0, :, :] - x * (gain[..., :, None] * parts.query)
+    if len(parts.start) == 3 and np.any(parts.fresh):  # the average takes in what the others read out after the step
+        weights = parts.fresh[..., 0, None] * parts.readout[:2]
+        matrix[..., 2, :2] = np.einsum("...i,...ij->...j", weights, matrix[..., :2, :2])
+        gain[..., 2] = np.sum(weights * gain[..., :2], axis=-1)
+    return matrix, np.broadcast_to(gain, matrix.shape[:-1])
 
 
 def _hyperparameter(value: Any, name: str, limits: dict[str, Any]) -> float | FloatArray:

@@ -1,0 +1,83 @@
+"""What no algorithm can beat, given the number of examples seen."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from . import _checks
+from ._checks import FloatArray
+from .problem import NoisyQuadratic
+from .risk import refined
+
+
+def mle(problem: NoisyQuadratic, examples: ArrayLike) -> float | FloatArray:
+    """Risk of the maximum-likelihood estimate after ``examples`` examples: 1/2 sum mult c / (h N).
+
+    With C = H this is d / 2N (zhang2019, section 3.6). It is the least risk of an unbiased estimate, not a bound for all
+    algorithms: shrinking towards the start beats it, as :func:`bayes` shows. inf at 0 examples. Units of loss.
+
+    >>> round(mle(NoisyQuadratic.power_law(10_000), 500_000), 12)
+    0.01
+    """
+    number = _examples(problem, examples)
+    with np.errstate(divide="ignore"):
+        found = 0.5 * float(np.sum(problem.multiplicity * problem.noise / problem.curvature)) / number
+    return float(found) if found.ndim == 0 else found
+
+
+def bayes(problem: NoisyQuadratic, examples: ArrayLike) -> float | FloatArray:
+    """Least risk of any algorithm after ``examples`` examples: 1/2 sum mult h / (1 / init + N h^2 / c).
+
+    The posterior mean of theta_0 ~ N(0, init) from N gradients with noise N(0, c) has this risk, and nothing has
+    less on average over that prior. Gradients are informative about h (theta - optimum) with variance c each.
+
+    >>> problem = NoisyQuadratic.power_law(10_000)
+    >>> bayes(problem, 500_000) < mle(problem, 500_000)
+    True
+    """
+    number = _examples(problem, examples)
+    flat = number.reshape(-1)
+
+    def evaluate(nodes: NoisyQuadratic, rows: object) -> FloatArray:
+        h, c, init, weight = nodes.curvature, nodes.noise, nodes.init, nodes.multiplicity
+        chosen = flat[rows][:, None]  # type: ignore[index]
+        # h / (1 / init + N h^2 / c) = h init c / (c + N h^2 init), which is right at init = 0 and c = 0 too
+        with np.errstate(invalid="ignore"):
+            left = np.where(chosen * init > 0.0, h * init * c / (c + chosen * h * h * init), h * init)
+        return np.asarray(0.5 * np.sum(weight * left, axis=1))
+
+    found = refined(problem, evaluate).reshape(number.shape)
+    return float(found) if found.ndim == 0 else found
+
+
+def examples_to_target(
+    problem: NoisyQuadratic, target: float, bound: Literal["bayes", "mle"] = "bayes"
+) -> float:
+    """Fewest examples N with bound(N) <= target: divided by the batch size, the least steps of any algorithm.
+
+    >>> examples_to_target(NoisyQuadratic.power_law(10_000), 0.01, "mle")
+    500000.0
+    """
+    _checks.instance(problem, NoisyQuadratic, "problem", "a nqm.NoisyQuadratic")
+    goal = _checks.real(target, "target", low=0.0)
+    if bound not in ("bayes", "mle"):
+        raise ValueError(f'bound: expected "bayes" or "mle", got {_checks.describe(bound)}')
+    at_one = float(mle(problem, 1.0))
+    if bound == "mle" or at_one == 0.0:
+        return at_one / goal
+    if problem.initial_risk <= goal:
+        return 0.0
+    from scipy.optimize import brentq
+
+    # bayes < mle, so N is below at_one / goal; and bayes is within a factor of two of its two asymptotes
+    low, high = -700.0, math.log(at_one / goal) + 1e-9
+    return math.exp(brentq(lambda u: float(bayes(problem, math.exp(u))) - goal, low, high, xtol=1e-14, rtol=1e-14))
+
+
+def _examples(problem: NoisyQuadratic, examples: ArrayLike) -> FloatArray:
+    _checks.instance(problem, NoisyQuadratic, "problem", "a nqm.NoisyQuadratic")
+    return _checks.reals(examples, "examples", low=0.0, closed="low")

@@ -1,0 +1,219 @@
+"""The shell command ``nqm``: steps, sweep, figures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors in one line, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        result: int = arguments.run(arguments)
+    except (ValueError, TypeError, OSError, ArithmeticError) as error:
+        print(f"nqm {arguments.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"nqm {arguments.command}: interrupted", file=sys.stderr)
+        return 130
+    return result
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="nqm", description="The noisy quadratic model: how many steps does training take?")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+
+    steps = _command(
+        commands, "steps", _steps, "fewest steps to a target risk at one batch size",
+        "nqm steps --batch-size 4096 --target 0.01 --momentum free",
+    )  # fmt: skip
+    steps.add_argument("--batch-size", type=float, required=True, metavar="B", help="examples a step")
+    steps.add_argument("--target", type=float, required=True, metavar="R", help="risk to reach")
+    steps.add_argument("--crossing", choices=("first", "last"), default="first", help="with --lr: first step at or below the target, or step after the last above it")
+    _add_optimizer(steps)
+    _add_problem(steps)
+
+    sweep = _command(
+        commands, "sweep", _sweep, "fewest steps at many batch sizes, as a table or a picture",
+        "nqm sweep --batch-sizes 16 256 4096 --target 0.01 --momentum free --plot sweep.png",
+    )  # fmt: skip
+    sweep.add_argument("--batch-sizes", type=float, nargs="+", metavar="B", default=[2.0**k for k in range(2, 21, 2)], help="default: 2^2, 2^4, ... 2^20")
+    sweep.add_argument("--target", type=float, nargs="+", required=True, metavar="R", help="risk to reach, one or more")
+    sweep.add_argument("--plot", metavar="FILE", help="also draw steps against batch size into FILE (png, pdf, svg)")
+    sweep.add_argument("--workers", type=int, default=1, metavar="N", help="processes to spread the cells over")
+    _add_optimizer(sweep)
+    _add_problem(sweep)
+
+    figures = _command(
+        commands, "figures", _figures, "draw figures of the papers, with their data as CSV beside them",
+        "nqm figures zhang2019-3a zhang2019-4 --out figures",
+    )  # fmt: skip
+    figures.add_argument("names", nargs="*", metavar="NAME", help="figures to draw; default: all")
+    figures.add_argument("--list", action="store_true", help="name the figures and stop")
+    figures.add_argument("--out", default="figures", metavar="DIR", help="where to write (default: figures)")
+    figures.add_argument("--bins", type=int, metavar="N", help="quantise the spectrum into N bins, as the paper does with 100; default: exact")
+    return parser
+
+
+def _command(commands: Any, name: str, run: Callable[[Any], int], summary: str, example: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=summary, description=summary[0].upper() + summary[1:] + ".", epilog=f"example: {example}"
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _add_optimizer(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("optimizer (numbers, or 'free' to tune them)")
+    group.add_argument("--lr", type=_number_or_free, default="free", metavar="L", help="learning rate; default: free")
+    group.add_argument("--momentum", type=_number_or_free, default=0.0, metavar="M", help="in [0, 1); default: 0")
+    group.add_argument("--nesterov", action="store_true", help="Nesterov's form of momentum")
+    group.add_argument("--power", type=float, default=0.0, metavar="P", help="preconditioner H^P, P in [0, 1]; default: 0")
+    group.add_argument("--ema", type=_number_or_free, default=None, metavar="D", help="decay of an average of the iterates, in [0, 1)")
+
+
+def _add_problem(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("problem: curvatures i^-A, i = 1 ... N, noise covariance = Hessian, unit start")
+    group.add_argument("--dim", type=float, default=10_000, metavar="N", help="number of coordinates; default: 10000")
+    group.add_argument("--exponent", type=float, default=1.0, metavar="A", help="default: 1")
+
+
+def _number_or_free(text: str) -> Any:
+    if text == "free":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number or 'free', got {text!r}") from None
+
+
+def _optimizer(arguments: argparse.Namespace) -> Any:
+    from . import EMA, FREE, SGD, Preconditioned
+
+    def value(given: Any) -> Any:
+        return FREE if given == "free" else given
+
+    optimizer: Any = SGD(value(arguments.lr), value(arguments.momentum), arguments.nesterov)
+    if arguments.power != 0.0:
+        optimizer = Preconditioned(optimizer, arguments.power)
+    return optimizer if arguments.ema is None else EMA(optimizer, value(arguments.ema))
+
+
+def _problem(arguments: argparse.Namespace) -> Any:
+    from . import NoisyQuadratic
+
+    return NoisyQuadratic.power_law(arguments.dim, arguments.exponent)
+
+
+def _steps(arguments: argparse.Namespace) -> int:
+    from . import risk, steps_to_target, tune
+
+    problem, optimizer = _problem(arguments), _optimizer(arguments)
+    batch, target = arguments.batch_size, arguments.target
+    if optimizer.free:
+        if arguments.crossing == "last":
+            raise ValueError("--crossing last: expected all hyperparameters as numbers, got some to tune")
+        best = tune(problem, optimizer, batch, target)
+        optimizer, steps, reached, status = best.optimizer, best.steps, best.risk, best.status
+    else:
+        steps = steps_to_target(problem, optimizer, batch, target, crossing=arguments.crossing)
+        reached = float(risk(problem, optimizer, batch, steps if math.isfinite(steps) else 2**53))
+        status = "fixed" if math.isfinite(steps) else "unreachable"
+    answer = {
+        "steps": steps,
+        "examples": steps * batch,
+        **optimizer.hyperparameters,
+        "risk": reached,
+        "batch_size": batch,
+        "target": target,
+        "status": status,
+    }
+    if arguments.json:
+        print(json.dumps(_finite(answer)))
+    else:
+        for name, value in answer.items():
+            print(f"{name:>10}  {value if isinstance(value, int | str) else format(value, '.6g')}")
+    return 0
+
+
+def _sweep(arguments: argparse.Namespace) -> int:
+    from concurrent.futures import ProcessPoolExecutor
+
+    from . import sweep
+
+    problem, optimizer = _problem(arguments), _optimizer(arguments)
+    if arguments.workers < 1:
+        raise ValueError(f"--workers: expected at least 1, got {arguments.workers}")
+    optimizers = {"optimizer": optimizer}
+    if arguments.workers > 1:
+        with ProcessPoolExecutor(arguments.workers) as pool:
+            result = sweep(problem, optimizers, arguments.batch_sizes, arguments.target, executor=pool)
+    else:
+        result = sweep(problem, optimizers, arguments.batch_sizes, arguments.target)
+    if arguments.plot:
+        from .files import save_picture
+        from .plotting import new_figure
+
+        picture, ax = new_figure()
+        result.plot(ax)
+        save_picture(picture, arguments.plot)
+    critical = {f"{t:g}": result.critical_batch_size(t)["optimizer"] for t in arguments.target}
+    if arguments.json:
+        cells = [dict(zip(result.table, row, strict=True)) for row in zip(*(c.tolist() for c in result.table.values()), strict=True)]
+        print(json.dumps(_finite({"cells": cells, "critical_batch_size": critical})))
+    else:
+        print(result)
+        for target, value in critical.items():
+            print(f"critical batch size at target {target}: {value:.6g}")
+    return 0
+
+
+def _figures(arguments: argparse.Namespace) -> int:
+    from .papers import all_figures
+
+    known = all_figures()
+    if arguments.list:
+        if arguments.json:
+            print(json.dumps({name: figure.title for name, figure in known.items()}))
+        else:
+            for name, figure in known.items():
+                print(f"{name:15} {figure.title}")
+        return 0
+    unknown = [name for name in arguments.names if name not in known]
+    if unknown:
+        raise ValueError(f"unknown figure {unknown[0]!r}: expected one of {', '.join(known)}")
+    if arguments.bins is not None and arguments.bins < 2:
+        raise ValueError(f"--bins: expected at least 2, got {arguments.bins}")
+    from .files import write_figures
+
+    chosen = [known[name] for name in arguments.names or known]
+    written = write_figures(chosen, arguments.out, arguments.bins)
+    if arguments.json:
+        print(json.dumps([str(path) for path in written]))
+    return 0
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no inf and NaN: None stands for them."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""Writing results: to a temporary file beside the goal, then renamed, so that nothing is ever half-written."""
+
+from __future__ import annotations
+
+import csv
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .papers import Data, Figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Picture
+
+
+def write_whole(path: str | os.PathLike[str], write: Callable[[Path], Any]) -> Path:
+    """Call ``write(temporary)``, then rename the temporary file to ``path``; on failure nothing stays behind."""
+    goal = Path(path)
+    goal.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=goal.parent, prefix=f".{goal.stem}-", suffix=goal.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp makes it private
+        return temporary.replace(goal)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_picture(picture: Picture, path: str | os.PathLike[str]) -> Path:
+    """Save in the format that the file's ending names; without time stamps, so that the same data gives the same file."""
+    kind = Path(path).suffix.lower().removeprefix(".")
+    formats = picture.canvas.get_supported_filetypes()
+    if kind not in formats:
+        raise ValueError(f"{path}: expected a file name ending in one of {', '.join(sorted(formats))}")
+    metadata = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+    return write_whole(path, lambda temporary: picture.savefig(temporary, dpi=160, metadata=metadata))
+
+
+def save_csv(data: Data, path: str | os.PathLike[str]) -> Path:
+    """Columns as CSV, numbers with all their digits."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow(data)
+            writer.writerows(zip(*(column.tolist() for column in data.values()), strict=True))
+
+    return write_whole(path, write)
+
+
+def write_figures(figures: Iterable[Figure], folder: str | os.PathLike[str], bins: int | None) -> list[Path]:
+    """Compute and draw each figure into ``folder``: NAME.png and NAME.csv; says on stderr what is done."""
+    from .plotting import style
+
+    written = []
+    chosen = list(figures)
+    for number, figure in enumerate(chosen, 1):
+        name = figure.name if bins is None else f"{figure.name}-{bins}bins"
+        print(f"[{number}/{len(chosen)}] {name}: {figure.title} ...", file=sys.stderr, end="", flush=True)
+        began = time.perf_counter()
+        data = figure.compute(bins)
+        written.append(save_csv(data, Path(folder) / f"{name}.csv"))
+        with style():
+            written.append(save_picture(figure.plot(data), Path(folder) / f"{name}.png"))
+        print(f" {time.perf_counter() - began:.1f} s", file=sys.stderr)
+    return written

@@ -1,0 +1,359 @@
+"""Zhang et al. (2019), Which Algorithmic Choices Matter at Which Batch Sizes?: the figures that need no networks.
+
+Settings (sections 3.5 and 3.7): d = 10^4, h_i = 1/i, C = H, theta_0 ~ N(0, I), target risk 0.01, batch sizes 2^2 ... 2^20,
+preconditioning powers 0, 0.25, 0.5, 0.75. Every number comes from the public functions of nqm.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import bounds
+from ..optimizers import EMA, FREE, SGD, Optimizer, Preconditioned, transition_matrix
+from ..problem import NoisyQuadratic
+from ..risk import max_stable_lr, risk, steady_state_risk
+from ..sweep import sweep
+from . import Data, Figure, rows
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Picture
+
+POWERS = (0.0, 0.25, 0.5, 0.75)
+BATCH_SIZES = 2.0 ** np.arange(2, 21)
+TARGET = 0.01
+TARGETS = (0.1, 0.03, 0.01, 0.003, 0.001)
+RATE = 0.0005  # lr * h of figures 2 and 11
+FIXED_MOMENTUM = 0.9  # figure 14b
+KINDS: dict[str, Optimizer] = {
+    "SGD": SGD(FREE),
+    "momentum": SGD(FREE, momentum=FREE),
+    "momentum 0.9": SGD(FREE, momentum=FIXED_MOMENTUM),
+    "EMA": EMA(SGD(FREE), decay=FREE),
+}
+
+
+def problem(bins: int | None) -> NoisyQuadratic:
+    """The problem of section 3.5; ``bins`` quantises it as the paper's authors do (they use 100)."""
+    exact = NoisyQuadratic.power_law(10_000)
+    return exact if bins is None else exact.binned(bins)
+
+
+@lru_cache(maxsize=32)  # figures 3a, 4 and 14 share their cells
+def _tuned(kind: str, bins: int | None, targets: tuple[float, ...], batches: tuple[float, ...]) -> dict[str, NDArray[Any]]:
+    powers = POWERS if targets == (TARGET,) else (0.0,)
+    optimizers = {f"{kind}, power {p:g}": Preconditioned(KINDS[kind], p) if p else KINDS[kind] for p in powers}
+    return sweep(problem(bins), optimizers, batches, targets).table
+
+
+def _together(kinds: tuple[str, ...], bins: int | None) -> dict[str, NDArray[Any]]:
+    tables = [_tuned(kind, bins, (TARGET,), tuple(BATCH_SIZES)) for kind in kinds]
+    together = {key: np.concatenate([table[key] for table in tables]) for key in tables[0]}
+    together["kind"] = np.repeat(kinds, len(tables[0]["steps"]))
+    return together
+
+
+# --- figure 1 -------------------------------------------------------------------------------------------------
+
+
+def compute_1(bins: int | None = None) -> Data:
+    """Risk of three coordinates and their sum, at a constant learning rate and with one drop to a tenth of it.
+
+    After the drop each coordinate starts afresh from its second moment, which for plain SGD is all it remembers.
+    """
+    del bins  # three coordinates
+    lr, lower, drop, end = 0.5, 0.05, 300, 600
+    before, after = np.arange(drop + 1), np.arange(1, end - drop + 1)
+    records = []
+    for h in (1.0, 0.1, 0.01):
+        one = NoisyQuadratic([h])
+        first = risk(one, SGD(lr), 1, before)
+        same = risk(one, SGD(lr), 1, drop + after)
+        moment = 2.0 * float(risk(one, SGD(lr), 1, drop)) / h
+        decayed = risk(NoisyQuadratic([h], init=moment), SGD(lower), 1, after)
+        for schedule, rest in (("constant", same), ("decayed", decayed)):
+            found = np.concatenate([np.asarray(first), np.asarray(rest)])
+            records += [{"schedule": schedule, "curvature": h, "step": t, "risk": r} for t, r in enumerate(found)]
+    return rows(records)
+
+
+def plot_1(data: Data) -> Picture:
+    from ..plotting import COLORS, new_figure
+
+    picture, axes = new_figure(2, width=9.6, height=4.2)
+    for ax, schedule in zip(axes, ("constant", "decayed"), strict=True):
+        total = 0.0
+        for i, h in enumerate(np.unique(data["curvature"])[::-1]):
+            here = (data["schedule"] == schedule) & (data["curvature"] == h)
+            name = ("high", "medium", "low")[i]
+            line = ("-", "--", "-.")[i]
+            ax.plot(data["step"][here], data["risk"][here], line, color=COLORS[i], label=f"{name} curvature, $h$ = {h:g}")
+            total = total + data["risk"][here]
+        ax.plot(data["step"][here], total, color="black", linewidth=2.4, label="total risk")
+        ax.set(yscale="log", xlabel="step", title="constant learning rate" if schedule == "constant" else "learning rate decayed at step 300")
+        ax.set_ylim(2e-4, 1.0)
+    axes[0].set_ylabel("expected risk")
+    axes[0].legend()
+    return picture
+
+
+# --- figures 2 and 11 -----------------------------------------------------------------------------------------
+
+
+def compute_2(bins: int | None = None) -> Data:
+    """Rate and steady state of one coordinate against momentum, beside plain SGD at the effective learning rate."""
+    del bins  # one coordinate
+    momentum = 1.0 - np.geomspace(1.0, 2.0 * RATE**0.5, 200)
+    one, optimizer = NoisyQuadratic([1.0]), SGD(RATE, momentum)
+    effective = RATE / (1.0 - momentum)
+    radius = np.abs(np.linalg.eigvals(transition_matrix(optimizer, RATE))).max(axis=-1)
+    return {
+        "momentum": momentum,
+        "rate": radius,
+        "rate_effective": transition_matrix(SGD(1.0), effective)[:, 0, 0],
+        "steady_state": np.asarray(steady_state_risk(one, optimizer, 1)),
+        "steady_state_effective": np.asarray(steady_state_risk(one, SGD(effective), 1)),
+    }
+
+
+def plot_2(data: Data) -> Picture:
+    from ..plotting import COLORS, new_figure
+
+    picture, axes = new_figure(2, width=9.6, height=4.2)
+    for ax, column, name in zip(axes, ("rate", "steady_state"), ("convergence rate", "steady-state risk"), strict=True):
+        ax.plot(data["momentum"], data[column], color=COLORS[1], label="momentum SGD")
+        ax.plot(
+            data["momentum"], data[column + "_effective"], "--", color=COLORS[0],
+            label=r"plain SGD at learning rate $\alpha/(1-\beta)$",
+        )  # fmt: skip
+        ax.set(xlabel=r"momentum $\beta$", ylabel=name)
+    axes[0].legend()
+    return picture
+
+
+def compute_11(bins: int | None = None) -> Data:
+    """First term of eq. 6, what is left of the start, after several numbers of steps."""
+    del bins  # one coordinate
+    one = NoisyQuadratic([1.0], noise=0.0)
+    gap = np.geomspace(1.0, 2.0 * RATE**0.5, 200)
+    records = []
+    for steps in (10, 30, 100, 300, 1000):
+        with_momentum = np.asarray(risk(one, SGD(RATE, 1.0 - gap), 1, steps)) / one.initial_risk
+        plain = np.asarray(risk(one, SGD(RATE / gap), 1, steps)) / one.initial_risk
+        records += [
+            {"steps": steps, "one_minus_momentum": g, "momentum": m, "plain": p}
+            for g, m, p in zip(gap, with_momentum, plain, strict=True)
+        ]
+    return rows(records)
+
+
+def plot_11(data: Data) -> Picture:
+    from ..plotting import COLORS, new_figure
+
+    picture, ax = new_figure()
+    for steps in np.unique(data["steps"]):
+        here = data["steps"] == steps
+        x = data["one_minus_momentum"][here]
+        first = steps == data["steps"].min()
+        ax.plot(x, data["momentum"][here], color=COLORS[1], label="momentum SGD" if first else None)
+        ax.plot(x, data["plain"][here], "--", color=COLORS[0], label="plain SGD, effective learning rate" if first else None)
+        ax.annotate(f"t = {steps:g}", (x[-1], data["plain"][here][-1]), xytext=(-4, 0), textcoords="offset points", ha="right", va="center", fontsize=9)
+    ax.set(xscale="log", xlabel=r"$1-\beta$", ylabel="risk left of the start (first term of eq. 6), relative")
+    ax.set_xlim(data["one_minus_momentum"].min() * 0.6, 1.1)
+    ax.legend(loc="lower right")
+    return picture
+
+
+# --- figures 3a, 4, 13: steps against batch size --------------------------------------------------------------
+
+
+def _with_bounds(table: dict[str, NDArray[Any]], bins: int | None) -> Data:
+    """Rows of a sweep, and those of the two bounds as further kinds."""
+    where = problem(bins)
+    keep = ("kind", "power", "batch_size", "steps", "lr", "momentum", "decay")
+    parts = {key: [table[key]] for key in keep}
+    for bound in ("mle", "bayes"):
+        found = bounds.examples_to_target(where, TARGET, "mle" if bound == "mle" else "bayes") / BATCH_SIZES
+        extra = {"kind": np.full(found.size, bound), "batch_size": BATCH_SIZES, "steps": found}
+        for key in keep:
+            parts[key].append(extra.get(key, np.full(found.size, np.nan)))
+    return {key: np.concatenate(part) for key, part in parts.items()}
+
+
+def _plot_powers(ax: Axes, data: Data, kind: str, column: str, line: str, label: str | None) -> None:
+    """One line for each power; the label goes to the first."""
+    from ..plotting import COLORS, MARKERS
+
+    for i, power in enumerate(POWERS):
+        here = (data["kind"] == kind) & (data["power"] == power)
+        ax.plot(
+            data["batch_size"][here], data[column][here], line, color=COLORS[i], marker=MARKERS[i] if line == "-" else None,
+            label=None if label is None else f"{label}, power {power:g}",
+        )  # fmt: skip
+
+
+def _plot_steps(data: Data, kind: str, name: str) -> Picture:
+    from ..plotting import new_figure, powers_of_two
+
+    picture, ax = new_figure()
+    _plot_powers(ax, data, kind, "steps", "-", name)
+    _plot_powers(ax, data, "SGD", "steps", "--", None)
+    for bound, line, label in (("mle", ":", "maximum likelihood, $d/2N$"), ("bayes", "-.", "Bayes bound")):
+        here = data["kind"] == bound
+        ax.plot(data["batch_size"][here], data["steps"][here], line, color="black", linewidth=1.4, label=label)
+    ax.plot([], [], "--", color="grey", label="dashed: plain SGD, same power")
+    powers_of_two(ax)
+    ax.set(xlabel="batch size (examples)", ylabel="steps to risk 0.01")
+    ax.set_ylim(1.0, 2.0**21)
+    ax.legend(ncols=2, fontsize=8)
+    return picture
+
+
+def compute_3a(bins: int | None = None) -> Data:
+    """Tuned momentum and plain SGD at each power, and both bounds."""
+    return _with_bounds(_together(("momentum", "SGD"), bins), bins)
+
+
+def plot_3a(data: Data) -> Picture:
+    return _plot_steps(data, "momentum", "momentum")
+
+
+def compute_4(bins: int | None = None) -> Data:
+    """Tuned EMA and plain SGD at each power, and both bounds."""
+    return _with_bounds(_together(("EMA", "SGD"), bins), bins)
+
+
+def plot_4(data: Data) -> Picture:
+    return _plot_steps(data, "EMA", "EMA")
+
+
+def compute_13(bins: int | None = None) -> Data:
+    """Tuned plain SGD at five targets."""
+    table = _tuned("SGD", bins, TARGETS, tuple(2.0 ** np.arange(2, 22)))
+    return {key: table[key] for key in ("target", "batch_size", "steps", "lr")}
+
+
+def plot_13(data: Data) -> Picture:
+    from ..plotting import COLORS, MARKERS, new_figure, powers_of_two
+
+    picture, ax = new_figure()
+    for i, target in enumerate(TARGETS):
+        here = data["target"] == target
+        ax.plot(data["batch_size"][here], data["steps"][here], color=COLORS[i], marker=MARKERS[i], label=f"target {target:g}")
+    powers_of_two(ax)
+    ax.set(xlabel="batch size (examples)", ylabel="steps to target")
+    ax.legend()
+    return picture
+
+
+# --- figure 14: learning rates --------------------------------------------------------------------------------
+
+
+def _learning_rates(kinds: tuple[str, ...], bins: int | None) -> Data:
+    table = _together(kinds, bins)
+    chosen = {key: table[key] for key in ("kind", "power", "batch_size", "steps", "lr", "momentum")}
+    return {**chosen, "effective_lr": table["lr"] / (1.0 - table["momentum"])}
+
+
+def compute_14a(bins: int | None = None) -> Data:
+    """The learning rates behind plain SGD's fewest steps."""
+    return _learning_rates(("SGD",), bins)
+
+
+def compute_14b(bins: int | None = None) -> Data:
+    """Effective learning rates lr / (1 - momentum) at momentum 0.9, beside plain SGD's."""
+    return _learning_rates(("momentum 0.9", "SGD"), bins)
+
+
+def compute_14c(bins: int | None = None) -> Data:
+    """Effective learning rates lr / (1 - momentum) with momentum tuned, beside plain SGD's."""
+    return _learning_rates(("momentum", "SGD"), bins)
+
+
+def _plot_rates(data: Data, kind: str, label: str, ylabel: str) -> Picture:
+    from ..plotting import new_figure, powers_of_two
+
+    picture, ax = new_figure()
+    _plot_powers(ax, data, kind, "effective_lr", "-", label)
+    if kind != "SGD":
+        _plot_powers(ax, data, "SGD", "effective_lr", "--", None)
+        ax.plot([], [], "--", color="grey", label="dashed: plain SGD, same power")
+    limit = float(np.asarray(max_stable_lr(problem(None), SGD(FREE))))
+    ax.axhline(limit, color="black", linewidth=1.0, linestyle=":", label="largest stable, plain SGD")
+    powers_of_two(ax)
+    ax.set(xlabel="batch size (examples)", ylabel=ylabel)
+    ax.legend(fontsize=8)
+    return picture
+
+
+def plot_14a(data: Data) -> Picture:
+    return _plot_rates(data, "SGD", "plain SGD", r"optimal learning rate $\alpha$")
+
+
+def plot_14b(data: Data) -> Picture:
+    return _plot_rates(data, "momentum 0.9", r"$\beta$ = 0.9", r"optimal effective learning rate $\alpha/(1-\beta)$")
+
+
+def plot_14c(data: Data) -> Picture:
+    return _plot_rates(data, "momentum", r"$\beta$ tuned", r"optimal effective learning rate $\alpha/(1-\beta)$")
+
+
+_EXACT = (
+    "All 10^4 eigenvalues instead of 100 bins (--bins 100 gives those), and minima over the continuum instead of a grid, "
+    "so steps are up to a few percent fewer."
+)
+_BOUNDS = " The paper's lower bound d/2N is the risk of maximum likelihood, which shrinkage beats; the Bayes bound is drawn too."
+
+FIGURES = (
+    Figure(
+        "zhang2019-1", "Risk of coordinates of different curvature, with and without learning rate decay", compute_1, plot_1,
+        "High curvature reaches its steady state first and then holds the total up; lowering the rate brings the floor "
+        "down when the slow coordinates are done.",
+        "A cartoon in the paper, here exact risk: h = 1, 0.1, 0.01, learning rate 0.5, dropped to 0.05 at step 300, B = 1.",
+    ),
+    Figure(
+        "zhang2019-2", "Convergence rate and steady-state risk against momentum", compute_2, plot_2,
+        "Both follow plain SGD at learning rate lr / (1 - momentum), until momentum nears critical damping.",
+        "Nothing; momentum goes up to where 1 - momentum is twice sqrt(lr h).",
+    ),
+    Figure(
+        "zhang2019-3a", "Steps to target: momentum and preconditioning", compute_3a, plot_3a,
+        "Momentum saves little while batches are small and extends perfect scaling to larger ones; preconditioning does so "
+        "too and also saves steps at small batches; with it momentum matters less.",
+        _EXACT + _BOUNDS,
+    ),
+    Figure(
+        "zhang2019-4", "Steps to target: exponential moving average", compute_4, plot_4,
+        "Averaging saves steps at small batches, most at power 0, lowers the critical batch size, and is idle at large ones.",
+        _EXACT + _BOUNDS + " Never above plain SGD, which it contains with decay 0; on the authors' grid it is in 10 of 40 cells.",
+    ),
+    Figure(
+        "zhang2019-11", "What is left of the start: momentum against plain SGD at the effective rate", compute_11, plot_11,
+        "The pairs of curves agree except near critical damping and at few steps, before the momentum has built up.",
+        "The steps at which the curves are taken, 10 to 1000, are ours: the paper does not name its own.",
+    ),
+    Figure(
+        "zhang2019-13", "Steps to target for five targets", compute_13, plot_13,
+        "One shape, shifted: harder targets have larger critical batch sizes.",
+        _EXACT,
+    ),
+    Figure(
+        "zhang2019-14a", "Optimal learning rate, plain SGD", compute_14a, plot_14a,
+        "Proportional to batch size until it meets the largest stable one; lower and longer linear with preconditioning.",
+        _EXACT,
+    ),
+    Figure(
+        "zhang2019-14b", "Optimal effective learning rate, momentum 0.9", compute_14b, plot_14b,
+        "On plain SGD's line while batches are small; then it rises on to about ten times the plain limit.",
+        _EXACT,
+    ),
+    Figure(
+        "zhang2019-14c", "Optimal effective learning rate, momentum tuned", compute_14c, plot_14c,
+        "On or above plain SGD's line while batches are small, and linear far beyond it.",
+        _EXACT,
+    ),
+)  # fmt: skip

@@ -1,0 +1,83 @@
+"""How pictures look: logarithmic axes in powers of two, lines that differ in grey too. Imported only to draw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+if TYPE_CHECKING:
+    from .sweep import Sweep
+
+# Colours of even steps in lightness: dark to light in grey print, and told apart by the common colour blindnesses.
+COLORS = ("#1b1f6b", "#a3195b", "#1f8a70", "#e08e0b", "#6fa8dc")
+MARKERS = ("o", "s", "^", "D", "v")
+STYLE = {
+    "figure.figsize": (6.4, 4.6),
+    "figure.dpi": 100,
+    "savefig.dpi": 160,
+    "font.size": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 4.5,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "figure.constrained_layout.use": True,
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The look of all figures here, without touching the caller's settings."""
+    with mpl.rc_context(STYLE):
+        yield
+
+
+def new_figure(columns: int = 1, width: float = 6.4, height: float = 4.6) -> tuple[Figure, Any]:
+    """A figure that belongs to no window, and its axes."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(1, columns)
+
+
+def powers_of_two(ax: Axes, axis: str = "both") -> None:
+    """Logarithmic axes with ticks labelled 2^k, at most about ten of them."""
+    for name in ("x", "y") if axis == "both" else (axis,):
+        getattr(ax, f"set_{name}scale")("log", base=2)
+        target = getattr(ax, f"{name}axis")
+        target.set_major_locator(LogLocator(base=2, numticks=11))
+        target.set_major_formatter(FuncFormatter(lambda v, _: f"$2^{{{np.log2(v):.0f}}}$" if v > 0 else ""))
+        target.set_minor_locator(NullLocator())
+        target.set_minor_formatter(NullFormatter())
+
+
+def plot_sweep(sweep: Sweep, ax: Axes | None = None) -> Axes:
+    """Steps to target against batch size; see :meth:`nqm.sweep.Sweep.plot`."""
+    with style():
+        if ax is None:
+            ax = plt.subplots()[1]
+        table = sweep.table
+        targets = np.unique(table["target"])[::-1]
+        for i, name in enumerate(dict.fromkeys(table["optimizer"].tolist())):
+            for j, target in enumerate(targets):
+                here = (table["optimizer"] == name) & (table["target"] == target)
+                label = name if targets.size == 1 else f"{name}, target {target:g}"
+                ax.plot(
+                    table["batch_size"][here], table["steps"][here], label=label, linestyle=("-", "--", "-.", ":")[j % 4],
+                    color=COLORS[i % len(COLORS)], marker=MARKERS[i % len(MARKERS)],
+                )  # fmt: skip
+        powers_of_two(ax)
+        ax.set_xlabel("batch size (examples)")
+        ax.set_ylabel("steps to target")
+        ax.legend()
+    return ax
