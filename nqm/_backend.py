@@ -61,13 +61,11 @@ def dyadic_risk(
     return out
 
 
-def rows(
-    problem: NoisyQuadratic, optimizer: Optimizer, values: Mapping[str, Any], batch_size: Any, count: int
-) -> Rows:
+def rows(problem: NoisyQuadratic, optimizer: Optimizer, values: Mapping[str, Any], batch_size: Any, count: int) -> Rows:
     nodes = _prepared(problem)
     power = np.asarray(values.get("power", 0.0))
     if power.ndim == 0:
-        curvature, which = _preconditioned(nodes, float(power))[None, :], 0
+        curvature, which = _preconditioned(nodes, float(power))[None, :], np.zeros((), dtype=np.int64)
     else:
         powers, which = np.unique(power, return_inverse=True)
         curvature = np.stack([_preconditioned(nodes, float(p)) for p in powers])

@@ -34,7 +34,9 @@ def reals(
     of dimensions (scalars are always welcome). Raises TypeError for what is not a real number, ValueError for
     numbers out of range, NaN, infinities and empty arrays.
     """
-    bracket = f"{'[' if closed in ('low', 'both') else '('}{low:g}, {high:g}{']' if closed in ('high', 'both') else ')'}"
+    bracket = (
+        f"{'[' if closed in ('low', 'both') else '('}{low:g}, {high:g}{']' if closed in ('high', 'both') else ')'}"
+    )
     expected = f"finite real numbers in {bracket}"
     try:
         array = np.asarray(value)
@@ -51,7 +53,7 @@ def reals(
     below = array <= high if closed in ("high", "both") else array < high
     bad = ~(np.isfinite(array) & above & below)
     if bad.any():
-        raise ValueError(f"{name}: expected {expected}, got {array[bad].flat[0]!r}{_where(bad)}")
+        raise ValueError(f"{name}: expected {expected}, got {float(array[bad].flat[0]):.16g}{_where(bad)}")
     return array
 
 
@@ -61,7 +63,7 @@ def wholes(value: Any, name: str, *, low: int = 0, high: int = 2**53) -> IntArra
     bad = (array != np.floor(array)) | (array < low) | (array > high)
     if bad.any():
         raise ValueError(
-            f"{name}: expected whole numbers from {low} to {high:.4g}, got {array[bad].flat[0]!r}{_where(bad)}"
+            f"{name}: expected whole numbers from {low} to {high:.4g}, got {float(array[bad].flat[0]):.16g}{_where(bad)}"
         )
     return array.astype(np.int64)
 

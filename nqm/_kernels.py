@@ -463,8 +463,8 @@ def risk_rows(
     curvature: (powers, nodes), the preconditioned curvatures h^(1-p); which: (rows,), the p of each row.
     bias: (nodes,) = mult h init / 2; noise: (nodes,) = mult c / (2 h). nodes: a multiple of LANES, weights of
     the padding 0. lr, inverse_batch, steps: (rows,). transition: (rows, 2, k, k), gain: (rows, 2, k), fresh:
-    (rows, 2), all as (hi, lo). query, readout: (k,). start: tuple of k floats. Work of k = 2, a node: 60 flops a doubling
-    of the steps, 45 more for each bit of their number that is 1.
+    (rows, 2), all as (hi, lo). query, readout: (k,). start: tuple of k floats. Work of k = 2, a node: 60 flops a
+    doubling of the steps, 45 more for each bit of their number that is 1.
     """
     k = len(start)
     P, Z = np.empty(power_slots(k) * BLOCK), np.empty(state_slots(k) * BLOCK)
@@ -490,9 +490,7 @@ def risk_rows(
 
 
 @compiled
-def dyadic_rows(
-    curvature, which, bias, noise, lr, transition, gain, fresh, query, readout, start, inverse_batch, out
-):
+def dyadic_rows(curvature, which, bias, noise, lr, transition, gain, fresh, query, readout, start, inverse_batch, out):
     """out[r, j] = expected risk of row r after 2^j steps, for all j at the price of the last one."""
     k = len(start)
     levels = out.shape[1]
@@ -548,7 +546,8 @@ def _widen(P, old, new, count, start):
 
 @compiled
 def fill_levels(curvature, lr, transition, gain, fresh, query, readout, start, powers, boxes, origin):
-    """powers[j, block] = 2^j steps; boxes[j, block] = the readouts of the next 2^j steps; origin[block] = state at 0."""
+    """powers[j, block] = 2^j steps; boxes[j, block] = the readouts of the next 2^j steps; origin[block] = state
+    at 0."""
     k = len(start)
     read = _read_from(readout, fresh[0], start)
     for block in range(powers.shape[1]):
@@ -600,8 +599,22 @@ def _most_start_risk(bias, least, most, terms, count):
 
 @compiled
 def march(
-    curvature, bias, noise, lr, fresh, readout, start, inverse_batch, powers, boxes, state, ahead, target, last,
-    progress, budget,
+    curvature,
+    bias,
+    noise,
+    lr,
+    fresh,
+    readout,
+    start,
+    inverse_batch,
+    powers,
+    boxes,
+    state,
+    ahead,
+    target,
+    last,
+    progress,
+    budget,
 ):
     """Walk through time in leaps of 2^j steps, each one proved to hold no crossing, until one is found.
 
@@ -661,7 +674,7 @@ def march(
 
 @compiled
 def _reduced_step(gradient, hessian, low, high, side, step):
-    """Stationary point of g.p + p.H.p/2 with each p_i free (side 1), at low (0) or at high (2); False if none in the box."""
+    """Stationary point of g.p + p.H.p/2, each p_i free (side 1), at low (0) or high (2); False if not in the box."""
     n = gradient.size
     matrix = np.eye(n)
     right = np.empty(n)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,8 +17,8 @@ from .risk import refined
 def mle(problem: NoisyQuadratic, examples: ArrayLike) -> float | FloatArray:
     """Risk of the maximum-likelihood estimate after ``examples`` examples: 1/2 sum mult c / (h N).
 
-    With C = H this is d / 2N (zhang2019, section 3.6). It is the least risk of an unbiased estimate, not a bound for all
-    algorithms: shrinking towards the start beats it, as :func:`bayes` shows. inf at 0 examples. Units of loss.
+    With C = H this is d / 2N (zhang2019, section 3.6). It is the least risk of an unbiased estimate, not a bound
+    for all algorithms: shrinking towards the start beats it, as :func:`bayes` shows. inf at 0 examples. Units of loss.
 
     >>> round(mle(NoisyQuadratic.power_law(10_000), 500_000), 12)
     0.01
@@ -42,9 +42,9 @@ def bayes(problem: NoisyQuadratic, examples: ArrayLike) -> float | FloatArray:
     number = _examples(problem, examples)
     flat = number.reshape(-1)
 
-    def evaluate(nodes: NoisyQuadratic, rows: object) -> FloatArray:
+    def evaluate(nodes: NoisyQuadratic, rows: Any) -> FloatArray:
         h, c, init, weight = nodes.curvature, nodes.noise, nodes.init, nodes.multiplicity
-        chosen = flat[rows][:, None]  # type: ignore[index]
+        chosen = flat[rows][:, None]
         # h / (1 / init + N h^2 / c) = h init c / (c + N h^2 init), which is right at init = 0 and c = 0 too
         with np.errstate(invalid="ignore"):
             left = np.where(chosen * init > 0.0, h * init * c / (c + chosen * h * h * init), h * init)
@@ -54,9 +54,7 @@ def bayes(problem: NoisyQuadratic, examples: ArrayLike) -> float | FloatArray:
     return float(found) if found.ndim == 0 else found
 
 
-def examples_to_target(
-    problem: NoisyQuadratic, target: float, bound: Literal["bayes", "mle"] = "bayes"
-) -> float:
+def examples_to_target(problem: NoisyQuadratic, target: float, bound: Literal["bayes", "mle"] = "bayes") -> float:
     """Fewest examples N with bound(N) <= target: divided by the batch size, the least steps of any algorithm.
 
     >>> examples_to_target(NoisyQuadratic.power_law(10_000), 0.01, "mle")

@@ -41,7 +41,12 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     steps.add_argument("--batch-size", type=float, required=True, metavar="B", help="examples a step")
     steps.add_argument("--target", type=float, required=True, metavar="R", help="risk to reach")
-    steps.add_argument("--crossing", choices=("first", "last"), default="first", help="with --lr: first step at or below the target, or step after the last above it")
+    steps.add_argument(
+        "--crossing",
+        choices=("first", "last"),
+        default="first",
+        help="with --lr: first step at or below the target, or step after the last above it",
+    )
     _add_optimizer(steps)
     _add_problem(steps)
 
@@ -49,7 +54,14 @@ def _parser() -> argparse.ArgumentParser:
         commands, "sweep", _sweep, "fewest steps at many batch sizes, as a table or a picture",
         "nqm sweep --batch-sizes 16 256 4096 --target 0.01 --momentum free --plot sweep.png",
     )  # fmt: skip
-    sweep.add_argument("--batch-sizes", type=float, nargs="+", metavar="B", default=[2.0**k for k in range(2, 21, 2)], help="default: 2^2, 2^4, ... 2^20")
+    sweep.add_argument(
+        "--batch-sizes",
+        type=float,
+        nargs="+",
+        metavar="B",
+        default=[2.0**k for k in range(2, 21, 2)],
+        help="default: 2^2, 2^4, ... 2^20",
+    )
     sweep.add_argument("--target", type=float, nargs="+", required=True, metavar="R", help="risk to reach, one or more")
     sweep.add_argument("--plot", metavar="FILE", help="also draw steps against batch size into FILE (png, pdf, svg)")
     sweep.add_argument("--workers", type=int, default=1, metavar="N", help="processes to spread the cells over")
@@ -63,11 +75,18 @@ def _parser() -> argparse.ArgumentParser:
     figures.add_argument("names", nargs="*", metavar="NAME", help="figures to draw; default: all")
     figures.add_argument("--list", action="store_true", help="name the figures and stop")
     figures.add_argument("--out", default="figures", metavar="DIR", help="where to write (default: figures)")
-    figures.add_argument("--bins", type=int, metavar="N", help="quantise the spectrum into N bins, as the paper does with 100; default: exact")
+    figures.add_argument(
+        "--bins",
+        type=int,
+        metavar="N",
+        help="quantise the spectrum into N bins, as the paper does with 100; default: exact",
+    )
     return parser
 
 
-def _command(commands: Any, name: str, run: Callable[[Any], int], summary: str, example: str) -> argparse.ArgumentParser:
+def _command(
+    commands: Any, name: str, run: Callable[[Any], int], summary: str, example: str
+) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         name, help=summary, description=summary[0].upper() + summary[1:] + ".", epilog=f"example: {example}"
     )
@@ -81,8 +100,12 @@ def _add_optimizer(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--lr", type=_number_or_free, default="free", metavar="L", help="learning rate; default: free")
     group.add_argument("--momentum", type=_number_or_free, default=0.0, metavar="M", help="in [0, 1); default: 0")
     group.add_argument("--nesterov", action="store_true", help="Nesterov's form of momentum")
-    group.add_argument("--power", type=float, default=0.0, metavar="P", help="preconditioner H^P, P in [0, 1]; default: 0")
-    group.add_argument("--ema", type=_number_or_free, default=None, metavar="D", help="decay of an average of the iterates, in [0, 1)")
+    group.add_argument(
+        "--power", type=float, default=0.0, metavar="P", help="preconditioner H^P, P in [0, 1]; default: 0"
+    )
+    group.add_argument(
+        "--ema", type=_number_or_free, default=None, metavar="D", help="decay of an average of the iterates, in [0, 1)"
+    )
 
 
 def _add_problem(parser: argparse.ArgumentParser) -> None:
@@ -127,6 +150,7 @@ def _steps(arguments: argparse.Namespace) -> int:
         if arguments.crossing == "last":
             raise ValueError("--crossing last: expected all hyperparameters as numbers, got some to tune")
         best = tune(problem, optimizer, batch, target)
+        steps: Any
         optimizer, steps, reached, status = best.optimizer, best.steps, best.risk, best.status
     else:
         steps = steps_to_target(problem, optimizer, batch, target, crossing=arguments.crossing)
@@ -157,6 +181,10 @@ def _sweep(arguments: argparse.Namespace) -> int:
     problem, optimizer = _problem(arguments), _optimizer(arguments)
     if arguments.workers < 1:
         raise ValueError(f"--workers: expected at least 1, got {arguments.workers}")
+    if arguments.plot:  # say so now, not when the work is done
+        from .files import picture_format
+
+        picture_format(arguments.plot)
     optimizers = {"optimizer": optimizer}
     if arguments.workers > 1:
         with ProcessPoolExecutor(arguments.workers) as pool:
@@ -172,7 +200,10 @@ def _sweep(arguments: argparse.Namespace) -> int:
         save_picture(picture, arguments.plot)
     critical = {f"{t:g}": result.critical_batch_size(t)["optimizer"] for t in arguments.target}
     if arguments.json:
-        cells = [dict(zip(result.table, row, strict=True)) for row in zip(*(c.tolist() for c in result.table.values()), strict=True)]
+        cells = [
+            dict(zip(result.table, row, strict=True))
+            for row in zip(*(c.tolist() for c in result.table.values()), strict=True)
+        ]
         print(json.dumps(_finite({"cells": cells, "critical_batch_size": critical})))
     else:
         print(result)

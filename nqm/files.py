@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .papers import Data, Figure
+from .papers import Data, Figure, all_figures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
@@ -34,12 +34,20 @@ def write_whole(path: str | os.PathLike[str], write: Callable[[Path], Any]) -> P
         temporary.unlink(missing_ok=True)
 
 
-def save_picture(picture: Picture, path: str | os.PathLike[str]) -> Path:
-    """Save in the format that the file's ending names; without time stamps, so that the same data gives the same file."""
+def picture_format(path: str | os.PathLike[str]) -> str:
+    """The format that the file's ending names; a ValueError where there is none."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
     kind = Path(path).suffix.lower().removeprefix(".")
-    formats = picture.canvas.get_supported_filetypes()
+    formats = FigureCanvasBase.get_supported_filetypes()
     if kind not in formats:
         raise ValueError(f"{path}: expected a file name ending in one of {', '.join(sorted(formats))}")
+    return kind
+
+
+def save_picture(picture: Picture, path: str | os.PathLike[str]) -> Path:
+    """Save in the format that the file's ending names; without time stamps, so the same data gives the same file."""
+    kind = picture_format(path)
     metadata = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
     return write_whole(path, lambda temporary: picture.savefig(temporary, dpi=160, metadata=metadata))
 
@@ -56,8 +64,26 @@ def save_csv(data: Data, path: str | os.PathLike[str]) -> Path:
     return write_whole(path, write)
 
 
+def save_text(text: str, path: str | os.PathLike[str]) -> Path:
+    return write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def index(figures: Iterable[Figure], folder: Path) -> str:
+    """Markdown index of the figures that lie in ``folder``."""
+    parts = ["# Figures\n\nWritten by `nqm figures`; the numbers behind each picture lie beside it as CSV.\n"]
+    for figure in figures:
+        if (folder / f"{figure.name}.png").exists():
+            paper, number = figure.name.split("-")
+            parts.append(
+                f"## {paper}, figure {number}: {figure.title}\n\n![{figure.title}]({figure.name}.png)\n\n"
+                f"- command: `nqm figures {figure.name}`, data: [{figure.name}.csv]({figure.name}.csv)\n"
+                f"- what to see: {figure.see}\n- where it differs from the paper: {figure.differs}\n"
+            )
+    return "\n".join(parts)
+
+
 def write_figures(figures: Iterable[Figure], folder: str | os.PathLike[str], bins: int | None) -> list[Path]:
-    """Compute and draw each figure into ``folder``: NAME.png and NAME.csv; says on stderr what is done."""
+    """Compute and draw each figure into ``folder``: NAME.png, NAME.csv and an index; says on stderr what is done."""
     from .plotting import style
 
     written = []
@@ -71,4 +97,5 @@ def write_figures(figures: Iterable[Figure], folder: str | os.PathLike[str], bin
         with style():
             written.append(save_picture(figure.plot(data), Path(folder) / f"{name}.png"))
         print(f" {time.perf_counter() - began:.1f} s", file=sys.stderr)
+    written.append(save_text(index(all_figures().values(), Path(folder)), Path(folder) / "README.md"))
     return written

@@ -39,7 +39,7 @@ class _Free:
 FREE: Final = _Free()
 """Stands where a hyperparameter is to be found by :func:`nqm.tune`."""
 
-Hyperparameter = float | FloatArray | _Free
+Hyperparameter = Any  # a float, a float64 array or FREE
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,9 @@ class Filter:
     """The linear filter of an optimizer, for arrays of hyperparameters of common shape ``S``.
 
     transition: (*S, 2, k, k) and gain: (*S, 2, k), high and low part along the axis of length 2.
-    query, readout: (k,); start: k floats. fresh: (*S, 2), 1 - decay where the last state is an average of the readout of
-    the others (``readout`` then says which readout), else 0.
+    query, readout: (k,); start: k floats. fresh: (*S, 2), 1 - decay where the last state is an average of what the
+    others
+    read out (``readout`` then says which readout), else 0.
     """
 
     transition: FloatArray
@@ -97,7 +98,8 @@ class Optimizer:
         if unknown:
             raise ValueError(f"expected hyperparameters of {self}, got {', '.join(sorted(unknown))}")
         changed: dict[str, Any] = {
-            f.name: values[f.name] if f.name in values else getattr(self, f.name) for f in fields(self)  # type: ignore[arg-type]
+            f.name: values[f.name] if f.name in values else getattr(self, f.name)
+            for f in fields(self)  # type: ignore[arg-type]
         }
         if isinstance(changed.get("optimizer"), Optimizer):
             inner = changed["optimizer"]
@@ -121,7 +123,8 @@ class Optimizer:
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and all(
-            np.array_equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)  # type: ignore[arg-type]
+            np.array_equal(getattr(self, f.name), getattr(other, f.name))
+            for f in fields(self)  # type: ignore[arg-type]
         )
 
     def __hash__(self) -> int:
@@ -152,7 +155,10 @@ class SGD(Optimizer):
     lr: Any
     momentum: Any = 0.0
     nesterov: bool = False
-    _limits: ClassVar[dict[str, dict[str, Any]]] = {"lr": {"low": 0.0}, "momentum": {"low": 0.0, "high": 1.0, "closed": "low"}}
+    _limits: ClassVar[dict[str, dict[str, Any]]] = {
+        "lr": {"low": 0.0},
+        "momentum": {"low": 0.0, "high": 1.0, "closed": "low"},
+    }
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -386,12 +392,12 @@ def _is_zero(value: Any) -> bool:
 
 
 def _show(value: Hyperparameter) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else repr(value) if value is FREE else f"<array {np.shape(value)}>"
+    return (
+        f"{value:.6g}" if isinstance(value, float) else repr(value) if value is FREE else f"<array {np.shape(value)}>"
+    )
 
 
-def _filter(
-    transition: Any, gain: Any, query: Any, readout: Any, start: tuple[float, ...], fresh: Any = 0.0
-) -> Filter:
+def _filter(transition: Any, gain: Any, query: Any, readout: Any, start: tuple[float, ...], fresh: Any = 0.0) -> Filter:
     """Stack numbers, arrays and (high, low) pairs into the arrays of a :class:`Filter`."""
     k = len(start)
     entries = [transition[i][j] for i in range(k) for j in range(k)] + [*gain, fresh]

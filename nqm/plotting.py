@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # Colours of even steps in lightness: dark to light in grey print, and told apart by the common colour blindnesses.
 COLORS = ("#1b1f6b", "#a3195b", "#1f8a70", "#e08e0b", "#6fa8dc")
 MARKERS = ("o", "s", "^", "D", "v")
-STYLE = {
+STYLE: Any = {
     "figure.figsize": (6.4, 4.6),
     "figure.dpi": 100,
     "savefig.dpi": 160,
@@ -73,7 +73,8 @@ def plot_sweep(sweep: Sweep, ax: Axes | None = None) -> Axes:
                 here = (table["optimizer"] == name) & (table["target"] == target)
                 label = name if targets.size == 1 else f"{name}, target {target:g}"
                 ax.plot(
-                    table["batch_size"][here], table["steps"][here], label=label, linestyle=("-", "--", "-.", ":")[j % 4],
+                    table["batch_size"][here], table["steps"][here], label=label, linestyle=("-", "--", "-.",
+                    ":")[j % 4],
                     color=COLORS[i % len(COLORS)], marker=MARKERS[i % len(MARKERS)],
                 )  # fmt: skip
         powers_of_two(ax)

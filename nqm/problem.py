@@ -74,7 +74,8 @@ class NoisyQuadratic:
 
     @classmethod
     def power_law(cls, dim: int = 10_000, exponent: float = 1.0) -> NoisyQuadratic:
-        """h_i = i^-exponent for i = 1 ... dim (at most 10^12), C = H, unit start: the problem of zhang2019, section 3.5.
+        """h_i = i^-exponent for i = 1 ... dim (at most 10^12), C = H, unit start: the problem of zhang2019,
+        section 3.5.
 
         The nodes are a Gauss rule (:mod:`nqm.spectra`), about 8 for each doubling of the index. Every function that
         takes a problem refines the rule until the answer is the explicit sum's to 1e-8 or better.
@@ -105,7 +106,8 @@ class NoisyQuadratic:
         return float(0.5 * np.sum(self.multiplicity * self.curvature * self.init))
 
     def binned(self, bins: int = 100) -> NoisyQuadratic:
-        """The spectrum quantised as Zhang et al. do it: each eigenvalue goes down to the next of ``bins`` geometric edges.
+        """The spectrum quantised as Zhang et al. do it: each eigenvalue goes down to the next of ``bins``
+        geometric edges.
 
         For comparison with their figures; it changes the risk by up to 17% (:func:`nqm.spectra.binned`).
 
@@ -148,7 +150,9 @@ class NoisyQuadratic:
             return self
         ladder = self._ladder()
         if ladder._size() > spectra.EXPLICIT_LIMIT:
-            raise ValueError(f"expected a problem of at most {spectra.EXPLICIT_LIMIT} eigenvalues, got dim {self.dim:.4g}")
+            raise ValueError(
+                f"expected a problem of at most {spectra.EXPLICIT_LIMIT} eigenvalues, got dim {self.dim:.4g}"
+            )
         return self._replaced(ladder.explicit())
 
     def _extremes(self) -> tuple[float, float]:
@@ -172,4 +176,6 @@ class NoisyQuadratic:
 
     def __repr__(self) -> str:
         largest, smallest = self._extremes()
-        return f"NoisyQuadratic(dim={self.dim:g}, nodes={self.curvature.size}, curvature {smallest:.4g} to {largest:.4g})"
+        return (
+            f"NoisyQuadratic(dim={self.dim:g}, nodes={self.curvature.size}, curvature {smallest:.4g} to {largest:.4g})"
+        )

@@ -21,9 +21,7 @@ FOREVER = 81
 """Doublings after which a stable filter has reached its steady state: rates down to 1e-23 a step."""
 
 
-def risk(
-    problem: NoisyQuadratic, optimizer: Optimizer, batch_size: ArrayLike, steps: ArrayLike
-) -> float | FloatArray:
+def risk(problem: NoisyQuadratic, optimizer: Optimizer, batch_size: ArrayLike, steps: ArrayLike) -> float | FloatArray:
     """Expected risk after ``steps`` steps.
 
         E[risk after t] = 1/2 sum_i mult_i h_i (d_t^2 init_i + (c_i / B) g_t),
@@ -63,9 +61,7 @@ def risk(
     return float(out) if shape == () else out
 
 
-def steady_state_risk(
-    problem: NoisyQuadratic, optimizer: Optimizer, batch_size: ArrayLike
-) -> float | FloatArray:
+def steady_state_risk(problem: NoisyQuadratic, optimizer: Optimizer, batch_size: ArrayLike) -> float | FloatArray:
     """Risk as the steps go to infinity, where the noise let in balances the noise forgotten; inf if unstable.
 
     For plain SGD 1/2 sum mult lr c / (B (2 - lr h)) (zhang2019 eq. 4); found as the limit of the same doubling as
@@ -130,8 +126,8 @@ class Unresolved(ArithmeticError):
 
     def __str__(self) -> str:
         return (
-            f"the risk on this spectrum is not settled to {AGREEMENT:g} with {self.nodes} nodes: the optimizer oscillates "
-            "faster over the spectrum than they can follow. Use fewer steps, less momentum, or a smaller dim"
+            f"the risk on this spectrum is not settled to {AGREEMENT:g} with {self.nodes} nodes: the optimizer "
+            "oscillates faster over the spectrum than they can follow. Use fewer steps, less momentum, or a smaller dim"
         )
 
 
@@ -163,7 +159,7 @@ def in_chunks(
     """Cut broadcast arguments of ``shape`` into runs of rows, so that memory stays bounded."""
     size = int(np.prod(shape, dtype=np.int64))
     spread = {k: np.broadcast_to(v, shape) for k, v in values.items()}
-    others = [np.broadcast_to(a, shape) for a in arrays]
+    others: list[Any] = [np.broadcast_to(a, shape) for a in arrays]
     for first in range(0, size, _backend.ROWS_AT_ONCE):
         part = slice(first, min(first + _backend.ROWS_AT_ONCE, size))
         yield part, {k: v.flat[part] for k, v in spread.items()}, [a.flat[part] for a in others]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -115,7 +116,7 @@ class PowerLaw(Spectrum):
         """Counts by the closed form where the eigenvalues are too many: h_i >= e for i up to e^(-1/exponent)."""
         if self.dim <= EXPLICIT_LIMIT:
             return super().binned(bins)
-        edges = np.geomspace(*reversed(self.extremes()), bins)
+        edges = np.geomspace(self.extremes()[1], self.extremes()[0], bins)
         reaching = np.floor(edges ** (-1.0 / self.exponent))
         reaching[0], reaching[-1] = self.dim, 1.0
         counts = -np.diff(reaching, append=0.0)
@@ -172,7 +173,7 @@ def binned(nodes: Nodes, bins: int) -> Nodes:
     place = np.clip(np.searchsorted(edges, h, side="right") - 1, 0, edges.size - 1)
 
     def collect(weights: FloatArray) -> FloatArray:
-        return np.bincount(place, weights, edges.size)
+        return np.asarray(np.bincount(place, weights, edges.size), dtype=np.float64)
 
     count = collect(nodes.multiplicity)
     kept = count > 0
@@ -196,7 +197,7 @@ def _index_rule(dim: int, points: int, pieces: int) -> tuple[FloatArray, FloatAr
             weight.append(np.ones(count))
         else:
             firsts += cuts[:-1]
-            lengths += [b - a for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+            lengths += [b - a for a, b in pairwise(cuts)]
         first = last + 1
     if lengths:
         offset, gauss = _gram_rules(np.array(lengths, dtype=float), points)
@@ -252,4 +253,3 @@ def _lanczos_rule(h: FloatArray, mass: FloatArray, points: int) -> tuple[FloatAr
             basis.append(image / beta[-1])
     nodes, vectors = np.linalg.eigh(np.diag(alpha) + np.diag(beta, 1) + np.diag(beta, -1))
     return middle + half * nodes, mass.sum() * vectors[0] ** 2
-

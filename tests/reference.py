@@ -31,10 +31,8 @@ def update(rule, state, gradient, number=float):
     lr, momentum = number(rule.lr), number(rule.momentum)
     buffer = momentum * buffer + gradient
     theta = theta - lr * (gradient + momentum * buffer if rule.nesterov else buffer)
-    if rule.decay is not None:
-        average = number(rule.decay) * average + (1 - number(rule.decay)) * theta
-    else:
-        average = theta
+    decay = number(rule.decay or 0)
+    average = decay * average + (1 - decay) * theta
     return theta, buffer, average
 
 
@@ -53,31 +51,27 @@ def step_matrix(rule, h, number=float):
 def exact_risk(rule, h, c, init, batch, steps):
     """Expected risk of one coordinate with 60 digits, as an mpf.
 
-    Second moments S = E[state state^T] obey vec S' = (M x M) vec S + vec(b b^T) c / B; the augmented 10 x 10 matrix is
-    raised to the power `steps`.
+    The six second moments E[z_i z_j], i <= j, obey a linear recursion: S' = M S M^T + b b^T c / B. Its matrix,
+    with a column more for the noise, is raised to the power `steps`.
     """
     m, b = step_matrix(rule, mp.mpf(h), mp.mpf)
-    n = 9
-    big = mp.zeros(n + 1)
-    for i in range(3):
-        for j in range(3):
-            for k in range(3):
-                for q in range(3):
-                    big[3 * i + j, 3 * k + q] = m[i][k] * m[j][q]
-            big[3 * i + j, n] = b[i] * b[j] * mp.mpf(c) / mp.mpf(batch)
-    big[n, n] = 1
-    vector = mp.zeros(n + 1, 1)
-    for i in (0, 2):
-        for j in (0, 2):
-            vector[3 * i + j] = mp.mpf(init)  # theta and average start at theta_0, the buffer at 0
-    vector[n] = 1
+    pairs = [(i, j) for i in range(3) for j in range(i, 3)]
+    big = mp.zeros(7)
+    for row, (i, j) in enumerate(pairs):
+        for k in range(3):
+            for q in range(3):
+                big[row, pairs.index((min(k, q), max(k, q)))] += m[i][k] * m[j][q]
+        big[row, 6] = b[i] * b[j] * mp.mpf(c) / mp.mpf(batch)
+    big[6, 6] = 1
+    # theta and average start at theta_0, the buffer at 0
+    vector = mp.matrix([mp.mpf(init) if 1 not in pair else 0 for pair in pairs] + [1])
     while steps:
         if steps & 1:
             vector = big * vector
         steps >>= 1
         if steps:
             big = big * big
-    return mp.mpf(h) * vector[8] / 2
+    return mp.mpf(h) * vector[pairs.index((2, 2))] / 2
 
 
 def recursion_risk(rule, h, c, init, batch, steps):

@@ -8,7 +8,7 @@ the learning rate as the logit of lr / max_stable_lr, momentum and decay as -log
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from ..optimizers import FREE, Optimizer
 from ..problem import NoisyQuadratic
 from ..risk import check_problem, risk, stable_lr
 from .crossing import steps_to_target
+
 
 @dataclass(frozen=True)
 class Tuned:
@@ -52,7 +53,8 @@ def tune(
 ) -> Tuned:
     """The fewest steps in which some choice of the free hyperparameters reaches the target.
 
-    Minimises over the continuum, not a grid: the smallest T with min risk(T) <= target, and among the choices that reach it
+    Minimises over the continuum, not a grid: the smallest T with min risk(T) <= target, and among the choices that
+    reach it
     the one of lowest risk. Momentum has several local minima; all that a coarse scan finds are followed.
 
     Args:
@@ -88,9 +90,11 @@ def tune(
     point, steps = _fewest_steps(space, batch, goal)
     chosen = space.optimizer_at(point)
     if math.isfinite(steps):  # where the risk is not monotone, it may have been there before
-        steps = steps_to_target(problem, chosen, batch, goal)  # type: ignore[assignment]
+        steps = float(steps_to_target(problem, chosen, batch, goal))
     reached = float(risk(problem, chosen, batch, steps if math.isfinite(steps) else 2**53))
-    return Tuned(chosen, steps, reached, batch, goal, "optimal" if math.isfinite(steps) else "unreachable")
+    if math.isinf(steps):
+        return Tuned(chosen, math.inf, reached, batch, goal, "unreachable")
+    return Tuned(chosen, int(steps), reached, batch, goal, "optimal")
 
 
 class _Space:
@@ -146,14 +150,16 @@ class _Space:
         return _Space(self.problem, self.optimizer.with_values(**{name: least}), bounds)
 
 
-def _checked_bounds(bounds: Mapping[str, tuple[float, float]], names: tuple[str, ...]) -> dict[str, tuple[float, float]]:
+def _checked_bounds(
+    bounds: Mapping[str, tuple[float, float]], names: tuple[str, ...]
+) -> dict[str, tuple[float, float]]:
     _checks.instance(bounds, Mapping, "bounds", 'a dict such as {"lr": (1e-3, 1.0)}')
     checked = {}
     for name, pair in bounds.items():
         if name not in names:
             raise ValueError(f"bounds: expected names of free hyperparameters ({', '.join(names)}), got {name!r}")
         limits = {"low": 0.0} if name == "lr" else {"low": 0.0, "high": 1.0, "closed": "low"}
-        array = _checks.reals(pair, f"bounds[{name!r}]", ndim=1, **limits)  # type: ignore[arg-type]
+        array = _checks.reals(pair, f"bounds[{name!r}]", ndim=1, **limits)
         if array.shape != (2,) or not array[0] < array[1]:
             raise ValueError(f"bounds[{name!r}]: expected (low, high) with low < high, got {_checks.describe(pair)}")
         checked[name] = (float(array[0]), float(array[1]))
@@ -242,7 +248,10 @@ def _fewest_steps(space: _Space, batch: float, target: float) -> _Candidate:
     point, steps = _bracket(landscape, points[np.argmin(values)], guess, goal)
     while math.isfinite(steps) and landscape.refine(point, steps):
         point, steps = _bracket(landscape, point, steps, goal)
-    if len(space.names) > 1 and math.isfinite(steps):
+    oscillates = len(space.names) > 1 or np.any(space.fixed.get("momentum", 0.0))
+    if oscillates and math.isfinite(steps):
+        if len(space.names) == 1:
+            grid = np.linspace(point - 6.0, point + 10.0, 1201).clip(space.low, min(space.high[0], 9.0))
         point, steps = _explore(landscape, point, steps, goal, grid)
     for candidate in known:
         if candidate[1] < steps:
@@ -259,9 +268,7 @@ def _embedded(space: _Space, name: str, batch: float, target: float) -> _Candida
     return np.insert(point, column, space.low[column]), steps
 
 
-def _scan(
-    space: _Space, batch: float, target: float, known: list[_Candidate]
-) -> tuple[FloatArray, FloatArray, float]:
+def _scan(space: _Space, batch: float, target: float, known: list[_Candidate]) -> tuple[FloatArray, FloatArray, float]:
     """A grid over the space, starting points, and a guess of the steps.
 
     Risk at 2^0, 2^1, ... steps on the grid; log-log interpolation in between.
@@ -334,9 +341,7 @@ def _local_minima(values: FloatArray) -> list[int]:
     return list(found[np.argsort(values.ravel()[found], kind="stable")])
 
 
-def _bracket(
-    landscape: _Landscape, start: FloatArray, guess: float, goal: float, radius: float = 0.3
-) -> _Candidate:
+def _bracket(landscape: _Landscape, start: FloatArray, guess: float, goal: float, radius: float = 0.3) -> _Candidate:
     """Follow one minimum to the fewest steps T at which it reaches the goal: regula falsi on its log risk in log T.
 
     Between ends of equal sign twice in a row the other end's value is halved (the Illinois rule).
@@ -371,52 +376,67 @@ def _bracket(
     return below or (point, math.inf)
 
 
-def _explore(
-    landscape: _Landscape, point: FloatArray, steps: float, goal: float, grid: FloatArray
-) -> _Candidate:
-    """Look for other basins that reach the goal sooner, and go down to the best.
+def _explore(landscape: _Landscape, point: FloatArray, steps: float, goal: float, grid: FloatArray) -> _Candidate:
+    """Look for other basins that reach the goal sooner, and go down to the best; at its T, take the lowest.
 
     With momentum, coordinates oscillate, and the landscape at fixed T is a smooth valley with ripples along it (the
     phase of the largest curvatures at step T). So: the local minima of a coarse grid over all; then the valley's
     floor, from a quadratic fitted on a scale at which ripples average out, searched at a spacing that resolves them.
     """
-    for _ in range(40):
-        if steps <= 1.0:
-            break
-        sooner = steps - 1.0
-        flat = grid.reshape(-1, grid.shape[-1])
-        order = _local_minima(landscape.log_risk(flat, sooner).reshape(grid.shape[:-1]))
-        points, values = landscape.minimise(flat[order[:3]], sooner, goal)
-        floor = _valley_floor(landscape, point, sooner)
-        beside = landscape.log_risk(floor.reshape(-1, point.size), sooner).reshape(floor.shape[:2])
-        lowest = floor[np.arange(len(floor)), beside.argmin(axis=1)]
-        order = _local_minima(beside.min(axis=1))
-        near, heights = landscape.minimise(lowest[order[:4]], sooner, goal, radius=0.01)
-        points, values = np.vstack([points, near]), np.append(values, heights)
+    shape, wide = grid.shape[:-1], grid.reshape(-1, point.size)
+
+    def survey(center: FloatArray, time: float, everywhere: bool) -> tuple[FloatArray, FloatArray]:
+        found, heights = center[None, :], landscape.log_risk(center[None, :], time)
+        if everywhere:
+            order = _local_minima(landscape.log_risk(wide, time).reshape(shape))
+            points, values = landscape.minimise(wide[order[: 3 if point.size > 1 else 8]], time, goal)
+            found, heights = np.vstack([found, points]), np.append(heights, values)
+        if point.size > 1:
+            floor = _valley_floor(center, directions, landscape.space)
+            beside = landscape.log_risk(floor.reshape(-1, point.size), time).reshape(floor.shape[:2])
+            lowest = floor[np.arange(len(floor)), beside.argmin(axis=1)]
+            order = _local_minima(beside.min(axis=1))
+            points, values = landscape.minimise(lowest[order[:4]], time, goal, radius=0.01)
+            found, heights = np.vstack([found, points]), np.append(heights, values)
+        return found, heights
+
+    directions = _valley_directions(landscape, point, steps)
+    everywhere = True
+    while steps > 1.0:
+        points, values = survey(point, steps - 1.0, everywhere)
         if values.min() > goal:
-            break
-        point, steps = _bracket(landscape, points[np.argmin(values)], sooner, goal, radius=0.01)
-    return point, steps
+            if everywhere:
+                break
+            everywhere = True
+            continue
+        point, steps = _bracket(landscape, points[np.argmin(values)], steps - 1.0, goal, radius=0.01)
+        everywhere = point.size == 1
+    points, values = survey(point, steps, steps <= 256.0)
+    return points[np.argmin(values)], steps
 
 
-def _valley_floor(landscape: _Landscape, point: FloatArray, steps: float) -> FloatArray:
-    """Points of shape (along, beside, free): along the direction of least curvature around ``point``, and beside it."""
+def _valley_directions(landscape: _Landscape, point: FloatArray, steps: float) -> FloatArray:
+    """Directions (free, free) from least to most curvature, of a quadratic fitted around ``point``."""
     n, reach = point.size, 0.3
-    low, high = landscape.space.low, landscape.space.high
-    unit = np.stack(np.meshgrid(*[np.linspace(-1.0, 1.0, 9 if n == 2 else 5)] * n, indexing="ij"), axis=-1).reshape(-1, n)
-    cloud = np.clip(point + reach * unit, low, high)
+    unit = np.stack(np.meshgrid(*[np.linspace(-1.0, 1.0, 9 if n == 2 else 5)] * n, indexing="ij"), axis=-1)
+    cloud = np.clip(point + reach * unit.reshape(-1, n), landscape.space.low, landscape.space.high)
     values = landscape.log_risk(cloud, steps)
     pairs = [(i, j) for i in range(n) for j in range(i, n)]
     moved = cloud - point
     terms = np.stack([np.ones(len(cloud)), *moved.T, *(moved[:, i] * moved[:, j] for i, j in pairs)], axis=1)
-    weight = np.exp(-np.minimum(values - values.min(), 30.0) / 0.2)[:, None]  # only the valley itself counts
-    fit = np.linalg.lstsq(terms * weight, np.where(weight[:, 0] > 0.0, values, 0.0) * weight[:, 0], rcond=None)[0]
+    weight = np.exp(-np.minimum(values - values.min(), 30.0) / 0.2)  # only the valley itself counts
+    fit = np.linalg.lstsq(terms * weight[:, None], values * weight, rcond=None)[0]
     hessian = np.zeros((n, n))
     for (i, j), value in zip(pairs, fit[1 + n :], strict=True):
         hessian[i, j] += value
         hessian[j, i] += value
-    directions = np.linalg.eigh(hessian)[1].T
-    steps_along = np.linspace(-0.25, 0.25, 101)[:, None] * directions[0] / np.abs(directions[0]).max()
+    directions: FloatArray = np.linalg.eigh(hessian)[1].T
+    return directions / np.abs(directions).max(axis=1, keepdims=True)
+
+
+def _valley_floor(center: FloatArray, directions: FloatArray, space: _Space) -> FloatArray:
+    """Points of shape (along, beside, free): along the first direction through ``center``, and beside it."""
+    n = center.size
+    along = np.linspace(-0.25, 0.25, 81)[:, None] * directions[0]
     aside = np.stack(np.meshgrid(*[np.linspace(-0.02, 0.02, 5)] * (n - 1), indexing="ij"), axis=-1).reshape(-1, n - 1)
-    lines = point + steps_along[:, None, :] + aside @ directions[1:]
-    return np.clip(lines, low, high)
+    return np.clip(center + along[:, None, :] + aside @ directions[1:], space.low, space.high)

@@ -1,0 +1,179 @@
+"""Speed, as ratios against baselines timed in the same run: python -m pytest tests/bench -m bench -s
+
+Nothing is asserted about time. Warm-up comes first; cold starts are timed in processes of their own.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import nqm
+from nqm import _backend, _kernels
+from nqm.papers import zhang2019
+
+from .published_search import MOMENTA, RATES, fewest_steps
+
+pytestmark = [pytest.mark.bench, pytest.mark.timeout(1200)]
+
+FREE = nqm.FREE
+EXPLICIT = nqm.NoisyQuadratic(1.0 / np.arange(1.0, 101.0))
+EXACT = nqm.NoisyQuadratic.power_law(10_000)
+
+
+def best_of(call, repeats=5):
+    """Least wall time of several runs after one to warm up, in seconds."""
+    call()
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def tell(what, seconds, baseline=None, of=""):
+    """One line of the table."""
+    unit, scale = ("s", 1.0) if seconds >= 1 else ("ms", 1e3) if seconds >= 1e-3 else ("us", 1e6)
+    ratio = "" if baseline is None else f"  {baseline / seconds:12,.1f} x  {of}"
+    print(f"\n{what:62} {seconds * scale:9.2f} {unit:2}{ratio}", end="")
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [nqm.SGD(0.3), nqm.SGD(0.3, 0.97), nqm.EMA(nqm.SGD(0.3), 0.99), nqm.EMA(nqm.SGD(0.3, 0.97), 0.99)],
+    ids=str,
+)
+def test_one_risk_in_a_batch(optimizer):
+    """100 nodes, t = 10^6; baseline: the same doubling in NumPy, plain doubles, all rows at once."""
+    rows, steps = 2000, np.full(2000, 10**6)
+    seconds = best_of(lambda: _backend.risk(EXPLICIT, optimizer, optimizer.hyperparameters, 16.0, steps)) / rows
+    matrix, gain = nqm.optimizers.step(optimizer, optimizer.hyperparameters["lr"] * EXPLICIT.curvature)
+    matrix, gain = (np.broadcast_to(a, (200, *a.shape)).copy() for a in (matrix, gain))
+
+    def plain():
+        power, grown = matrix, gain[..., :, None] * gain[..., None, :]
+        total, state = np.zeros_like(grown), np.ones((*gain.shape, 1))
+        left = 10**6
+        while left:
+            if left & 1:
+                state, total = power @ state, grown + power @ total @ power.swapaxes(-1, -2)
+            grown = grown + power @ grown @ power.swapaxes(-1, -2)
+            power = power @ power
+            left >>= 1
+
+    tell(f"one risk, 100 nodes, t = 10^6, {optimizer}", seconds, best_of(plain, 2) / 200, "plain NumPy, uncompensated")
+
+
+def test_distance_to_the_floor():
+    """Arithmetic of k = 2 a node: 57 flops a doubling (19 of them), 60 a set bit (7), about 230 to set up.
+
+    The machine's peak: a loop of independent fused multiply-adds over a block that stays in the first cache.
+    """
+    flops = (19 * 57 + 7 * 60 + 230) * 104  # 100 nodes are padded to 104
+    steps = np.full(2000, 10**6)
+    optimizer = nqm.SGD(0.3, 0.97)
+    seconds = best_of(lambda: _backend.risk(EXPLICIT, optimizer, optimizer.hyperparameters, 16.0, steps)) / 2000
+    peak = _peak_flops()
+    tell("  floor at the measured peak of separate adds and multiplies", flops / (peak / 2), None)
+    print(f"  peak {peak / 1e9:.0f} Gflop/s with FMA; reached {flops / seconds / 1e9:.0f} Gflop/s", end="")
+
+
+def _peak_flops():
+    """Flops a second of chains of fused multiply-adds, counted as two flops each."""
+    from numba import njit
+
+    fma = _kernels.fma
+
+    @njit
+    def loop(a, repeats):
+        for _ in range(repeats):
+            for n in range(a.size):
+                x = a[n]
+                for _ in range(64):
+                    x = fma(x, 0.999, 0.001)
+                a[n] = x
+
+    block = np.ones(128)
+    return 128 * 64 * 2 * 5000 / best_of(lambda: loop(block, 5000))
+
+
+def test_tuned_cells_of_figure_3a():
+    """80 cells, SGD and momentum, 4 powers, 10 batch sizes 2^2 ... 2^20, on the exact spectrum."""
+    cells = [
+        (nqm.Preconditioned(optimizer, power), 4.0**k)
+        for optimizer in (nqm.SGD(FREE), nqm.SGD(FREE, FREE))
+        for power in zhang2019.POWERS
+        for k in range(1, 11)
+    ]
+    plain, momentum = (
+        best_of(lambda part=part: [nqm.tune(EXACT, o, b, 0.01) for o, b in part], 2)
+        for part in (cells[:40], cells[40:])
+    )
+    tell("40 tuned cells of plain SGD", plain)
+    tell("40 tuned cells of momentum", momentum)
+    tell("all 80", plain + momentum)
+
+
+def test_published_search():
+    """One momentum cell: the paper's 100 x 20 grid with 24 bisections a point, against tune on the same bins."""
+    problem = EXACT.binned(100)
+    began = time.process_time()
+    steps, _, _ = fewest_steps(problem.curvature, problem.multiplicity, 4096.0, 0.01)
+    baseline = time.process_time() - began
+    ours = nqm.tune(problem, nqm.SGD(FREE, FREE), 4096, 0.01)
+    seconds = best_of(lambda: nqm.tune(problem, nqm.SGD(FREE, FREE), 4096, 0.01))
+    tell(f"tune, momentum, batch 4096: {ours.steps} steps", seconds, baseline, f"the published grid: {steps} steps")
+    grid = nqm.SGD(np.minimum(RATES[:, None], 1.99 * (1 + MOMENTA)), MOMENTA)
+    grid_seconds = best_of(lambda: nqm.risk(problem, grid, 4096, ours.steps))
+    tell("risk on the whole 100 x 20 grid at one T", grid_seconds)
+
+
+def test_steps_to_target():
+    """Against stepping through time with the recursion of appendix B, vectorised over nodes."""
+    optimizer = nqm.SGD(0.1, 0.9)
+    steps = nqm.steps_to_target(EXPLICIT, optimizer, 256, 0.05)
+    matrix, gain = nqm.optimizers.step(optimizer, 0.1 * EXPLICIT.curvature)
+    noise = gain[:, :, None] * gain[:, None, :] * (0.01 * EXPLICIT.curvature / 256)[:, None, None]
+
+    def scan():
+        second = np.zeros((100, 2, 2))
+        second[:, 0, 0] = 1.0
+        while 0.5 * EXPLICIT.curvature @ second[:, 0, 0] > 0.05:
+            second = matrix @ second @ matrix.transpose(0, 2, 1) + noise
+
+    seconds = best_of(lambda: nqm.steps_to_target(EXPLICIT, optimizer, 256, 0.05))
+    tell(f"steps_to_target: {steps} steps", seconds, best_of(scan, 2), "step by step in NumPy")
+    tell(
+        "power_law(10^12), momentum, t = 10^6, one call",
+        best_of(lambda: nqm.risk(nqm.NoisyQuadratic.power_law(10**12), optimizer, 256, 10**6)),
+    )
+
+
+def test_cold_starts(tmp_path):
+    """Processes of their own: import, first number without and with the compile cache, all figures without it."""
+    first = "import nqm; nqm.risk(nqm.NoisyQuadratic([1.0]), nqm.SGD(0.1, 0.9), 4, 100)"
+    cache = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    for what, words, environment in (
+        ("import nqm", ("-c", "import nqm"), cache),
+        ("first risk, nothing cached", ("-c", first), cache),
+        ("first risk, compiled before", ("-c", first), cache),
+        (
+            "nqm figures, nothing cached",
+            ("-m", "nqm.cli", "figures", "--out", str(tmp_path / "f")),
+            {"NUMBA_CACHE_DIR": str(tmp_path / "other")},
+        ),
+    ):
+        began = time.perf_counter()
+        subprocess.run([sys.executable, *words], check=True, capture_output=True, env={**_environment(), **environment})
+        tell(f"process: {what}", time.perf_counter() - began)
+
+
+def _environment():
+    import os
+
+    return {**os.environ, "MPLBACKEND": "agg"}

@@ -1,0 +1,86 @@
+"""The project as a whole: lint, types, the law of imports, what an import loads, notebooks, the README's numbers."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import nqm
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
+
+
+def run(*command: str, **environment: str) -> str:
+    """Standard output of a command run in the root of the project; it must succeed."""
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+def tool(name: str) -> str:
+    """A program of the environment that runs the tests."""
+    return str(Path(sys.executable).parent / name)
+
+
+def test_lint():
+    run(tool("ruff"), "check", ".")
+
+
+def test_format():
+    run(tool("ruff"), "format", "--check", ".")
+
+
+def test_types():
+    run(tool("mypy"))
+
+
+def test_law_of_imports():
+    run(tool("lint-imports"))
+
+
+def test_import_is_light():
+    heavy = ("numba", "scipy", "matplotlib", "pandas", "torch", "cupy", "tqdm")
+    loaded = run(sys.executable, "-c", "import sys, nqm; print(*sys.modules)").split()
+    assert not [name for name in heavy if name in loaded]
+
+
+def test_works_where_no_cache_can_be_written(tmp_path):
+    """Numba finds no cache directory: the code is compiled for the process, and the answer is the same."""
+    program = "import nqm; print(repr(nqm.risk(nqm.NoisyQuadratic([1.0]), nqm.SGD(0.5), 4, 3)))"
+    blocked = "from numba.core.caching import CacheImpl as c; c._locator_classes = []; "
+    assert run(sys.executable, "-c", blocked + program) == run(sys.executable, "-c", program, NQM_CACHE="0")
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_runs(notebook, tmp_path):
+    target = tmp_path / f"{notebook.stem}.ipynb"
+    run(tool("jupytext"), "--to", "ipynb", "--output", str(target), str(notebook))
+    run(
+        sys.executable, "-m", "pytest", "--nbmake", str(target), "-o", "addopts=", "-p", "no:cacheprovider",
+        "--rootdir", str(tmp_path),
+    )  # fmt: skip
+
+
+def test_notebooks_are_there():
+    assert NOTEBOOKS
+
+
+def test_numbers_in_the_readme():
+    """The examples' answers, as printed in its comments."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    code = text.split("```python\n")[1].split("```")[0].split("result = ")[0]
+    space: dict = {}
+    exec(code, space)
+    best = space["best"]
+    assert re.search(rf"# {best.steps}, {re.escape(str(best.optimizer))}\n", code)
+    problem = space["problem"]
+    steps = nqm.steps_to_target(problem, nqm.SGD(0.5, momentum=0.9), batch_size=4096, target=0.01)
+    assert f"# {steps}\n" in code

@@ -1,0 +1,259 @@
+"""First and last crossings against a scan, step by step, with the naive recursion; and how few leaps they take."""
+
+from __future__ import annotations
+
+import math
+
+import mpmath as mp
+import numpy as np
+import pytest
+from building import optimizer_of
+from reference import Rule, recursion_risk
+
+import nqm
+from nqm import _backend, _kernels
+
+# --- against a scan ----------------------------------------------------------------------------------------
+
+
+def scanned(risks, target):
+    """First and last crossing of a curve whose end stands for all that follows."""
+    reached = np.flatnonzero(risks <= target)
+    above = np.flatnonzero(risks > target)
+    first = float(reached[0]) if reached.size else math.inf
+    last = float(above[-1] + 1) if above.size else 0.0
+    return first, (math.inf if last == len(risks) else last)
+
+
+def crossings(problem, optimizer, batch, target):
+    return tuple(nqm.steps_to_target(problem, optimizer, batch, target, crossing) for crossing in ("first", "last"))
+
+
+def some_targets(risks, rng):
+    """Levels that the curve crosses: of its start, its wildest part and its end; and one out of reach."""
+    low, high, end = risks.min(), risks.max(), risks[-1]
+    inside = low + (high - low) * rng.uniform(0.001, 0.999, size=3)
+    return [*inside, end * 1.01, end * 0.99, low * 0.5]
+
+
+def assert_like_scan(rule, h, c, init, batch, horizon, rng):
+    """The curve must have settled at the horizon, so that what lies beyond cannot cross a target."""
+    risks = recursion_risk(rule, h, c, init, batch, horizon)
+    problem, optimizer = nqm.NoisyQuadratic(h, c, init), optimizer_of(rule)
+    settled = nqm.steady_state_risk(problem, optimizer, batch)
+    assert np.all(np.abs(risks[-horizon // 4 :] - settled) < 1e-3 * settled)
+    for target in some_targets(risks, rng):
+        assert crossings(problem, optimizer, batch, target) == scanned(risks, target), (rule, h, c, init, batch, target)
+
+
+def random_rule(rng):
+    """Stable for curvatures up to 1, and settled after 3000 steps for curvatures from 0.03 on."""
+    momentum = rng.choice([0.0, rng.uniform(), 0.97])
+    nesterov = bool(rng.integers(2))
+    limit = 2.0 * (1.0 + momentum) / (1.0 + 2.0 * momentum * nesterov)
+    lr = limit * rng.uniform(0.1, 0.99)
+    power = float(rng.choice([0.0, 0.5]))
+    decay = rng.choice([None, rng.uniform(), 0.99])
+    return Rule(float(lr), float(momentum), nesterov, power, None if decay is None else float(decay))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_random_problems(seed):
+    rng = np.random.default_rng(seed)
+    h = np.append(10.0 ** rng.uniform(-1.5, 0.0, size=2), 1.0)
+    c, init = rng.exponential(size=3) * h, rng.exponential(size=3)
+    assert_like_scan(random_rule(rng), h, c, init, 10.0 ** rng.uniform(0.0, 5.0), 3000, rng)
+
+
+SHAPES = {
+    "monotone": (Rule(0.1), [1.0, 0.1], 1.0, 1.0, 100.0),
+    "oscillating": (Rule(1.0, 0.99), [1.0, 0.3], 1.0, 1.0, 1e5),
+    "oscillating average": (Rule(1.0, 0.99, decay=0.5), [1.0, 0.3], 1.0, 1.0, 1e5),
+    "rising to the steady state": (Rule(0.5), [1.0, 0.1], 1.0, 1e-4, 2.0),
+    "rising with momentum": (Rule(0.5, 0.95), [1.0, 0.1], 1.0, 1e-4, 2.0),
+    "rising before falling": (Rule(0.5), [1.0, 0.01], [1.0, 1e-3], [0.0, 300.0], 10.0),
+    "falling before rising": (Rule(0.02), [1.0, 0.1], [1.0, 30.0], [3.0, 0.0], 10.0),
+    "the average waits": (Rule(1.5, decay=0.99), [1.0, 0.1], 1.0, 1.0, 100.0),
+    "nearly critical": (Rule(0.25, 0.25), [1.0, 0.2], 1.0, 1.0, 1e4),
+    "alternating": (Rule(1.999, 0.0), [1.0, 0.5], 0.1, 1.0, 1e4),
+    "Nesterov": (Rule(0.5, 0.98, nesterov=True), [1.0, 0.05], 1.0, 1.0, 1e4),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_shapes(name):
+    rule, h, c, init, batch = SHAPES[name]
+    assert_like_scan(rule, h, c, init, batch, 6000, np.random.default_rng(0))
+
+
+def test_the_shapes_are_what_they_are_called():
+    """The hard cases are hard: between first and last crossing lie many others."""
+    rule, h, c, init, batch = SHAPES["oscillating"]
+    reached = recursion_risk(rule, h, c, init, batch, 6000) <= 0.01
+    assert np.count_nonzero(np.diff(reached)) > 50
+    risks = recursion_risk(*SHAPES["rising before falling"], 6000)
+    assert risks[0] < risks.max() > 1.05 * risks[-1]
+
+
+@pytest.mark.parametrize("decay", [None, 0.9])
+def test_divergence_may_come_after_the_crossing(decay):
+    """The large start falls quickly, then the unstable coordinate takes over."""
+    rule, h, c, init = Rule(2.0002, decay=decay), [1.0, 0.5], [0.0, 0.0], [1e-6, 100.0]
+    risks = recursion_risk(rule, h, c, init, 1.0, 20_000)
+    problem, optimizer = nqm.NoisyQuadratic(h, c, init), optimizer_of(rule)
+    assert risks[-1] > 0.01 > risks.min()
+    assert crossings(problem, optimizer, 1.0, 0.01) == (scanned(risks, 0.01)[0], math.inf)
+    assert crossings(problem, optimizer, 1.0, 0.5 * risks.min()) == (math.inf, math.inf)
+
+
+def test_the_trap_of_the_papers_notebook():
+    """Bisection lands on step 610 here. Only a scan, or a proof, finds the first crossing."""
+    problem = nqm.NoisyQuadratic.power_law(10**4).binned(100)
+    optimizer = nqm.SGD(1.0, momentum=0.99)
+    reached = nqm.risk(problem, optimizer, 2**16, np.arange(5000)) <= 0.01
+    first, last = crossings(problem, optimizer, 2**16, 0.01)
+    assert first == np.argmax(reached) == 585
+    assert last == np.flatnonzero(~reached)[-1] + 1 > 610
+    assert reached[610]
+    assert not reached[609]
+
+
+@pytest.mark.parametrize("optimizer", [nqm.SGD(1.0, 0.99), nqm.EMA(nqm.SGD(0.3, 0.98), 0.9)], ids=str)
+@pytest.mark.parametrize("target", [0.5, 0.05, 0.01])
+def test_power_laws_are_scanned_like_the_explicit_sum(optimizer, target):
+    """The Gauss rule is refined until the crossing is the explicit sum's."""
+    problem = nqm.NoisyQuadratic.power_law(10**4)
+    explicit = nqm.NoisyQuadratic(1.0 / np.arange(1.0, 10**4 + 1))
+    risks = nqm.risk(explicit, optimizer, 2**14, np.arange(3000))
+    assert crossings(problem, optimizer, 2**14, target) == scanned(risks, target)
+    assert crossings(explicit, optimizer, 2**14, target) == scanned(risks, target)
+
+
+# --- special targets ---------------------------------------------------------------------------------------
+
+
+def test_already_there():
+    problem = nqm.NoisyQuadratic([1.0, 0.1])
+    assert nqm.steps_to_target(problem, nqm.SGD(0.1), 1e6, problem.initial_risk) == 0
+    assert nqm.steps_to_target(problem, nqm.SGD(0.1), 1e6, 100.0, "last") == 0
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("decay", [0.0, 0.9])
+def test_targets_at_and_around_the_steady_state(momentum, decay):
+    problem = nqm.NoisyQuadratic([1.0, 0.1])
+    optimizer = nqm.EMA(nqm.SGD(0.01, momentum), decay)
+    steady = nqm.steady_state_risk(problem, optimizer, 4)
+    first, last = crossings(problem, optimizer, 4, steady * (1 + 1e-9))
+    assert first <= last < math.inf
+    assert crossings(problem, optimizer, 4, steady * (1 - 1e-9)) == (math.inf, math.inf)
+    # risk > steady state at every step, but the difference fades below the last digit: never, or when it does so
+    at = nqm.steps_to_target(problem, optimizer, 4, steady)
+    assert at >= last
+    assert at == math.inf or nqm.risk(problem, optimizer, 4, at) <= steady < nqm.risk(problem, optimizer, 4, at - 1)
+
+
+def test_a_coordinate_that_starts_at_its_steady_state_stays():
+    """x = 1: every step forgets the last one, so risk = steady state from step 1 on, to the last bit."""
+    problem = nqm.NoisyQuadratic(1.0)
+    assert crossings(problem, nqm.SGD(1.0), 4, 0.125) == (1, 1)
+    assert crossings(problem, nqm.SGD(1.0), 4, np.nextafter(0.125, 0)) == (math.inf, math.inf)
+
+
+def test_without_noise_every_target_is_reached():
+    problem = nqm.NoisyQuadratic(1.0, noise=0.0)
+    # 1/2 (1 - lr)^(2t) <= target
+    assert nqm.steps_to_target(problem, nqm.SGD(0.5), 1, 0.5**101) == 50
+    assert nqm.steps_to_target(problem, nqm.SGD(0.5), 1, np.nextafter(0.5**101, 0)) == 51
+
+
+# --- long ways ---------------------------------------------------------------------------------------------
+
+
+def closed_form_crossing(lr, h, c, init, batch, target):
+    """zhang2019 eq. 4 solved for t."""
+    lr, h, c, init, target = map(mp.mpf, (lr, h, c, init, target))
+    steady = lr * c / (2 * batch * (2 - lr * h))
+    left = (target - steady) / (h * init / 2 - steady)
+    return int(mp.ceil(mp.log(left) / (2 * mp.log(1 - lr * h))))
+
+
+@pytest.mark.parametrize("lr", [1e-3, 1e-6, 1e-9, 1e-12])
+@pytest.mark.parametrize("target", [0.4, 0.01, 1e-5])
+def test_sgd_crosses_where_equation_4_says(lr, target):
+    problem = nqm.NoisyQuadratic(0.7, 0.3, 2.0)
+    expected = closed_form_crossing(lr, 0.7, 0.3, 2.0, 1e4, target)
+    assert crossings(problem, nqm.SGD(lr), 1e4, target) == (expected, expected)
+
+
+@pytest.fixture
+def leaps(monkeypatch):
+    """Counts the leaps that searches try, in a list of one number."""
+    count, march = [0], _kernels.march
+
+    def counting(*arguments):
+        *_, progress, _budget = arguments
+        before = progress[3]
+        status = march(*arguments)
+        count[0] += int(progress[3] - before)
+        return status
+
+    monkeypatch.setattr(_kernels, "march", counting)
+    return count
+
+
+BINNED = nqm.NoisyQuadratic.power_law(10**4).binned(100)
+
+LONG_WAYS = {
+    "SGD": (nqm.SGD(1e-9), 1e3, 0.5),
+    "EMA": (nqm.EMA(nqm.SGD(1e-8), 0.9999), 1e3, 0.2),
+    "overdamped": (nqm.SGD(1e-9, 0.9), 1e4, 0.2),
+    "underdamped": (nqm.SGD(1e-5, 1 - 1e-7), 1e6, 0.2),
+    "Nesterov": (nqm.SGD(1e-7, 0.999, nesterov=True), 1e5, 0.01),
+    "preconditioned": (nqm.Preconditioned(nqm.SGD(1e-8), 0.5), 1e3, 0.01),
+}
+
+
+@pytest.mark.parametrize("crossing", ["first", "last"])
+@pytest.mark.parametrize("name", LONG_WAYS)
+def test_long_ways_take_few_leaps(name, crossing, leaps):
+    optimizer, batch, target = LONG_WAYS[name]
+    steps = nqm.steps_to_target(BINNED, optimizer, batch, target, crossing)
+    around = nqm.risk(BINNED, optimizer, batch, [steps - 1, steps])
+    assert around[1] <= target < around[0]
+    assert steps > 10**7
+    assert leaps[0] < 40 * math.log2(steps)
+
+
+@pytest.mark.parametrize("name", LONG_WAYS)
+def test_never_takes_few_leaps_too(name, leaps):
+    optimizer, batch, _ = LONG_WAYS[name]
+    assert crossings(BINNED, optimizer, batch, 1e-12) == (math.inf, math.inf)
+    assert leaps[0] < 1000
+
+
+def test_a_search_goes_on_where_its_budget_ended(monkeypatch):
+    optimizer = nqm.SGD(1.0, momentum=0.99)
+    expected = crossings(BINNED, optimizer, 2**16, 0.01)
+    monkeypatch.setattr(_backend, "BATCH_OF_MARCHES", 3)
+    assert crossings(BINNED, optimizer, 2**16, 0.01) == expected
+
+
+# --- shapes of the answer ----------------------------------------------------------------------------------
+
+
+def test_broadcasting():
+    optimizer = nqm.SGD([0.1, 1.0], momentum=0.9)
+    batch, target = np.array([64, 4096])[:, None], np.array([0.5, 0.02])[:, None, None]
+    found = nqm.steps_to_target(BINNED, optimizer, batch, target)
+    assert found.shape == (2, 2, 2)
+    assert found.dtype == np.float64
+    for i, j, k in np.ndindex(found.shape):
+        alone = nqm.SGD(optimizer.lr[k], momentum=0.9)
+        assert found[i, j, k] == nqm.steps_to_target(BINNED, alone, batch[j, 0], target[i, 0, 0])
+
+
+def test_a_single_answer_is_an_int_or_inf():
+    found = nqm.steps_to_target(BINNED, nqm.SGD(0.5), 4096, 0.1)
+    assert type(found) is int
+    assert nqm.steps_to_target(BINNED, nqm.SGD(0.5), 1, 0.01) is math.inf

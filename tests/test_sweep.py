@@ -1,0 +1,142 @@
+"""Sweeps: the same table from every executor, failing cells, the definition of the critical batch size."""
+
+from __future__ import annotations
+
+import pickle
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import nqm
+
+PROBLEM = nqm.NoisyQuadratic(1.0 / np.arange(1, 41))
+OPTIMIZERS = {"SGD": nqm.SGD(nqm.FREE), "EMA": nqm.EMA(nqm.SGD(0.5), decay=nqm.FREE), "fixed": nqm.SGD(0.25)}
+BATCHES = [4, 64, 1024]
+
+
+@pytest.fixture(scope="module")
+def result():
+    return nqm.sweep(PROBLEM, OPTIMIZERS, BATCHES, [0.1, 0.3])
+
+
+def same(a, b):
+    return all(np.array_equal(a.table[k], b.table[k], equal_nan=a.table[k].dtype.kind == "f") for k in a.table)
+
+
+def test_rows_are_those_of_tune_and_steps_to_target(result):
+    table = result.table
+    assert len(table["steps"]) == 3 * 2 * 3
+    for i in range(len(table["steps"])):
+        optimizer = OPTIMIZERS[table["optimizer"][i]]
+        batch, target = table["batch_size"][i], table["target"][i]
+        if optimizer.free:
+            best = nqm.tune(PROBLEM, optimizer, batch, target)
+            assert (table["steps"][i], table["lr"][i], table["risk"][i]) == (
+                best.steps,
+                best.optimizer.hyperparameters["lr"],
+                best.risk,
+            )
+        else:
+            assert table["steps"][i] == nqm.steps_to_target(PROBLEM, optimizer, batch, target)
+        assert table["examples"][i] == table["steps"][i] * batch
+
+
+@pytest.mark.parametrize("pool", [ThreadPoolExecutor, ProcessPoolExecutor])
+def test_executors_give_the_same_table(result, pool):
+    with pool(2) as executor:
+        assert same(result, nqm.sweep(PROBLEM, OPTIMIZERS, BATCHES, [0.1, 0.3], executor=executor))
+
+
+class Fails(nqm.SGD):
+    """An optimizer whose cells raise."""
+
+    def filter(self, values=None):
+        raise RuntimeError("out of luck")
+
+
+class LosesWorkers(Executor):
+    """An executor whose second cell dies with its worker."""
+
+    def __init__(self):
+        self.count = 0
+
+    def submit(self, fn, /, *args, **kwargs):
+        future = Future()
+        self.count += 1
+        if self.count == 2:
+            future.set_exception(OSError("worker gone"))
+        else:
+            future.set_result(fn(*args, **kwargs))
+        return future
+
+
+def test_a_failing_cell_says_why_and_sinks_no_other():
+    table = nqm.sweep(PROBLEM, {"bad": Fails(0.1), "good": nqm.SGD(0.25)}, [64], 0.3).table
+    assert table["status"].tolist() == ["failed: RuntimeError: out of luck", "fixed"]
+    assert np.isnan(table["steps"][0])
+    assert table["steps"][1] > 0
+    table = nqm.sweep(PROBLEM, {"good": nqm.SGD(0.25)}, [64, 128, 256], 0.3, executor=LosesWorkers()).table
+    assert table["status"].tolist() == ["fixed", "failed: OSError: worker gone", "fixed"]
+
+
+def test_critical_batch_size_is_fewest_examples_over_fewest_steps(result):
+    for target in (0.1, 0.3):
+        found = result.critical_batch_size(target)
+        for name, value in found.items():
+            here = (result.table["optimizer"] == name) & (result.table["target"] == target)
+            here &= np.isfinite(result.table["steps"])
+            steps, batch = result.table["steps"][here], result.table["batch_size"][here]
+            assert value == min(steps * batch) / min(steps)
+    with pytest.raises(ValueError, match="expected one of"):
+        result.critical_batch_size()
+    with pytest.raises(ValueError, match="expected one of"):
+        result.critical_batch_size(0.2)
+
+
+def test_unreachable_is_a_status():
+    result = nqm.sweep(PROBLEM, {"fixed": nqm.SGD(1.0)}, [1], 0.01)
+    assert result.table["status"][0] == "unreachable"
+    assert np.isinf(result.table["steps"][0])
+    assert np.isnan(result.critical_batch_size()["fixed"])
+
+
+def test_pandas_plot_print_and_pickle(result):
+    frame = result.to_pandas()
+    assert list(frame.columns) == list(result.table)
+    assert len(frame) == 18
+    ax = result.plot()
+    lines = [line for line in ax.get_lines() if line.get_label() == "SGD, target 0.1"]
+    here = (result.table["optimizer"] == "SGD") & (result.table["target"] == 0.1)
+    assert np.array_equal(lines[0].get_ydata(), result.table["steps"][here])
+    assert "SGD" in repr(result)
+    assert same(result, pickle.loads(pickle.dumps(result)))
+
+
+def test_progress_goes_to_stderr(capfd):
+    nqm.sweep(PROBLEM, {"fixed": nqm.SGD(0.25)}, BATCHES, 0.3, progress=True)
+    captured = capfd.readouterr()
+    assert "cell" in captured.err
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"problem": [1.0]}, TypeError, "problem: expected a nqm.NoisyQuadratic"),
+        ({"optimizers": nqm.SGD(0.1)}, TypeError, "optimizers: expected a dict"),
+        ({"optimizers": {}}, ValueError, "at least one"),
+        ({"optimizers": {"a": 0.1}}, TypeError, r"optimizers\['a'\]"),
+        ({"optimizers": {"a": nqm.SGD([0.1, 0.2])}}, ValueError, "plain numbers"),
+        ({"batch_sizes": []}, ValueError, "batch_sizes"),
+        ({"batch_sizes": [[1, 2]]}, ValueError, "batch_sizes"),
+        ({"batch_sizes": [0]}, ValueError, "batch_sizes"),
+        ({"target": "low"}, TypeError, "target"),
+        ({"target": float("nan")}, ValueError, "target"),
+        ({"executor": 4}, TypeError, "executor"),
+    ],
+)
+def test_bad_input(arguments, error, words):
+    good = {"problem": PROBLEM, "optimizers": OPTIMIZERS, "batch_sizes": BATCHES, "target": 0.3}
+    with pytest.raises(error, match=words):
+        nqm.sweep(**{**good, **arguments})
