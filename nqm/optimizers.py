@@ -401,14 +401,15 @@ def _filter(transition: Any, gain: Any, query: Any, readout: Any, start: tuple[f
     """Stack numbers, arrays and (high, low) pairs into the arrays of a :class:`Filter`."""
     k = len(start)
     entries = [transition[i][j] for i in range(k) for j in range(k)] + [*gain, fresh]
-    shapes = {np.shape(part) for entry in entries for part in (entry if isinstance(entry, tuple) else (entry,))}
-    packed = np.zeros((*np.broadcast_shapes(*shapes), 2, k * k + k + 1))
+    parts = [part for entry in entries for part in (entry if isinstance(entry, tuple) else (entry,))]
+    shapes = {part.shape for part in parts if isinstance(part, np.ndarray)}
+    shape = shapes.pop() if len(shapes) == 1 else np.broadcast_shapes(*shapes)
+    packed = np.zeros((*shape, 2, k * k + k + 1))
     for column, entry in enumerate(entries):
         if isinstance(entry, tuple):
             packed[..., 0, column], packed[..., 1, column] = entry
         else:
             packed[..., 0, column] = entry
-    shape = packed.shape[:-2]
     return Filter(
         packed[..., : k * k].reshape(*shape, 2, k, k),
         packed[..., k * k : -1],

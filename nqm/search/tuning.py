@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from .. import _backend, _checks
 from .._checks import FloatArray
@@ -181,12 +180,18 @@ class _Landscape:
         self.size = min(4e-3, 0.5 * float(np.min(space.high - space.low)))
         self.offsets = np.array([np.zeros(n), *axes, *pairs])
 
-    def log_risk(self, points: FloatArray, steps: ArrayLike) -> FloatArray:
-        """points: (rows, free), steps: (rows,) or one number."""
-        times = np.broadcast_to(np.asarray(steps, dtype=np.int64), points.shape[:1])
-        values = self.space.values(points)
-        found = _backend.risk(self.nodes, self.space.optimizer, values, self.batch, np.ascontiguousarray(times))
-        return np.log(np.maximum(found, 1e-300))
+    def log_risk(self, points: FloatArray, steps: float, nodes: NoisyQuadratic | None = None) -> FloatArray:
+        """At points of shape (..., free), after ``steps`` steps: shape (...). ``nodes``: another rule than the own."""
+        flat = points.reshape(-1, points.shape[-1])
+        times = np.full(len(flat), int(steps))
+        found = _backend.risk(
+            nodes or self.nodes, self.space.optimizer, self.space.values(flat), self.batch, times
+        )
+        return np.log(np.maximum(found, 1e-300)).reshape(points.shape[:-1])
+
+    def screen(self, points: FloatArray, steps: float) -> FloatArray:
+        """:meth:`log_risk` on the coarsest rule: good to a thousandth or so, to see where minima are."""
+        return self.log_risk(points, steps, self.space.problem)
 
     def refine(self, point: FloatArray, steps: float) -> bool:
         """Go to a finer rule where this one is too coarse to tell one T from the next; whether it was."""
@@ -234,7 +239,7 @@ class _Landscape:
         """Value at each point, and centre and values of a stencil at it, shifted where needed off the bounds."""
         center = np.clip(points, self.space.low + self.size, self.space.high - self.size)
         rows = np.concatenate([center[:, None, :] + self.size * self.offsets, points[:, None, :]], axis=1)
-        found = self.log_risk(rows.reshape(-1, points.shape[1]), steps).reshape(rows.shape[:2])
+        found = self.log_risk(rows, steps)
         return found[:, -1], center, np.ascontiguousarray(found[:, :-1])
 
 
@@ -245,10 +250,10 @@ def _fewest_steps(space: _Space, batch: float, target: float) -> _Candidate:
     grid, starts, guess = _scan(space, batch, target, known)
     landscape = _Landscape(space, batch)
     points, values = landscape.minimise(starts, guess, goal, rounds=6)
-    point, steps = _bracket(landscape, points[np.argmin(values)], guess, goal)
+    oscillates = len(space.names) > 1 or bool(np.any(space.fixed.get("momentum", 0.0)))
+    point, steps = _bracket(landscape, points[np.argmin(values)], guess, goal, loose=oscillates)
     while math.isfinite(steps) and landscape.refine(point, steps):
-        point, steps = _bracket(landscape, point, steps, goal)
-    oscillates = len(space.names) > 1 or np.any(space.fixed.get("momentum", 0.0))
+        point, steps = _bracket(landscape, point, steps, goal, loose=oscillates)
     if oscillates and math.isfinite(steps):
         if len(space.names) == 1:
             grid = np.linspace(point - 6.0, point + 10.0, 1201).clip(space.low, min(space.high[0], 9.0))
@@ -341,9 +346,12 @@ def _local_minima(values: FloatArray) -> list[int]:
     return list(found[np.argsort(values.ravel()[found], kind="stable")])
 
 
-def _bracket(landscape: _Landscape, start: FloatArray, guess: float, goal: float, radius: float = 0.3) -> _Candidate:
+def _bracket(
+    landscape: _Landscape, start: FloatArray, guess: float, goal: float, radius: float = 0.3, loose: bool = False
+) -> _Candidate:
     """Follow one minimum to the fewest steps T at which it reaches the goal: regula falsi on its log risk in log T.
 
+    ``loose``: half a percent more steps will do.
     Between ends of equal sign twice in a row the other end's value is halved (the Illinois rule).
     """
     point, steps = start, guess
@@ -361,7 +369,7 @@ def _bracket(landscape: _Landscape, start: FloatArray, guess: float, goal: float
             ends[not reached] = (other[0], 0.5 * other[1])
         ends[reached], before = (steps, excess), reached
         low, high = ends.get(False, (0.0, 0.0))[0], ends.get(True, (math.inf, 0.0))[0]
-        if high - low <= 1.0:
+        if high - low <= (max(1.0, 0.005 * high) if loose and math.isfinite(high) else 1.0):
             break
         if len(ends) == 2:
             (t0, f0), (t1, f1) = ends[False], ends[True]
@@ -383,35 +391,35 @@ def _explore(landscape: _Landscape, point: FloatArray, steps: float, goal: float
     phase of the largest curvatures at step T). So: the local minima of a coarse grid over all; then the valley's
     floor, from a quadratic fitted on a scale at which ripples average out, searched at a spacing that resolves them.
     """
-    shape, wide = grid.shape[:-1], grid.reshape(-1, point.size)
-
-    def survey(center: FloatArray, time: float, everywhere: bool) -> tuple[FloatArray, FloatArray]:
-        found, heights = center[None, :], landscape.log_risk(center[None, :], time)
-        if everywhere:
-            order = _local_minima(landscape.log_risk(wide, time).reshape(shape))
-            points, values = landscape.minimise(wide[order[: 3 if point.size > 1 else 8]], time, goal)
-            found, heights = np.vstack([found, points]), np.append(heights, values)
-        if point.size > 1:
-            floor = _valley_floor(center, directions, landscape.space)
-            beside = landscape.log_risk(floor.reshape(-1, point.size), time).reshape(floor.shape[:2])
-            lowest = floor[np.arange(len(floor)), beside.argmin(axis=1)]
-            order = _local_minima(beside.min(axis=1))
-            points, values = landscape.minimise(lowest[order[:4]], time, goal, radius=0.01)
-            found, heights = np.vstack([found, points]), np.append(heights, values)
-        return found, heights
-
+    n = point.size
     directions = _valley_directions(landscape, point, steps)
     everywhere = True
-    while steps > 1.0:
-        points, values = survey(point, steps - 1.0, everywhere)
-        if values.min() > goal:
-            if everywhere:
-                break
+    while True:
+        sooner = steps - 1.0
+        if sooner < 1.0:
+            return landscape.minimise(point[None, :], steps)[0][0], steps
+        found, heights = point[None, :], landscape.log_risk(point[None, :], sooner)
+        if everywhere:
+            order = _local_minima(landscape.screen(grid, sooner))
+            starts = grid.reshape(-1, n)[order[: 3 if n > 1 else 8]]
+            points, values = landscape.minimise(starts, sooner, goal)
+            found, heights = np.vstack([found, points]), np.append(heights, values)
+        if n > 1:
+            floor = _valley_floor(point, directions, landscape.space)
+            beside = landscape.screen(floor, sooner)
+            lowest = floor[np.arange(len(floor)), beside.argmin(axis=1)]
+            order = _local_minima(beside.min(axis=1))
+            points, values = landscape.minimise(lowest[order[:4]], sooner, goal, radius=0.01)
+            found, heights = np.vstack([found, points]), np.append(heights, values)
+        if heights.min() <= goal:
+            point, steps = _bracket(landscape, found[np.argmin(heights)], sooner, goal, radius=0.01)
+            everywhere = n == 1
+        elif not everywhere:
             everywhere = True
-            continue
-        point, steps = _bracket(landscape, points[np.argmin(values)], steps - 1.0, goal, radius=0.01)
-        everywhere = point.size == 1
-    points, values = survey(point, steps, steps <= 256.0)
+        else:
+            break
+    chosen = found[np.argsort(heights)[:3]]  # near misses at T - 1 may be lower at T than the first to get there
+    points, values = landscape.minimise(np.vstack([point, chosen]), steps, radius=0.01)
     return points[np.argmin(values)], steps
 
 
@@ -438,5 +446,5 @@ def _valley_floor(center: FloatArray, directions: FloatArray, space: _Space) -> 
     """Points of shape (along, beside, free): along the first direction through ``center``, and beside it."""
     n = center.size
     along = np.linspace(-0.25, 0.25, 81)[:, None] * directions[0]
-    aside = np.stack(np.meshgrid(*[np.linspace(-0.02, 0.02, 5)] * (n - 1), indexing="ij"), axis=-1).reshape(-1, n - 1)
+    aside = np.stack(np.meshgrid(*[np.linspace(-0.015, 0.015, 3)] * (n - 1), indexing="ij"), axis=-1).reshape(-1, n - 1)
     return np.clip(center + along[:, None, :] + aside @ directions[1:], space.low, space.high)
