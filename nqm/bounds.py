@@ -57,8 +57,8 @@ def bayes(problem: NoisyQuadratic, examples: ArrayLike) -> float | FloatArray:
 def examples_to_target(problem: NoisyQuadratic, target: float, bound: Literal["bayes", "mle"] = "bayes") -> float:
     """Fewest examples N with bound(N) <= target: divided by the batch size, the least steps of any algorithm.
 
-    >>> examples_to_target(NoisyQuadratic.power_law(10_000), 0.01, "mle")
-    500000.0
+    >>> round(examples_to_target(NoisyQuadratic.power_law(10_000), 0.01, "mle"))
+    500000
     """
     _checks.instance(problem, NoisyQuadratic, "problem", "a nqm.NoisyQuadratic")
     goal = _checks.real(target, "target", low=0.0)

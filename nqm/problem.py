@@ -112,7 +112,7 @@ class NoisyQuadratic:
         For comparison with their figures; it changes the risk by up to 17% (:func:`nqm.spectra.binned`).
 
         >>> NoisyQuadratic.power_law(10_000).binned(100).curvature.size
-        82
+        84
         """
         count = _checks.whole(bins, "bins", low=2, high=10**7)
         return self._replaced(self._ladder().binned(count))

@@ -46,9 +46,9 @@ def risk(problem: NoisyQuadratic, optimizer: Optimizer, batch_size: ArrayLike, s
     >>> import nqm
     >>> problem = nqm.NoisyQuadratic.power_law(10_000)
     >>> round(nqm.risk(problem, nqm.SGD(0.1), batch_size=256, steps=1000), 4)
-    0.6984
+    1.6779
     >>> nqm.risk(problem, nqm.SGD([0.1, 1.0, 3.0]), batch_size=256, steps=1000).round(4)
-    array([0.6984, 0.1979,    inf])
+    array([1.6779, 0.6209,    inf])
     """
     check_problem(problem, optimizer)
     batch = _checks.reals(batch_size, "batch_size", low=0.0)

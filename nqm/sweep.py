@@ -53,9 +53,9 @@ def sweep(
     >>> problem = nqm.NoisyQuadratic.power_law(10_000)
     >>> result = nqm.sweep(problem, {"SGD": nqm.SGD(nqm.FREE)}, [16, 256, 4096, 65536], target=0.01)
     >>> result.table["steps"]
-    array([379571.,  26058.,   8192.,   7217.])
+    array([378197.,  25778.,   7832.,   6887.])
     >>> round(result.critical_batch_size()["SGD"])
-    842
+    879
     """
     _checks.instance(problem, NoisyQuadratic, "problem", "a nqm.NoisyQuadratic")
     _checks.instance(optimizers, Mapping, "optimizers", 'a dict such as {"SGD": nqm.SGD(nqm.FREE)}')

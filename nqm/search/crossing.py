@@ -45,7 +45,7 @@ def steps_to_target(
     >>> import nqm
     >>> problem = nqm.NoisyQuadratic.power_law(10_000)
     >>> nqm.steps_to_target(problem, nqm.SGD(0.5, momentum=0.9), batch_size=4096, target=0.01)
-    2870
+    2942
     >>> nqm.steps_to_target(problem, nqm.SGD(0.5, momentum=0.9), batch_size=16, target=0.01)
     inf
     """
@@ -67,12 +67,15 @@ def steps_to_target(
     return int(out) if math.isfinite(out) else math.inf
 
 
+def searchable(problem: NoisyQuadratic) -> NoisyQuadratic:
+    """The problem itself, or for very many nodes a rule that refines to it."""
+    return problem.compressed() if problem._is_exact() and problem.curvature.size > MANY_NODES else problem
+
+
 def _crossing(problem: NoisyQuadratic, optimizer: Optimizer, batch: float, target: float, last: bool) -> float:
     """The crossing on finer and finer rules, until two agree; then held against the risk itself."""
     values = optimizer.hyperparameters
-    nodes = problem
-    if nodes._is_exact() and nodes.curvature.size > MANY_NODES:
-        nodes = nodes.compressed()
+    nodes = searchable(problem)
     found = _backend.March(nodes, optimizer, values, batch).run(target, last)
     while not nodes._is_exact():
         finer = nodes._finer()

@@ -19,7 +19,7 @@ from .._checks import FloatArray
 from ..optimizers import FREE, Optimizer
 from ..problem import NoisyQuadratic
 from ..risk import check_problem, risk, stable_lr
-from .crossing import steps_to_target
+from .crossing import searchable, steps_to_target
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def tune(
     >>> problem = nqm.NoisyQuadratic.power_law(10_000)
     >>> best = nqm.tune(problem, nqm.SGD(nqm.FREE, momentum=nqm.FREE), batch_size=4096, target=0.01)
     >>> best.steps, round(best.optimizer.momentum, 3)
-    (1263, 0.99)
+    (1265, 0.993)
     """
     check_problem(problem, optimizer, free={"lr", "momentum", "decay"})
     if not optimizer.free:
@@ -82,7 +82,7 @@ def tune(
         raise ValueError(f"optimizer: expected plain numbers beside nqm.FREE, got arrays of shape {optimizer.shape}")
     batch = _checks.real(batch_size, "batch_size", low=0.0)
     goal = _checks.real(target, "target", low=0.0)
-    space = _Space(problem, optimizer, bounds)
+    space = _Space(searchable(problem), optimizer, bounds)
     if problem.initial_risk <= goal:
         start = np.clip(np.zeros((1, space.low.size)), space.low, space.high)
         return Tuned(space.optimizer_at(start[0]), 0, problem.initial_risk, batch, goal, "already there")
@@ -184,9 +184,7 @@ class _Landscape:
         """At points of shape (..., free), after ``steps`` steps: shape (...). ``nodes``: another rule than the own."""
         flat = points.reshape(-1, points.shape[-1])
         times = np.full(len(flat), int(steps))
-        found = _backend.risk(
-            nodes or self.nodes, self.space.optimizer, self.space.values(flat), self.batch, times
-        )
+        found = _backend.risk(nodes or self.nodes, self.space.optimizer, self.space.values(flat), self.batch, times)
         return np.log(np.maximum(found, 1e-300)).reshape(points.shape[:-1])
 
     def screen(self, points: FloatArray, steps: float) -> FloatArray:
