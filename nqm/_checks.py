@@ -62,9 +62,8 @@ def wholes(value: Any, name: str, *, low: int = 0, high: int = 2**53) -> IntArra
     array = reals(value, name)
     bad = (array != np.floor(array)) | (array < low) | (array > high)
     if bad.any():
-        raise ValueError(
-            f"{name}: expected whole numbers from {low} to {high:.4g}, got {float(array[bad].flat[0]):.16g}{_where(bad)}"
-        )
+        came = f"{float(array[bad].flat[0]):.16g}{_where(bad)}"
+        raise ValueError(f"{name}: expected whole numbers from {low} to {high:.4g}, got {came}")
     return array.astype(np.int64)
 
 

@@ -165,6 +165,9 @@ def _checked_bounds(
     return checked
 
 
+FEW = 1024.0
+"""Up to so many steps, ripples of the landscape decide the optimum and evaluations are cheap: look closer."""
+
 _Candidate = tuple[FloatArray, float]  # a point in a _Space, and the steps it takes
 
 
@@ -250,12 +253,18 @@ def _fewest_steps(space: _Space, batch: float, target: float) -> _Candidate:
     points, values = landscape.minimise(starts, guess, goal, rounds=6)
     oscillates = len(space.names) > 1 or bool(np.any(space.fixed.get("momentum", 0.0)))
     point, steps = _bracket(landscape, points[np.argmin(values)], guess, goal, loose=oscillates)
-    while math.isfinite(steps) and landscape.refine(point, steps):
-        point, steps = _bracket(landscape, point, steps, goal, loose=oscillates)
-    if oscillates and math.isfinite(steps):
-        if len(space.names) == 1:
-            grid = np.linspace(point - 6.0, point + 10.0, 1201).clip(space.low, min(space.high[0], 9.0))
-        point, steps = _explore(landscape, point, steps, goal, grid)
+    if len(space.names) == 1:
+        grid = np.linspace(point - 6.0, point + 10.0, 1201).clip(space.low, np.minimum(space.high, 9.0))
+    explored = not oscillates
+    while math.isfinite(steps):
+        if landscape.refine(point, steps):
+            point, steps = _bracket(landscape, point, steps, goal, loose=oscillates)
+            explored = not oscillates
+        elif not explored:
+            point, steps = _explore(landscape, point, steps, goal, grid)
+            explored = True
+        else:
+            break
     for candidate in known:
         if candidate[1] < steps:
             point, steps = candidate
@@ -286,7 +295,7 @@ def _scan(space: _Space, batch: float, target: float, known: list[_Candidate]) -
         if np.isfinite(times).any():
             break
     order = _local_minima(np.where(np.isfinite(times), times, 1e300 * risks.min(axis=1)).reshape(grid.shape[:-1]))
-    starts = [point for point, _ in known] + list(flat[order[:3]])
+    starts = [point for point, _ in known] + list(flat[order[:4]])
     guess = min(ceiling, times.min())
     if math.isinf(guess):
         guess = 2.0 ** np.unravel_index(np.argmin(risks), risks.shape)[1]
@@ -296,7 +305,7 @@ def _scan(space: _Space, batch: float, target: float, known: list[_Candidate]) -
 def _grid(space: _Space, known: list[_Candidate], ceiling: float) -> FloatArray:
     """Points of shape (*counts, free). The learning rate of a momentum starts where its effective rate is the
     best one without."""
-    widest = math.log(min(ceiling, 2.0**53)) + 2.0
+    widest = math.log(min(ceiling, 2.0**53)) + 0.5
     alone = len(space.names) == 1
     axes = []
     for column, name in enumerate(space.names):
@@ -304,7 +313,7 @@ def _grid(space: _Space, known: list[_Candidate], ceiling: float) -> FloatArray:
         if name == "lr":
             axes.append(np.linspace(0.0, 1.0, 46 if alone else 14) ** (1.0 if alone else 1.6))
         else:
-            axes.append(np.linspace(low, max(low, min(high, widest)), 40 if alone else 14))
+            axes.append(np.linspace(low, max(low, min(high, widest)), 40 if alone else 18))
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
     if "lr" in space.names:
         column = space.names.index("lr")
@@ -391,23 +400,23 @@ def _explore(landscape: _Landscape, point: FloatArray, steps: float, goal: float
     """
     n = point.size
     directions = _valley_directions(landscape, point, steps)
-    everywhere = True
+    everywhere = n == 1
     while True:
         sooner = steps - 1.0
         if sooner < 1.0:
             return landscape.minimise(point[None, :], steps)[0][0], steps
-        found, heights = point[None, :], landscape.log_risk(point[None, :], sooner)
+        found, heights = landscape.minimise(point[None, :], sooner, goal)
         if everywhere:
             order = _local_minima(landscape.screen(grid, sooner))
             starts = grid.reshape(-1, n)[order[: 3 if n > 1 else 8]]
             points, values = landscape.minimise(starts, sooner, goal)
             found, heights = np.vstack([found, points]), np.append(heights, values)
         if n > 1:
-            floor = _valley_floor(point, directions, landscape.space)
+            floor = _valley_floor(point, directions, landscape.space, sooner)
             beside = landscape.screen(floor, sooner)
             lowest = floor[np.arange(len(floor)), beside.argmin(axis=1)]
             order = _local_minima(beside.min(axis=1))
-            points, values = landscape.minimise(lowest[order[:4]], sooner, goal, radius=0.01)
+            points, values = landscape.minimise(lowest[order[: 4 if sooner > FEW else 8]], sooner, goal, radius=0.01)
             found, heights = np.vstack([found, points]), np.append(heights, values)
         if heights.min() <= goal:
             point, steps = _bracket(landscape, found[np.argmin(heights)], sooner, goal, radius=0.01)
@@ -440,9 +449,14 @@ def _valley_directions(landscape: _Landscape, point: FloatArray, steps: float) -
     return directions / np.abs(directions).max(axis=1, keepdims=True)
 
 
-def _valley_floor(center: FloatArray, directions: FloatArray, space: _Space) -> FloatArray:
-    """Points of shape (along, beside, free): along the first direction through ``center``, and beside it."""
+def _valley_floor(center: FloatArray, directions: FloatArray, space: _Space, steps: float) -> FloatArray:
+    """Points of shape (along, beside, free): along the first direction through ``center``, and beside it.
+
+    Ripples are some 0.02 apart; at few steps they are as deep as the valley is far from flat, and so matter further out.
+    """
     n = center.size
-    along = np.linspace(-0.25, 0.25, 81)[:, None] * directions[0]
-    aside = np.stack(np.meshgrid(*[np.linspace(-0.015, 0.015, 3)] * (n - 1), indexing="ij"), axis=-1).reshape(-1, n - 1)
+    reach, spread = (0.15, 3) if steps > FEW else (0.6, 5)
+    along = np.linspace(-reach, reach, 49 if steps > FEW else 161)[:, None] * directions[0]
+    sides = [np.linspace(-0.0075, 0.0075, spread) * (spread - 1)] * (n - 1)
+    aside = np.stack(np.meshgrid(*sides, indexing="ij"), axis=-1).reshape(-1, n - 1)
     return np.clip(center + along[:, None, :] + aside @ directions[1:], space.low, space.high)
