@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # Colours of even steps in lightness: dark to light in grey print, and told apart by the common colour blindnesses.
 COLORS = ("#1b1f6b", "#a3195b", "#1f8a70", "#e08e0b", "#6fa8dc")
+LINES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v")
 STYLE: Any = {
     "figure.figsize": (6.4, 4.6),
@@ -40,8 +41,14 @@ STYLE: Any = {
 @contextmanager
 def style() -> Iterator[None]:
     """The look of all figures here, without touching the caller's settings."""
-    with mpl.rc_context(STYLE):
+    before = {
+        key: mpl.rcParams[key] for key in STYLE
+    }  # rc_context would also undo what a notebook switches on meanwhile
+    mpl.rcParams.update(STYLE)
+    try:
         yield
+    finally:
+        mpl.rcParams.update(before)
 
 
 def new_figure(columns: int = 1, width: float = 6.4, height: float = 4.6) -> tuple[Figure, Any]:
@@ -66,17 +73,18 @@ def plot_sweep(sweep: Sweep, ax: Axes | None = None) -> Axes:
     with style():
         if ax is None:
             ax = plt.subplots()[1]
-        table = sweep.table
-        targets = np.unique(table["target"])[::-1]
-        for i, name in enumerate(dict.fromkeys(table["optimizer"].tolist())):
+        targets = np.unique(sweep.table["target"])[::-1]
+        for i, name in enumerate(sweep.names):
             for j, target in enumerate(targets):
-                here = (table["optimizer"] == name) & (table["target"] == target)
-                label = name if targets.size == 1 else f"{name}, target {target:g}"
+                here = sweep.rows(name, target)
                 ax.plot(
-                    table["batch_size"][here], table["steps"][here], label=label, linestyle=("-", "--", "-.",
-                    ":")[j % 4],
-                    color=COLORS[i % len(COLORS)], marker=MARKERS[i % len(MARKERS)],
-                )  # fmt: skip
+                    here["batch_size"],
+                    here["steps"],
+                    label=name if targets.size == 1 else f"{name}, target {target:g}",
+                    linestyle=LINES[(i if targets.size == 1 else j) % len(LINES)],
+                    color=COLORS[i % len(COLORS)],
+                    marker=MARKERS[i % len(MARKERS)],
+                )
         powers_of_two(ax)
         ax.set_xlabel("batch size (examples)")
         ax.set_ylabel("steps to target")

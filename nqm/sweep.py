@@ -92,6 +92,26 @@ class Sweep:
 
     table: dict[str, NDArray[Any]]
 
+    @property
+    def names(self) -> list[str]:
+        """The optimizers' names, in the order given."""
+        return list(dict.fromkeys(self.table["optimizer"].tolist()))
+
+    def rows(self, optimizer: str, target: float | None = None) -> dict[str, NDArray[Any]]:
+        """The rows of one optimizer, and of one target where there are several."""
+        if optimizer not in self.names:
+            raise ValueError(f"optimizer: expected one of {self.names}, got {_checks.describe(optimizer)}")
+        here = (self.table["optimizer"] == optimizer) & (self.table["target"] == self._target(target))
+        return {key: column[here] for key, column in self.table.items()}
+
+    def _target(self, target: float | None) -> float:
+        targets = np.unique(self.table["target"]).tolist()
+        if target is None and len(targets) == 1:
+            return float(targets[0])
+        if target not in targets:
+            raise ValueError(f"target: expected one of {targets}, got {target}")
+        return float(target)  # type: ignore[arg-type]
+
     def to_pandas(self) -> pd.DataFrame:
         """The table as a pandas DataFrame; imports pandas."""
         try:
@@ -108,17 +128,11 @@ class Sweep:
         it hardly does. Only as good as the range of batch sizes: it must reach both regimes. NaN where no cell
         reached the target. ``target`` is needed where the sweep has several.
         """
-        targets = np.unique(self.table["target"])
-        if target is None and targets.size > 1:
-            raise ValueError(f"target: expected one of {targets.tolist()}, got None")
-        chosen = float(targets[0]) if target is None else _checks.real(target, "target", low=0.0)
-        if chosen not in targets:
-            raise ValueError(f"target: expected one of {targets.tolist()}, got {chosen}")
         found = {}
-        for name in dict.fromkeys(self.table["optimizer"].tolist()):
-            here = (self.table["optimizer"] == name) & (self.table["target"] == chosen)
-            here &= np.isfinite(self.table["steps"])
-            steps, examples = self.table["steps"][here], self.table["examples"][here]
+        for name in self.names:
+            rows = self.rows(name, target)
+            reached = np.isfinite(rows["steps"])
+            steps, examples = rows["steps"][reached], rows["examples"][reached]
             found[name] = float(examples.min() / steps.min()) if steps.size else float("nan")
         return found
 
@@ -129,8 +143,7 @@ class Sweep:
         return plot_sweep(self, ax)
 
     def __repr__(self) -> str:
-        names = list(dict.fromkeys(self.table["optimizer"].tolist()))
-        return f"Sweep({len(self.table['steps'])} cells: {', '.join(names)})\n{self}"
+        return f"Sweep({len(self.table['steps'])} cells: {', '.join(self.names)})\n{self}"
 
     def __str__(self) -> str:
         shown = ("optimizer", "target", "batch_size", "steps", "lr", "momentum", "power", "decay", "status")

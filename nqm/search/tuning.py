@@ -407,8 +407,9 @@ def _explore(landscape: _Landscape, point: FloatArray, steps: float, goal: float
             return landscape.minimise(point[None, :], steps)[0][0], steps
         found, heights = landscape.minimise(point[None, :], sooner, goal)
         if everywhere:
-            order = _local_minima(landscape.screen(grid, sooner))
-            starts = grid.reshape(-1, n)[order[: 3 if n > 1 else 8]]
+            cells = grid if n > 1 else _finer_line(landscape, grid, sooner)
+            order = _local_minima(landscape.screen(cells, sooner))
+            starts = cells.reshape(-1, n)[order[: 3 if n > 1 else 24]]
             points, values = landscape.minimise(starts, sooner, goal)
             found, heights = np.vstack([found, points]), np.append(heights, values)
         if n > 1:
@@ -428,6 +429,14 @@ def _explore(landscape: _Landscape, point: FloatArray, steps: float, goal: float
     chosen = found[np.argsort(heights)[:3]]  # near misses at T - 1 may be lower at T than the first to get there
     points, values = landscape.minimise(np.vstack([point, chosen]), steps, radius=0.01)
     return points[np.argmin(values)], steps
+
+
+def _finer_line(landscape: _Landscape, line: FloatArray, steps: float) -> FloatArray:
+    """Points (rows, 1): ``line`` with eight times as many where it is low, to resolve long oscillations."""
+    values = landscape.screen(line, steps)
+    low = np.flatnonzero(values[:-1] < values.min() + 0.15)[:1000]
+    between = line[low] + (line[low + 1] - line[low]) * (np.arange(8) / 8.0)
+    return np.unique(np.concatenate([line.ravel(), between.ravel()]))[:, None]
 
 
 def _valley_directions(landscape: _Landscape, point: FloatArray, steps: float) -> FloatArray:
@@ -452,7 +461,7 @@ def _valley_directions(landscape: _Landscape, point: FloatArray, steps: float) -
 def _valley_floor(center: FloatArray, directions: FloatArray, space: _Space, steps: float) -> FloatArray:
     """Points of shape (along, beside, free): along the first direction through ``center``, and beside it.
 
-    Ripples are some 0.02 apart; at few steps they are as deep as the valley is far from flat, and so matter further out.
+    Ripples are some 0.02 apart; at few steps they are as deep as the valley is far from flat, and matter further out.
     """
     n = center.size
     reach, spread = (0.15, 3) if steps > FEW else (0.6, 5)
