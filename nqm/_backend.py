@@ -108,7 +108,7 @@ class March:
             status = kernels.march(
                 row.curvature[0], row.bias, row.noise, row.lr[0], row.fresh[0, 0], row.readout, row.start,
                 row.inverse_batch[0],
-                self._powers, self._boxes, state, ahead, target, last, progress, BATCH_OF_MARCHES,
+                self._powers, self._boxes, self._falling, state, ahead, target, last, progress, BATCH_OF_MARCHES,
             )  # fmt: skip
             if status == kernels.FOUND:
                 return float(progress[2])
@@ -123,9 +123,11 @@ class March:
         self._powers = np.empty((levels, blocks, kernels.power_slots(k) * kernels.BLOCK))
         self._boxes = np.empty((levels, blocks, 2 * k * kernels.BLOCK))
         self._origin = np.empty((blocks, kernels.state_slots(k) * kernels.BLOCK))
+        self._falling = np.empty(row.bias.size)
         kernels.fill_levels(
             row.curvature[0], row.lr[0], row.transition[0], row.gain[0], row.fresh[0], row.query, row.readout,
             row.start, self._powers, self._boxes, self._origin,
+            self._falling,
         )  # fmt: skip
 
 

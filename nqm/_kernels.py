@@ -429,7 +429,7 @@ def _noise_risk(curvature, noise, lr, inverse_batch, g, terms, count):
     """Add c / (2 h B) (lr h)^2 g of each node. A node without weight adds nothing, even to an overflow."""
     for n in range(count):
         x = lr * curvature[n]
-        terms[n] += noise[n] * inverse_batch * (x * x * g[n]) if noise[n] > 0.0 else 0.0
+        terms[n] += noise[n] * inverse_batch * (x * (x * g[n])) if noise[n] > 0.0 else 0.0
 
 
 @compiled
@@ -545,9 +545,32 @@ def _widen(P, old, new, count, start):
 
 
 @compiled
-def fill_levels(curvature, lr, transition, gain, fresh, query, readout, start, powers, boxes, origin):
-    """powers[j, block] = 2^j steps; boxes[j, block] = the readouts of the next 2^j steps; origin[block] = state
-    at 0."""
+def _mark_falling(P, Z, fresh, start, falling, count):
+    """falling[n] = 1 where the mean d_t of a node is >= 0 and never rises, from the first step on.
+
+    k = 1: 0 <= M <= 1. k = 2: d_t = A r1^t + B r2^t with real roots 0 <= r2 <= r1 <= 1 never rises if A >= 0 and
+    d_1 <= d_0, because B r2^t only loses weight. An average that starts at d_0 is a mean of values that never rise.
+    """
+    N = BLOCK
+    k = len(start)
+    average = k == 3 and fresh > 0.0
+    for n in range(count):
+        falling[n] = 0.0
+        if k == 1:
+            falling[n] = 1.0 if 0.0 <= P[n] <= 1.0 and Z[n] >= 0.0 else 0.0
+        elif k == 2 or average:
+            m, q, d0, slope = P[n], P[(3 if average else 2) * N + n], Z[n], Z[N + n]
+            if q >= 0.0:
+                half = math.sqrt(q)
+                real = half <= m and m + half <= 1.0
+                falls = d0 >= 0.0 and d0 * half + slope >= 0.0 and m * d0 + slope <= d0
+                falling[n] = 1.0 if real and falls and (not average or Z[2 * N + n] == d0) else 0.0
+
+
+@compiled
+def fill_levels(curvature, lr, transition, gain, fresh, query, readout, start, powers, boxes, origin, falling):
+    """powers[j, block] = 2^j steps; boxes[j, block] = the readouts of the next 2^j steps; origin[block] = state at 0;
+    falling: (nodes,), see `_mark_falling`."""
     k = len(start)
     read = _read_from(readout, fresh[0], start)
     for block in range(powers.shape[1]):
@@ -558,6 +581,7 @@ def fill_levels(curvature, lr, transition, gain, fresh, query, readout, start, p
         for i in range(k):
             boxes[0, block, i * BLOCK : i * BLOCK + count] = read[i]
             boxes[0, block, (k + i) * BLOCK : (k + i) * BLOCK + count] = read[i]
+        _mark_falling(powers[0, block], origin[block], fresh[0], start, falling[first : first + count], count)
         for j in range(1, powers.shape[0]):
             _widen(powers[j - 1, block], boxes[j - 1, block], boxes[j, block], count, start)
             powers[j, block] = powers[j - 1, block]
@@ -598,6 +622,14 @@ def _most_start_risk(bias, least, most, terms, count):
 
 
 @compiled
+def _narrow(falling, now, after, least, most, count):
+    """A falling mean lies between its values at both ends."""
+    for n in range(count):
+        least[n] = after[n] if falling[n] > 0.0 else least[n]
+        most[n] = now[n] if falling[n] > 0.0 else most[n]
+
+
+@compiled
 def march(
     curvature,
     bias,
@@ -609,6 +641,7 @@ def march(
     inverse_batch,
     powers,
     boxes,
+    falling,
     state,
     ahead,
     target,
@@ -621,12 +654,13 @@ def march(
     last = False: the first t with risk <= target. last = True: the step after the last t with risk > target.
     A leap over [t, t + 2^j) is taken when bounds prove that the risk stays on one side of the target there;
     otherwise j shrinks, and at j = 0 the bounds are the risk itself. The bounds: the noise part never falls,
-    since every step adds a square, so it lies between its values at both ends; the mean part is (v . u)^2 with
-    the readout v inside the box of its level. progress = [t, j, answer so far, leaps tried], so that a walk goes on
+    since every step adds a square, so it lies between its values at both ends; the mean part lies between its values
+    at both ends where it is known to fall, and is (v . u)^2 with the readout v inside the box of its level elsewhere. progress = [t, j, answer so far, leaps tried], so that a walk goes on
     where it stopped (budget spent, or more levels wanted). Returns a status.
     """  # fmt: skip
     low, high = np.empty(BLOCK), np.empty(BLOCK)
     d, g, least, most = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
+    after = np.empty(BLOCK)
     read = _read_from(readout, fresh, start)
     while budget > 0:
         t, j = progress[0], progress[1]
@@ -641,14 +675,16 @@ def march(
             count = min(BLOCK, curvature.size - first)
             h, b, c = curvature[first : first + count], bias[first : first + count], noise[first : first + count]
             _read(state[block], read, start, d, g, count)
-            _mean_range(state[block], boxes[j, block], start, least, most, count)
-            _least_start_risk(b, d, least, most, low, count)
             _noise_risk(h, c, lr, inverse_batch, g, low, count)
+            _mean_range(state[block], boxes[j, block], start, least, most, count)
             ahead[block] = state[block]
             _advance(powers[j, block], ahead[block], count, start)
+            _read(ahead[block], read, start, after, g, count)
+            if j > 0:
+                _narrow(falling[first : first + count], d, after, least, most, count)
+            _least_start_risk(b, d, least, most, low, count)
             if last:
                 _most_start_risk(b, least, most, high, count)
-                _read(ahead[block], read, start, d, g, count)
                 _noise_risk(h, c, lr, inverse_batch, g, high, count)
         lowest = _total(low)
         above = not lowest <= target  # NaN (overflow) lies above every target

@@ -1,0 +1,273 @@
+"""Tuning against the step counts of the paper's authors, against grids, random search, and what it must contain."""
+
+from __future__ import annotations
+
+import json
+import math
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import nqm
+from nqm import FREE
+
+TARGET = 0.01
+POWERS = (0.0, 0.25, 0.5, 0.75)
+BATCHES = tuple(4**k for k in range(1, 11))
+CELLS = [(power, batch) for power in POWERS for batch in BATCHES]
+
+# The bins on which the paper's authors tuned: 10^4 eigenvalues 1/i in 100 bins.
+PROBLEM = nqm.NoisyQuadratic.power_law(10**4).binned(100)
+
+KINDS = {
+    "sgd": nqm.SGD(FREE),
+    "momentum": nqm.SGD(FREE, momentum=FREE),
+    "nesterov": nqm.SGD(FREE, momentum=FREE, nesterov=True),
+    "ema": nqm.EMA(nqm.SGD(FREE), decay=FREE),
+}
+
+REFERENCE = Path(__file__).parents[1] / "../shared/reference/zhang2019_notebook_steps.json"
+
+
+@cache
+def tuned(kind, power, batch):
+    return nqm.tune(PROBLEM, nqm.Preconditioned(KINDS[kind], power), batch, TARGET)
+
+
+# --- the whole table ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("power", "batch"), CELLS)
+def test_the_returned_optimizer_reaches_the_target_at_that_step_and_no_sooner(kind, power, batch):
+    best = tuned(kind, power, batch)
+    assert (best.status, best.batch_size, best.target) == ("optimal", batch, TARGET)
+    assert type(best.steps) is int
+    assert best.examples == best.steps * batch
+    before, after = nqm.risk(PROBLEM, best.optimizer, batch, [best.steps - 1, best.steps])
+    assert after <= TARGET < before
+    assert best.risk == after
+    assert nqm.steps_to_target(PROBLEM, best.optimizer, batch, TARGET) == best.steps
+    assert 0.0 < best.optimizer.hyperparameters["lr"] < nqm.max_stable_lr(PROBLEM, best.optimizer)
+
+
+@pytest.mark.parametrize("kind", ["momentum", "nesterov", "ema"])
+@pytest.mark.parametrize(("power", "batch"), CELLS)
+def test_what_contains_sgd_is_never_worse(kind, power, batch):
+    assert tuned(kind, power, batch).steps <= tuned("sgd", power, batch).steps
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("power", POWERS)
+def test_larger_batches_never_need_more_steps(kind, power):
+    steps = [tuned(kind, power, batch).steps for batch in BATCHES]
+    assert steps == sorted(steps, reverse=True)
+
+
+def reference_cells():
+    if not REFERENCE.exists():
+        return []
+    table = json.loads(REFERENCE.read_text())
+    return [(kind, c["power"], c["batch"], c["steps"]) for kind in ("sgd", "momentum", "ema") for c in table[kind]]
+
+
+@pytest.mark.skipif(not REFERENCE.exists(), reason=f"the authors' step counts are not at {REFERENCE}")
+@pytest.mark.parametrize(("kind", "power", "batch", "steps"), reference_cells())
+def test_never_more_steps_than_the_authors_notebook(kind, power, batch, steps):
+    """The notebook returns the last step that does not reach the target."""
+    assert tuned(kind, power, batch).steps <= steps + 1
+
+
+# --- grids and random search -------------------------------------------------------------------------------
+
+
+def optimizers_at(kind, power, lr, second):
+    """KINDS[kind] at arrays of learning rates and of momentum or decay."""
+    values = {"lr": lr} if kind == "sgd" else {"lr": lr, {"ema": "decay"}.get(kind, "momentum"): second}
+    return nqm.Preconditioned(KINDS[kind], power).with_values(**values)
+
+
+def least_risk(kind, power, batch, steps, lr, second):
+    return nqm.risk(PROBLEM, optimizers_at(kind, power, lr, second), batch, steps).min()
+
+
+def authors_grid(kind):
+    """lr = 10^(k/18) for SGD; else lr = 10^(k/11) and 1 - momentum = 10^(-5k/19), as the numbers in their table are."""
+    if kind == "sgd":
+        return 10.0 ** (np.arange(-90, 10) / 18.0), np.zeros(1)
+    lr, second = np.meshgrid(10.0 ** (np.arange(-88, 12) / 11.0), 1.0 - 10.0 ** (-5.0 * np.arange(20) / 19.0))
+    return lr.ravel(), second.ravel()
+
+
+@pytest.mark.parametrize("kind", ["sgd", "momentum", "ema"])
+@pytest.mark.parametrize(("power", "batch"), CELLS)
+def test_no_point_of_the_authors_grid_is_sooner(kind, power, batch):
+    """The risk is not monotone, so a look at the step before is not enough: earlier ones too."""
+    steps = tuned(kind, power, batch).steps
+    earlier = np.unique((steps * np.array([0.5, 0.9, 0.99, 0.999, 1.0])).astype(int) - 1)
+    lr, second = authors_grid(kind)
+    for time in earlier[earlier >= 0]:
+        assert least_risk(kind, power, batch, time, lr, second) > TARGET
+
+
+SEARCHED = [
+    ("sgd", 0.0, 4),
+    ("sgd", 0.5, 2**16),
+    ("momentum", 0.0, 2**4),
+    ("momentum", 0.0, 2**10),
+    ("momentum", 0.0, 2**12),
+    ("momentum", 0.0, 2**14),
+    ("momentum", 0.0, 2**20),
+    ("momentum", 0.25, 2**8),
+    ("momentum", 0.5, 2**12),
+    ("momentum", 0.75, 2**16),
+    ("nesterov", 0.0, 2**12),
+    ("nesterov", 0.25, 2**14),
+    ("ema", 0.0, 2**8),
+    ("ema", 0.25, 2**12),
+    ("ema", 0.5, 4),
+]
+
+
+@pytest.mark.parametrize(("kind", "power", "batch"), SEARCHED)
+def test_random_search_finds_nothing_sooner(kind, power, batch):
+    """10^5 points over the whole space, and as many around the best point, at one step less."""
+    best = tuned(kind, power, batch)
+    rng = np.random.default_rng(0)
+    count = 10**5
+    # -log(1 - momentum) beyond log(steps) + 2 remembers longer than the run lasts
+    memory = rng.uniform(0.0, math.log(best.steps) + 2.0, count)
+    limit = nqm.max_stable_lr(PROBLEM, optimizers_at(kind, power, FREE, 1.0 - np.exp(-memory)))
+    lr = limit * np.exp(-rng.uniform(0.0, math.log(best.steps) + 6.0, count))
+    assert least_risk(kind, power, batch, best.steps - 1, lr, 1.0 - np.exp(-memory)) > TARGET
+
+    found = best.optimizer.hyperparameters
+    second = found["decay" if kind == "ema" else "momentum"]
+    memory = np.maximum(0.0, -math.log1p(-second) + rng.normal(0.0, 0.1, count))
+    lr = found["lr"] * np.exp(rng.normal(0.0, 0.2, count))
+    assert least_risk(kind, power, batch, best.steps - 1, lr, 1.0 - np.exp(-memory)) > TARGET
+
+
+@pytest.mark.parametrize(("kind", "power", "batch"), SEARCHED)
+def test_among_ties_the_lowest_risk(kind, power, batch):
+    """No point nearby has a lower risk at the step found."""
+    best = tuned(kind, power, batch)
+    rng = np.random.default_rng(1)
+    found = best.optimizer.hyperparameters
+    second = found["decay" if kind == "ema" else "momentum"]
+    memory = np.maximum(0.0, -math.log1p(-second) + rng.normal(0.0, 0.01, 10**4))
+    lr = found["lr"] * np.exp(rng.normal(0.0, 0.01, 10**4))
+    assert least_risk(kind, power, batch, best.steps, lr, 1.0 - np.exp(-memory)) > best.risk * (1 - 1e-8)
+
+
+def test_three_at_once():
+    """Momentum under an average is never worse than either alone."""
+    for batch in (2**8, 2**12):
+        best = nqm.tune(PROBLEM, nqm.EMA(KINDS["momentum"], FREE), batch, TARGET)
+        assert best.status == "optimal"
+        assert best.steps <= min(tuned("momentum", 0.0, batch).steps, tuned("ema", 0.0, batch).steps)
+        assert nqm.steps_to_target(PROBLEM, best.optimizer, batch, TARGET) == best.steps
+
+
+@pytest.mark.parametrize("optimizer", [nqm.SGD(0.5, momentum=FREE), nqm.EMA(nqm.SGD(1.0), FREE)], ids=str)
+def test_one_free_beside_a_given_learning_rate(optimizer):
+    """A fine scan over the only free number finds nothing sooner."""
+    best = nqm.tune(PROBLEM, optimizer, 4096, TARGET)
+    name = optimizer.free[0]
+    scan = optimizer.with_values(**{name: 1.0 - np.geomspace(1.0, 1e-6, 20_000)})
+    assert best.status == "optimal"
+    assert nqm.risk(PROBLEM, best.optimizer, 4096, best.steps) <= TARGET
+    assert nqm.risk(PROBLEM, scan, 4096, best.steps - 1).min() > TARGET
+
+
+@pytest.mark.parametrize("momentum", [0.5, 0.9, 0.99])
+def test_a_given_momentum(momentum):
+    best = nqm.tune(PROBLEM, nqm.SGD(FREE, momentum), 2**14, TARGET)
+    assert best.optimizer.momentum == momentum
+    limit = nqm.max_stable_lr(PROBLEM, best.optimizer)
+    scan = nqm.SGD(limit * np.geomspace(1e-6, 1.0 - 1e-9, 20_000), momentum)
+    assert nqm.risk(PROBLEM, scan, 2**14, best.steps - 1).min() > TARGET
+
+
+def test_power_laws_are_tuned_on_the_explicit_sum():
+    problem, explicit = nqm.NoisyQuadratic.power_law(1000), nqm.NoisyQuadratic(1.0 / np.arange(1.0, 1001.0))
+    for optimizer in KINDS.values():
+        best = nqm.tune(problem, optimizer, 1024, TARGET)
+        assert nqm.tune(explicit, optimizer, 1024, TARGET).steps == best.steps
+        assert nqm.steps_to_target(explicit, best.optimizer, 1024, TARGET) == best.steps
+
+
+def test_any_optimizer_of_ones_own():
+    """Heavy ball written by hand, momentum fixed: the same steps."""
+    by_hand = nqm.LinearOptimizer(FREE, [[1, 0.9], [0, 0.9]], [1, 1])
+    steps = [nqm.tune(PROBLEM, optimizer, 4096, TARGET).steps for optimizer in (by_hand, nqm.SGD(FREE, 0.9))]
+    assert steps[0] == steps[1]
+
+
+# --- bounds and ends ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        {"lr": (1e-3, 1e-2)},
+        {"lr": (1e-4, 2e-4), "momentum": (0.5, 0.6)},
+        {"momentum": (0.0, 0.3)},
+        {"momentum": (0.95, 0.999)},
+        {"lr": (0.1, 0.5), "momentum": (0.9, 0.91)},
+    ],
+    ids=str,
+)
+def test_bounds_are_respected_and_the_best_inside_them_found(bounds):
+    best = nqm.tune(PROBLEM, KINDS["momentum"], 4096, TARGET, bounds)
+    for name, (low, high) in bounds.items():
+        assert low <= getattr(best.optimizer, name) <= high
+    assert nqm.risk(PROBLEM, best.optimizer, 4096, best.steps) <= TARGET
+    low, high = bounds.get("momentum", (0.0, 1.0 - 1e-6))
+    momentum = 1.0 - np.geomspace(1.0 - low, 1.0 - high, 150)[:, None]
+    limit = nqm.max_stable_lr(PROBLEM, nqm.SGD(FREE, momentum)) * (1.0 - 1e-9)
+    low, high = bounds.get("lr", (1e-6, math.inf))
+    lr = np.minimum(low * (np.minimum(high, limit) / low) ** np.linspace(0.0, 1.0, 150), limit)
+    assert nqm.risk(PROBLEM, nqm.SGD(lr, momentum), 4096, best.steps - 1).min() > TARGET
+
+
+def test_bounds_that_leave_out_the_optimum_end_on_the_bound():
+    free = nqm.tune(PROBLEM, KINDS["sgd"], 4096, TARGET)
+    best = nqm.tune(PROBLEM, KINDS["sgd"], 4096, TARGET, {"lr": (1e-3, free.optimizer.lr / 10)})
+    assert best.optimizer.lr == pytest.approx(free.optimizer.lr / 10, rel=1e-6)
+    assert best.steps > free.steps
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_target_out_of_reach(kind):
+    """With bounds that keep the noise up."""
+    best = nqm.tune(PROBLEM, KINDS[kind], 4, TARGET, {"lr": (0.5, 1.0)} | ({"decay": (0.0, 0.5)} if kind == "ema" else {}))
+    assert (best.status, best.steps) == ("unreachable", math.inf)
+    assert math.isfinite(best.risk)
+    assert best.risk > TARGET
+    assert not best.optimizer.free
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_already_there(kind):
+    best = nqm.tune(PROBLEM, KINDS[kind], 4, PROBLEM.initial_risk)
+    assert (best.status, best.steps, best.risk) == ("already there", 0, PROBLEM.initial_risk)
+    assert not best.optimizer.free
+
+
+def test_one_step_is_enough():
+    """With a preconditioner of power 1, Newton's step is there at once."""
+    best = nqm.tune(PROBLEM, nqm.Preconditioned(nqm.SGD(FREE), 1.0), 1e9, TARGET)
+    assert (best.status, best.steps) == ("optimal", 1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_noise_and_with_one_eigenvalue_one_step_is_enough(kind):
+    best = nqm.tune(nqm.NoisyQuadratic(0.3, noise=0.0), KINDS[kind], 1, 1e-6)
+    assert (best.status, best.steps) == ("optimal", 1)
+
+
+def test_the_same_answer_twice():
+    assert nqm.tune(PROBLEM, KINDS["momentum"], 4096, TARGET) == nqm.tune(PROBLEM, KINDS["momentum"], 4096, TARGET)
