@@ -655,9 +655,10 @@ def march(
     A leap over [t, t + 2^j) is taken when bounds prove that the risk stays on one side of the target there;
     otherwise j shrinks, and at j = 0 the bounds are the risk itself. The bounds: the noise part never falls,
     since every step adds a square, so it lies between its values at both ends; the mean part lies between its values
-    at both ends where it is known to fall, and is (v . u)^2 with the readout v inside the box of its level elsewhere. progress = [t, j, answer so far, leaps tried], so that a walk goes on
-    where it stopped (budget spent, or more levels wanted). Returns a status.
-    """  # fmt: skip
+    at both ends where it is known to fall, and is (v . u)^2 with the readout v inside the box of its level elsewhere.
+    progress = [t, j, answer so far, leaps tried], so that a walk goes on where it stopped (budget spent, or more levels
+    wanted). Returns a status.
+    """
     low, high = np.empty(BLOCK), np.empty(BLOCK)
     d, g, least, most = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
     after = np.empty(BLOCK)
