@@ -180,7 +180,7 @@ class _Landscape:
         axes = [sign * row for row in np.eye(n) for sign in (1.0, -1.0)]
         pairs = [np.eye(n)[i] + np.eye(n)[j] for i in range(n) for j in range(i + 1, n)]
         # the stencil of _kernels.newton_steps
-        self.size = min(4e-3, 0.5 * float(np.min(space.high - space.low)))
+        self.size = min(5e-4, 0.5 * float(np.min(space.high - space.low)))
         self.offsets = np.array([np.zeros(n), *axes, *pairs])
 
     def log_risk(self, points: FloatArray, steps: float, nodes: NoisyQuadratic | None = None) -> FloatArray:
@@ -208,12 +208,12 @@ class _Landscape:
         return moved
 
     def minimise(
-        self, points: FloatArray, steps: float, goal: float = -math.inf, rounds: int = 10, radius: float = 0.3
+        self, points: FloatArray, steps: float, goal: float | None = None, rounds: int = 10, radius: float = 0.3
     ) -> tuple[FloatArray, FloatArray]:
         """Local minima near ``points`` (S, free), and log risk there.
 
         Newton steps in a trust region; ends when the model promises too little to matter: 1e-13, or a twentieth of
-        the distance to ``goal``.
+        the distance to ``goal``, where one is given.
         """
         from .._kernels import newton_steps
 
@@ -225,7 +225,8 @@ class _Landscape:
             trial, promised = np.empty_like(best), np.empty(len(best))
             newton_steps(around, center, size, trust, low, high, trial, promised)
             promised -= around[:, 0] - value  # counted from the point, not from the stencil's centre
-            if np.all(promised <= np.maximum(1e-13, 0.05 * np.abs(value - goal))):
+            enough = 1e-13 if goal is None else np.maximum(1e-13, 0.05 * np.abs(value - goal))
+            if np.all(promised <= enough):
                 break
             found, new_center, new_around = self._look(trial, steps)
             better = found < value
@@ -269,7 +270,7 @@ def _fewest_steps(space: _Space, batch: float, target: float) -> _Candidate:
         if candidate[1] < steps:
             point, steps = candidate
     if math.isfinite(steps):
-        point = landscape.minimise(point[None, :], steps)[0][0]
+        point = landscape.minimise(point[None, :], steps, rounds=50)[0][0]
     return point, steps
 
 
