@@ -173,7 +173,7 @@ def plot_11(data: Data) -> Picture:
         i = int(np.argmin(np.abs(x - at)))
         ax.annotate(f"t = {steps:g}", (x[i], plain[i]), xytext=(6, -12), textcoords="offset points", fontsize=9)
     ax.set(xscale="log", xlabel=r"$1-\beta$", ylabel="what is left of the start (first term of eq. 6)")
-    ax.legend(loc="lower right", bbox_to_anchor=(1.0, 0.1))
+    ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2)
     return picture
 
 
