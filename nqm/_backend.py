@@ -65,17 +65,17 @@ def rows(problem: NoisyQuadratic, optimizer: Optimizer, values: Mapping[str, Any
     nodes = _prepared(problem)
     power = np.asarray(values.get("power", 0.0))
     if power.ndim == 0:
-        curvature, which = _preconditioned(nodes, float(power))[None, :], np.zeros((), dtype=np.int64)
+        curvature, which = _preconditioned(problem, float(power))[None, :], np.zeros((), dtype=np.int64)
     else:
         powers, which = np.unique(power, return_inverse=True)
-        curvature = np.stack([_preconditioned(nodes, float(p)) for p in powers])
+        curvature = np.stack([_preconditioned(problem, float(p)) for p in powers])
     parts = optimizer.filter(values)
     k = len(parts.start)
     return Rows(
         curvature,
         _spread(which, (count,), np.int64),
-        nodes["bias"],
-        nodes["noise"],
+        nodes.bias,
+        nodes.noise,
         _spread(values["lr"], (count,)),
         _spread(parts.transition, (count, 2, k, k)),
         _spread(parts.gain, (count, 2, k)),
@@ -108,7 +108,7 @@ class March:
             status = kernels.march(
                 row.curvature[0], row.bias, row.noise, row.lr[0], row.fresh[0, 0], row.readout, row.start,
                 row.inverse_batch[0],
-                self._powers, self._boxes, self._falling, state, ahead, target, last, progress, BATCH_OF_MARCHES,
+                self._powers, self._boxes, state, ahead, target, last, progress, BATCH_OF_MARCHES,
             )  # fmt: skip
             if status == kernels.FOUND:
                 return float(progress[2])
@@ -123,39 +123,45 @@ class March:
         self._powers = np.empty((levels, blocks, kernels.power_slots(k) * kernels.BLOCK))
         self._boxes = np.empty((levels, blocks, 2 * k * kernels.BLOCK))
         self._origin = np.empty((blocks, kernels.state_slots(k) * kernels.BLOCK))
-        self._falling = np.empty(row.bias.size)
         kernels.fill_levels(
             row.curvature[0], row.lr[0], row.transition[0], row.gain[0], row.fresh[0], row.query, row.readout,
             row.start, self._powers, self._boxes, self._origin,
-            self._falling,
         )  # fmt: skip
 
 
-def _prepared(problem: NoisyQuadratic) -> dict[Any, FloatArray]:
-    """Weights and curvatures, padded with weightless nodes to whole vectors; kept with the problem."""
+class _Prepared(NamedTuple):
+    curvature: FloatArray
+    bias: FloatArray
+    noise: FloatArray
+
+
+def _prepared(problem: NoisyQuadratic) -> _Prepared:
+    """Curvatures and weights, padded with weightless nodes to whole vectors; kept with the problem."""
     from ._kernels import LANES
 
-    kept = problem._prepared
-    if "bias" not in kept:
-        size = problem.curvature.size
-        padding = (0, -size % LANES)
-        h = np.pad(problem.curvature, padding, mode="edge")
-        kept["curvature"] = h
-        with np.errstate(over="ignore"):
-            kept["bias"] = np.pad(0.5 * problem.multiplicity * problem.curvature * problem.init, padding)
-            kept["noise"] = np.pad(0.5 * problem.multiplicity * problem.noise / problem.curvature, padding)
+    kept: _Prepared | None = problem._prepared.get("nodes")
+    if kept is None:
+        padding = (0, -problem.curvature.size % LANES)
+        kept = _Prepared(
+            np.pad(problem.curvature, padding, mode="edge"),
+            np.pad(0.5 * problem.multiplicity * problem.curvature * problem.init, padding),
+            np.pad(0.5 * problem.multiplicity * (problem.noise / problem.curvature), padding),
+        )
+        problem._prepared["nodes"] = kept
     return kept
 
 
-def _preconditioned(nodes: dict[Any, FloatArray], power: float) -> FloatArray:
+def _preconditioned(problem: NoisyQuadratic, power: float) -> FloatArray:
+    """h^(1-p) of the padded nodes; the last power's are kept."""
+    curvature = _prepared(problem).curvature
     if power == 0.0:
-        return nodes["curvature"]
-    if power not in nodes:
-        if len(nodes) > 64:  # a sweep over powers must not keep them all
-            for key in [key for key in nodes if isinstance(key, float)]:
-                del nodes[key]
-        nodes[power] = nodes["curvature"] ** (1.0 - power)
-    return nodes[power]
+        return curvature
+    kept = problem._prepared.get("power")
+    if kept is None or kept[0] != power:
+        kept = (power, curvature ** (1.0 - power))
+        problem._prepared["power"] = kept
+    found: FloatArray = kept[1]
+    return found
 
 
 def _spread(value: Any, shape: tuple[int, ...], dtype: Any = np.float64) -> NDArray[Any]:

@@ -415,12 +415,14 @@ def _read(Z, readout, start, d, g, count):
     slot = 2 * k
     for i in range(k):
         r = readout[i]
-        for n in range(count):
-            d[n] += r * Z[i * N + n]
+        if r != 0.0:  # a state that is not read may have overflowed
+            for n in range(count):
+                d[n] += r * Z[i * N + n]
         for j in range(i, k):
             rr = r * readout[j] if i == j else 2.0 * r * readout[j]
-            for n in range(count):
-                g[n] += rr * Z[slot * N + n]
+            if rr != 0.0:
+                for n in range(count):
+                    g[n] += rr * Z[slot * N + n]
             slot += 1
 
 
@@ -429,7 +431,7 @@ def _noise_risk(curvature, noise, lr, inverse_batch, g, terms, count):
     """Add c / (2 h B) (lr h)^2 g of each node. A node without weight adds nothing, even to an overflow."""
     for n in range(count):
         x = lr * curvature[n]
-        terms[n] += noise[n] * inverse_batch * (x * (x * g[n])) if noise[n] > 0.0 else 0.0
+        terms[n] += noise[n] * inverse_batch * (x * (x * g[n])) if noise[n] > 0.0 and g[n] != 0.0 else 0.0
 
 
 @compiled
@@ -440,7 +442,7 @@ def _start_risk(bias, d, terms, count):
 
 @inlined
 def _finite_or_inf(value):
-    """Only overflow can have made a NaN (inputs are checked), so NaN means: diverged."""
+    """Inputs are checked and weightless nodes and unread states skipped, so a NaN comes from overflow: diverged."""
     return value if value < math.inf else math.inf
 
 
@@ -546,10 +548,11 @@ def _widen(P, old, new, count, start):
 
 @compiled
 def _mark_falling(P, Z, fresh, start, falling, count):
-    """falling[n] = 1 where the mean d_t of a node is >= 0 and never rises, from the first step on.
+    """falling[n] = 1 where the size |d_t| of a node's mean is proved not to rise from state Z on; P: one step.
 
-    k = 1: 0 <= M <= 1. k = 2: d_t = A r1^t + B r2^t with real roots 0 <= r2 <= r1 <= 1 never rises if A >= 0 and
-    d_1 <= d_0, because B r2^t only loses weight. An average that starts at d_0 is a mean of values that never rise.
+    k = 1: |M| <= 1. k = 2: d_t = A r1^t + B r2^t with real roots 0 <= r2 <= r1 <= 1 never rises if A >= 0 and
+    d_1 <= d_0, because B r2^t only loses weight; with both roots negative the same holds for (-1)^t d_t. An average
+    falls as long as it lies above what it averages, if that falls and stays positive.
     """
     N = BLOCK
     k = len(start)
@@ -557,20 +560,24 @@ def _mark_falling(P, Z, fresh, start, falling, count):
     for n in range(count):
         falling[n] = 0.0
         if k == 1:
-            falling[n] = 1.0 if 0.0 <= P[n] <= 1.0 and Z[n] >= 0.0 else 0.0
+            falling[n] = 1.0 if abs(P[n]) <= 1.0 else 0.0
         elif k == 2 or average:
             m, q, d0, slope = P[n], P[(3 if average else 2) * N + n], Z[n], Z[N + n]
+            if m < 0.0 and not average:
+                m, slope = -m, -slope
+            if d0 < 0.0 and not average:
+                d0, slope = -d0, -slope
             if q >= 0.0:
                 half = math.sqrt(q)
                 real = half <= m and m + half <= 1.0
                 falls = d0 >= 0.0 and d0 * half + slope >= 0.0 and m * d0 + slope <= d0
-                falling[n] = 1.0 if real and falls and (not average or Z[2 * N + n] == d0) else 0.0
+                falling[n] = 1.0 if real and falls and (not average or m * d0 + slope <= Z[2 * N + n]) else 0.0
 
 
 @compiled
-def fill_levels(curvature, lr, transition, gain, fresh, query, readout, start, powers, boxes, origin, falling):
-    """powers[j, block] = 2^j steps; boxes[j, block] = the readouts of the next 2^j steps; origin[block] = state at 0;
-    falling: (nodes,), see `_mark_falling`."""
+def fill_levels(curvature, lr, transition, gain, fresh, query, readout, start, powers, boxes, origin):
+    """powers[j, block] = 2^j steps; boxes[j, block] = the readouts of the next 2^j steps; origin[block] = state
+    at 0."""
     k = len(start)
     read = _read_from(readout, fresh[0], start)
     for block in range(powers.shape[1]):
@@ -581,7 +588,6 @@ def fill_levels(curvature, lr, transition, gain, fresh, query, readout, start, p
         for i in range(k):
             boxes[0, block, i * BLOCK : i * BLOCK + count] = read[i]
             boxes[0, block, (k + i) * BLOCK : (k + i) * BLOCK + count] = read[i]
-        _mark_falling(powers[0, block], origin[block], fresh[0], start, falling[first : first + count], count)
         for j in range(1, powers.shape[0]):
             _widen(powers[j - 1, block], boxes[j - 1, block], boxes[j, block], count, start)
             powers[j, block] = powers[j - 1, block]
@@ -623,10 +629,10 @@ def _most_start_risk(bias, least, most, terms, count):
 
 @compiled
 def _narrow(falling, now, after, least, most, count):
-    """A falling mean lies between its values at both ends."""
+    """A mean that falls in size lies between its values at both ends, but for its sign, which does not matter here."""
     for n in range(count):
-        least[n] = after[n] if falling[n] > 0.0 else least[n]
-        most[n] = now[n] if falling[n] > 0.0 else most[n]
+        least[n] = abs(after[n]) if falling[n] > 0.0 else least[n]
+        most[n] = abs(now[n]) if falling[n] > 0.0 else most[n]
 
 
 @compiled
@@ -641,7 +647,6 @@ def march(
     inverse_batch,
     powers,
     boxes,
-    falling,
     state,
     ahead,
     target,
@@ -661,7 +666,7 @@ def march(
     """
     low, high = np.empty(BLOCK), np.empty(BLOCK)
     d, g, least, most = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
-    after = np.empty(BLOCK)
+    after, falling = np.empty(BLOCK), np.empty(BLOCK)
     read = _read_from(readout, fresh, start)
     while budget > 0:
         t, j = progress[0], progress[1]
@@ -682,7 +687,8 @@ def march(
             _advance(powers[j, block], ahead[block], count, start)
             _read(ahead[block], read, start, after, g, count)
             if j > 0:
-                _narrow(falling[first : first + count], d, after, least, most, count)
+                _mark_falling(powers[0, block], state[block], fresh, start, falling, count)
+                _narrow(falling, d, after, least, most, count)
             _least_start_risk(b, d, least, most, low, count)
             if last:
                 _most_start_risk(b, least, most, high, count)

@@ -24,8 +24,9 @@ def mle(problem: NoisyQuadratic, examples: ArrayLike) -> float | FloatArray:
     0.01
     """
     number = _examples(problem, examples)
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         found = 0.5 * float(np.sum(problem.multiplicity * problem.noise / problem.curvature)) / number
+    found = np.where(number == 0.0, math.inf, found)
     return float(found) if found.ndim == 0 else found
 
 
@@ -43,36 +44,38 @@ def bayes(problem: NoisyQuadratic, examples: ArrayLike) -> float | FloatArray:
     flat = number.reshape(-1)
 
     def evaluate(nodes: NoisyQuadratic, rows: Any) -> FloatArray:
-        h, c, init, weight = nodes.curvature, nodes.noise, nodes.init, nodes.multiplicity
-        chosen = flat[rows][:, None]
-        # h / (1 / init + N h^2 / c) = h init c / (c + N h^2 init), which is right at init = 0 and c = 0 too
-        with np.errstate(invalid="ignore"):
-            left = np.where(chosen * init > 0.0, h * init * c / (c + chosen * h * h * init), h * init)
-        return np.asarray(0.5 * np.sum(weight * left, axis=1))
+        h, weight = nodes.curvature, 0.5 * nodes.multiplicity
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+            known, told = 1.0 / nodes.init, h / (nodes.noise / h)  # precision of the start, and of an example
+            # one row at a time bounds the memory; 0 examples of infinite precision (noise 0) still tell nothing
+            return np.array([np.sum(weight * h / (known + (told * n if n > 0.0 else 0.0))) for n in flat[rows]])
 
     found = refined(problem, evaluate).reshape(number.shape)
     return float(found) if found.ndim == 0 else found
 
 
 def examples_to_target(problem: NoisyQuadratic, target: float, bound: Literal["bayes", "mle"] = "bayes") -> float:
-    """Fewest examples N with bound(N) <= target: divided by the batch size, the least steps of any algorithm.
+    """The least number N of examples beyond which bound(N) <= target; over the batch size, the least steps of all.
+
+    0 where the target is the initial risk or above, or where gradients have no noise; inf where float64 ends.
 
     >>> round(examples_to_target(NoisyQuadratic.power_law(10_000), 0.01, "mle"))
     500000
     """
     _checks.instance(problem, NoisyQuadratic, "problem", "a nqm.NoisyQuadratic")
     goal = _checks.real(target, "target", low=0.0)
-    if bound not in ("bayes", "mle"):
+    if not isinstance(bound, str) or bound not in ("bayes", "mle"):
         raise ValueError(f'bound: expected "bayes" or "mle", got {_checks.describe(bound)}')
     at_one = float(mle(problem, 1.0))
     if bound == "mle" or at_one == 0.0:
         return at_one / goal
     if problem.initial_risk <= goal:
         return 0.0
+    if math.isinf(at_one / goal):
+        return math.inf
     from scipy.optimize import brentq
 
-    # bayes < mle, so N is below at_one / goal; and bayes is within a factor of two of its two asymptotes
-    low, high = -700.0, math.log(at_one / goal) + 1e-9
+    low, high = -700.0, math.log(at_one / goal) + 1e-9  # bayes < mle, which meets the goal at N = at_one / goal
     return math.exp(brentq(lambda u: float(bayes(problem, math.exp(u))) - goal, low, high, xtol=1e-14, rtol=1e-14))
 
 

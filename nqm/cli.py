@@ -22,7 +22,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         result: int = arguments.run(arguments)
-    except (ValueError, TypeError, OSError, ArithmeticError) as error:
+    except BrokenPipeError:  # the reader of our output has gone
+        sys.stderr.close()
+        return 1
+    except (ValueError, TypeError, OSError, ArithmeticError, ImportError, MemoryError) as error:
         print(f"nqm {arguments.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -128,6 +131,9 @@ def _optimizer(arguments: argparse.Namespace) -> Any:
 
     def value(given: Any) -> Any:
         return FREE if given == "free" else given
+
+    if arguments.nesterov and arguments.momentum == 0.0:
+        raise ValueError("--nesterov: expected --momentum with it, got none")
 
     optimizer: Any = SGD(value(arguments.lr), value(arguments.momentum), arguments.nesterov)
     if arguments.power != 0.0:

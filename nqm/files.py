@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
 
 
+DPI = 160
+
+
 def write_whole(path: str | os.PathLike[str], write: Callable[[Path], Any]) -> Path:
     """Call ``write(temporary)``, then rename the temporary file to ``path``; on failure nothing stays behind."""
     goal = Path(path)
@@ -49,7 +52,7 @@ def save_picture(picture: Picture, path: str | os.PathLike[str]) -> Path:
     """Save in the format that the file's ending names; without time stamps, so the same data gives the same file."""
     kind = picture_format(path)
     metadata = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-    return write_whole(path, lambda temporary: picture.savefig(temporary, dpi=160, metadata=metadata))
+    return write_whole(path, lambda temporary: picture.savefig(temporary, dpi=DPI, metadata=metadata))
 
 
 def save_csv(data: Data, path: str | os.PathLike[str]) -> Path:
@@ -88,14 +91,18 @@ def write_figures(figures: Iterable[Figure], folder: str | os.PathLike[str], bin
 
     written = []
     chosen = list(figures)
+    Path(folder).mkdir(parents=True, exist_ok=True)  # or say so before the work
     for number, figure in enumerate(chosen, 1):
         name = figure.name if bins is None else f"{figure.name}-{bins}bins"
         print(f"[{number}/{len(chosen)}] {name}: {figure.title} ...", file=sys.stderr, end="", flush=True)
-        began = time.perf_counter()
-        data = figure.compute(bins)
-        written.append(save_csv(data, Path(folder) / f"{name}.csv"))
-        with style():
-            written.append(save_picture(figure.plot(data), Path(folder) / f"{name}.png"))
-        print(f" {time.perf_counter() - began:.1f} s", file=sys.stderr)
+        began, ending = time.perf_counter(), ""
+        try:
+            data = figure.compute(bins)
+            written.append(save_csv(data, Path(folder) / f"{name}.csv"))
+            with style():
+                written.append(save_picture(figure.plot(data), Path(folder) / f"{name}.png"))
+            ending = f" {time.perf_counter() - began:.1f} s"
+        finally:
+            print(ending, file=sys.stderr)
     written.append(save_text(index(all_figures().values(), Path(folder)), Path(folder) / "README.md"))
     return written

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from functools import cached_property
 from typing import Any, ClassVar, Final
 
 import numpy as np
@@ -72,9 +71,9 @@ class Optimizer:
                 object.__setattr__(self, name, _hyperparameter(value, name, limits))
         self.shape  # noqa: B018 - arrays that do not broadcast are refused here
 
-    @cached_property
+    @property
     def hyperparameters(self) -> dict[str, Hyperparameter]:
-        """All numbers of the optimizer by name: lr, momentum, power, decay, as far as it has them."""
+        """All numbers of the optimizer by name: lr, momentum, power, decay, as far as it has them (a new dict)."""
         inner = getattr(self, "optimizer", None)
         return {**(inner.hyperparameters if inner else {}), **{name: getattr(self, name) for name in self._limits}}
 
@@ -113,6 +112,12 @@ class Optimizer:
     def stability_limit(self, values: Mapping[str, Any] | None = None) -> Any:
         """The least x = lr h^(1-p) > 0 at which a coordinate no longer converges."""
         raise NotImplementedError
+
+    @property
+    def states(self) -> int:
+        """Number of state variables of the filter, 1 to 3; those of FREE values counted."""
+        inner = getattr(self, "optimizer", None)
+        return inner.states if inner else 1
 
     def require_fixed(self) -> None:
         if self.free:
@@ -171,6 +176,10 @@ class SGD(Optimizer):
         if self.nesterov:
             parts.append("nesterov=True")
         return f"SGD({', '.join(parts)})"
+
+    @property
+    def states(self) -> int:
+        return 1 if _is_zero(self.momentum) else 2
 
     def filter(self, values: Mapping[str, Any] | None = None) -> Filter:
         """Plain: z = theta. Heavy ball: z = (theta, v) with v = -lr m. Nesterov: z = (theta, momentum v)."""
@@ -238,6 +247,8 @@ class EMA(Optimizer):
 
     def __post_init__(self) -> None:
         _wraps(self, "decay")
+        if self.optimizer.states > 2:
+            raise ValueError(f"EMA: expected an optimizer of at most 2 state variables, got {self.optimizer} with 3")
         super().__post_init__()
 
     def __repr__(self) -> str:
@@ -250,8 +261,6 @@ class EMA(Optimizer):
         k = len(inner.start)
         if _is_zero(decay):
             return inner
-        if k == 3:
-            raise ValueError(f"EMA: expected an optimizer of at most 2 state variables, got {self.optimizer} with 3")
         fresh = _two_sum(1.0, -np.asarray(decay))
         start = (*inner.start, float(inner.readout @ np.array(inner.start)))
         query = [*inner.query, 0.0]
@@ -322,8 +331,23 @@ class LinearOptimizer(Optimizer):
     def __repr__(self) -> str:
         return f"LinearOptimizer(lr={_show(self.lr)}, k={len(self.transition)})"
 
+    @property
+    def states(self) -> int:
+        return len(self.transition)
+
     def filter(self, values: Mapping[str, Any] | None = None) -> Filter:
-        return _filter(self.transition, self.gain, self.query, self.readout, tuple(float(s) for s in self.start))
+        """As given; but where the readout of two states goes its own way (r^T M is a multiple of r^T), by itself.
+
+        The kernels' coordinates for two states are r . z and how it changes, which would then be only one.
+        """
+        a, b, q, r, s = self.transition, self.gain, self.query, self.readout, self.start
+        if len(a) == 2:
+            image, taken = r @ a, float(r @ b)
+            alone = image[0] * r[1] == image[1] * r[0] and taken * q[0] * r[1] == taken * q[1] * r[0]
+            if alone and np.any(r):
+                i = int(np.argmax(np.abs(r)))
+                return _filter([[image[i] / r[i]]], [taken], [q[i] / r[i]], [1.0], (float(r @ s),))
+        return _filter(a, b, q, r, tuple(float(x) for x in s))
 
     def stability_limit(self, values: Mapping[str, Any] | None = None) -> float:
         """Where the spectral radius of M(x) first reaches 1, found on a grid over 16 decades and by bisection."""
@@ -392,9 +416,12 @@ def _is_zero(value: Any) -> bool:
 
 
 def _show(value: Hyperparameter) -> str:
-    return (
-        f"{value:.6g}" if isinstance(value, float) else repr(value) if value is FREE else f"<array {np.shape(value)}>"
-    )
+    if value is FREE:
+        return repr(value)
+    if isinstance(value, np.ndarray):
+        return f"<array {value.shape}>"
+    short = f"{value:.6g}"
+    return repr(value) if value < 1.0 <= float(short) else short  # a momentum below 1 must not read as 1
 
 
 def _filter(transition: Any, gain: Any, query: Any, readout: Any, start: tuple[float, ...], fresh: Any = 0.0) -> Filter:

@@ -23,7 +23,6 @@ MARKERS = ("o", "s", "^", "D", "v")
 STYLE: Any = {
     "figure.figsize": (6.4, 4.6),
     "figure.dpi": 100,
-    "savefig.dpi": 160,
     "font.size": 11,
     "axes.spines.top": False,
     "axes.spines.right": False,

@@ -53,6 +53,14 @@ class NoisyQuadratic:
         m = _checks.reals(multiplicity, "multiplicity", low=0.0, ndim=1)
         shape = _checks.broadcast(curvature=h.shape, noise=c.shape, init=s.shape, multiplicity=m.shape)
         nodes = Nodes(*(np.array(np.broadcast_to(a, shape or (1,))) for a in (h, c, s, m)))
+        with np.errstate(over="ignore"):
+            if not np.all(
+                np.isfinite(nodes.multiplicity * (nodes.noise / nodes.curvature + nodes.curvature * nodes.init))
+            ):
+                raise ValueError(
+                    "expected numbers whose multiplicity * noise / curvature and multiplicity * curvature * init are "
+                    "finite in float64, got an overflow"
+                )
         self._set(nodes, None, 0, float(nodes.multiplicity.sum()))
 
     def _set(self, nodes: Nodes, spectrum: Spectrum | None, level: int, dim: float) -> None:
@@ -85,6 +93,8 @@ class NoisyQuadratic:
         """
         d = _checks.whole(dim, "dim", low=1, high=10**12)
         a = _checks.real(exponent, "exponent", low=0.0)
+        if d > 1 and a * np.log10(d) > 300.0:
+            raise ValueError(f"expected dim^-exponent of at least 1e-300, got dim {d} and exponent {a:g}")
         problem = cls._from_spectrum(spectra.PowerLaw(d, a), 0, d)
         assert problem is not None
         return problem
@@ -151,7 +161,7 @@ class NoisyQuadratic:
         ladder = self._ladder()
         if ladder._size() > spectra.EXPLICIT_LIMIT:
             raise ValueError(
-                f"expected a problem of at most {spectra.EXPLICIT_LIMIT} eigenvalues, got dim {self.dim:.4g}"
+                f"problem: expected one of at most {spectra.EXPLICIT_LIMIT} eigenvalues, got dim {self.dim:.4g}"
             )
         return self._replaced(ladder.explicit())
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -52,7 +51,7 @@ def risk(problem: NoisyQuadratic, optimizer: Optimizer, batch_size: ArrayLike, s
     array([1.6779, 0.6209,    inf])
     """
     check_problem(problem, optimizer)
-    batch = _checks.reals(batch_size, "batch_size", low=0.0)
+    batch = batch_sizes(batch_size)
     times = _checks.wholes(steps, "steps")
     shape = _checks.broadcast(optimizer=optimizer.shape, batch_size=batch.shape, steps=times.shape)
     out = np.empty(shape)
@@ -73,7 +72,7 @@ def steady_state_risk(problem: NoisyQuadratic, optimizer: Optimizer, batch_size:
     0.125
     """
     check_problem(problem, optimizer)
-    batch = _checks.reals(batch_size, "batch_size", low=0.0)
+    batch = batch_sizes(batch_size)
     shape = _checks.broadcast(optimizer=optimizer.shape, batch_size=batch.shape)
     out = np.empty(shape)
     flat = out.reshape(-1)
@@ -111,6 +110,11 @@ def stable_lr(problem: NoisyQuadratic, optimizer: Optimizer, values: Mapping[str
     return optimizer.stability_limit(values) / largest ** (1.0 - np.asarray(values.get("power", 0.0)))
 
 
+def batch_sizes(value: ArrayLike) -> FloatArray:
+    """Batch sizes as a float64 array; any number > 0 whose inverse float64 can hold."""
+    return _checks.reals(value, "batch_size", low=1e-300)
+
+
 def check_problem(problem: Any, optimizer: Any, free: set[str] | None = None) -> None:
     """Refuse what is not a problem and an optimizer, or has hyperparameters FREE that must be numbers."""
     _checks.instance(problem, NoisyQuadratic, "problem", "a nqm.NoisyQuadratic")
@@ -119,11 +123,12 @@ def check_problem(problem: Any, optimizer: Any, free: set[str] | None = None) ->
         optimizer.require_fixed()
 
 
-@dataclass(frozen=True)
 class Unresolved(ArithmeticError):
     """No rule of at most 2^22 nodes settles the risk (a huge spectrum under very long oscillation)."""
 
-    nodes: int
+    def __init__(self, nodes: int) -> None:
+        super().__init__(nodes)
+        self.nodes = nodes
 
     def __str__(self) -> str:
         return (

@@ -12,11 +12,12 @@ from ._checks import FloatArray, IntArray
 from .optimizers import Optimizer, step
 from .problem import NoisyQuadratic
 from .risk import check_problem
+from .spectra import EXPLICIT_LIMIT
 
 NUMBERS_AT_ONCE = 2**21
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Simulation:
     """Losses of independent runs: ``losses`` (runs, times) at ``steps`` (times,)."""
 
@@ -75,6 +76,8 @@ def simulate(
     explicit = problem._explicit()
     if np.any(explicit.multiplicity != np.floor(explicit.multiplicity)):
         raise ValueError("problem: expected whole multiplicities to simulate, got fractional ones")
+    if explicit.dim > EXPLICIT_LIMIT:
+        raise ValueError(f"problem: expected at most {EXPLICIT_LIMIT} coordinates to simulate, got {explicit.dim:.4g}")
     copies = explicit.multiplicity.astype(np.int64)
     h, c, init = (np.repeat(a, copies) for a in (explicit.curvature, explicit.noise, explicit.init))
     at_once = max(1, NUMBERS_AT_ONCE // h.size)
@@ -104,10 +107,12 @@ def _losses(
     state = (np.sqrt(init) * generator.standard_normal((runs, h.size)))[:, :, None] * np.array(parts.start)
     losses = np.empty((runs, times.size))
     now = 0
-    for column, time in enumerate(times):
-        while now < time:
-            noise = generator.standard_normal((runs, h.size))
-            state = np.einsum("nij,rnj->rni", matrix, state) - kick * noise[:, :, None]
-            now += 1
-        losses[:, column] = 0.5 * (state @ readout) ** 2 @ h
+    with np.errstate(over="ignore", invalid="ignore"):  # divergence
+        for column, time in enumerate(times):
+            while now < time:
+                noise = generator.standard_normal((runs, h.size))
+                state = np.einsum("nij,rnj->rni", matrix, state) - kick * noise[:, :, None]
+                now += 1
+            losses[:, column] = 0.5 * (state @ readout) ** 2 @ h
+    losses[np.isnan(losses)] = np.inf  # inf - inf of a diverged state
     return losses

@@ -224,8 +224,12 @@ def _gram_rules(lengths: FloatArray, points: int) -> tuple[FloatArray, FloatArra
 
 
 def _window_rule(h: FloatArray, mass: FloatArray, points: int, pieces: int) -> tuple[FloatArray, FloatArray]:
-    """Gauss nodes in h for sum mass f(h), window by window of width 1 / pieces octaves; empty windows vanish."""
-    window = np.floor(np.log2(h.max() / h) * pieces).astype(np.int64)
+    """Gauss nodes in h for sum mass f(h), window by window of width 1 / pieces octaves; empty windows vanish.
+
+    The largest and the smallest h stay nodes of their own, however little they weigh: they decide stability.
+    """
+    window = np.floor(np.log2(h.max() / h) * pieces).astype(np.int64) + 1
+    window[h == h.max()], window[h == h.min()] = 0, window.max() + 1
     order = np.lexsort((h, window))
     bounds = np.flatnonzero(np.diff(window[order], prepend=-1, append=np.iinfo(np.int64).max))
     rules = [_lanczos_rule(h[part], mass[part], points) for part in np.split(order, bounds[1:-1])]

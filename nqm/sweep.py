@@ -68,7 +68,7 @@ def sweep(
             raise ValueError(f"optimizers[{name!r}]: expected plain numbers, got arrays of shape {optimizer.shape}")
     batches = np.atleast_1d(_checks.reals(batch_sizes, "batch_sizes", low=0.0, ndim=1))
     targets = np.atleast_1d(_checks.reals(target, "target", low=0.0, ndim=1))
-    if executor is not None and not (hasattr(executor, "submit") and hasattr(executor, "shutdown")):
+    if executor is not None and (isinstance(executor, type) or not callable(getattr(executor, "submit", None))):
         raise TypeError(f"executor: expected a concurrent.futures.Executor or None, got {_checks.describe(executor)}")
     cells = [(name, float(t), float(b)) for name in optimizers for t in targets for b in batches]
     rows: list[dict[str, Any]] = [{}] * len(cells)

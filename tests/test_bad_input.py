@@ -193,7 +193,7 @@ SAYS = [
     (lambda: LinearOptimizer(0.1, EYE, [1.0]), ValueError, "gain: expected a vector of length 2, got shape (1,)"),
     (lambda: LinearOptimizer(0.1, EYE, [1.0, math.nan]), ValueError, "gain: expected finite real numbers"),
     (lambda: LinearOptimizer(0.1, EYE, None), TypeError, "gain: expected"),
-    (lambda: LinearOptimizer(0.1, EYE, [1, 0], readout=[1, 0, 0]), ValueError, "readout: expected a vector of length 2"),
+    (lambda: LinearOptimizer(0.1, EYE, [1, 0], readout=[1, 0, 0]), ValueError, "readout: expected a vector"),
     (lambda: LinearOptimizer(0.1, "ab", [1, 0]), TypeError, "transition: expected"),
     (lambda: risk(optimizer=EMA(LinearOptimizer(0.1, np.eye(3), [1, 0, 0]), 0.9)), ValueError, "at most 2 state"),
 ]

@@ -12,7 +12,7 @@ from .. import _backend, _checks
 from .._checks import FloatArray
 from ..optimizers import Optimizer
 from ..problem import NoisyQuadratic
-from ..risk import check_problem, in_chunks, risk
+from ..risk import batch_sizes, check_problem, in_chunks, risk
 
 MANY_NODES = 4096
 """Explicit problems with more nodes are searched on a Gauss rule first."""
@@ -50,9 +50,9 @@ def steps_to_target(
     inf
     """
     check_problem(problem, optimizer)
-    batch = _checks.reals(batch_size, "batch_size", low=0.0)
+    batch = batch_sizes(batch_size)
     goal = _checks.reals(target, "target", low=0.0)
-    if crossing not in ("first", "last"):
+    if not isinstance(crossing, str) or crossing not in ("first", "last"):
         raise ValueError(f'crossing: expected "first" or "last", got {_checks.describe(crossing)}')
     shape = _checks.broadcast(optimizer=optimizer.shape, batch_size=batch.shape, target=goal.shape)
     out = np.empty(shape)
@@ -69,7 +69,11 @@ def steps_to_target(
 
 def searchable(problem: NoisyQuadratic) -> NoisyQuadratic:
     """The problem itself, or for very many nodes a rule that refines to it."""
-    return problem.compressed() if problem._is_exact() and problem.curvature.size > MANY_NODES else problem
+    if not (problem._is_exact() and problem.curvature.size > MANY_NODES):
+        return problem
+    if "searchable" not in problem._prepared:
+        problem._prepared["searchable"] = problem.compressed()
+    return problem._prepared["searchable"]
 
 
 def _crossing(problem: NoisyQuadratic, optimizer: Optimizer, batch: float, target: float, last: bool) -> float:
@@ -96,5 +100,5 @@ def _crossing(problem: NoisyQuadratic, optimizer: Optimizer, batch: float, targe
         elif steps > 0 and around[0] <= target:
             steps -= 1
         else:
-            break
-    return float(steps)
+            return float(steps)
+    raise ArithmeticError(f"the crossing of {target:g} near step {steps} lies within rounding errors of the risk")

@@ -80,7 +80,7 @@ def tune(
         raise ValueError(f"optimizer: expected nqm.FREE for at least one of lr, momentum, decay, got {optimizer}")
     if optimizer.shape != ():
         raise ValueError(f"optimizer: expected plain numbers beside nqm.FREE, got arrays of shape {optimizer.shape}")
-    batch = _checks.real(batch_size, "batch_size", low=0.0)
+    batch = _checks.real(batch_size, "batch_size", low=1e-300)
     goal = _checks.real(target, "target", low=0.0)
     space = _Space(searchable(problem), optimizer, bounds)
     if problem.initial_risk <= goal:
@@ -109,12 +109,19 @@ class _Space:
         self.problem, self.optimizer = problem, optimizer
         self.names = optimizer.free
         self.fixed = {k: v for k, v in optimizer.hyperparameters.items() if v is not FREE}
-        self.bounds = _checked_bounds(bounds or {}, self.names)
+        self.bounds = _checked_bounds({} if bounds is None else bounds, self.names)
         ranges = [self._range(name) for name in self.names]
         self.low = np.array([low for low, _ in ranges])
         self.high = np.array([high for _, high in ranges])
 
     def _range(self, name: str) -> tuple[float, float]:
+        if name == "lr" and name not in self.bounds:
+            limit = np.min(self.optimizer.stability_limit({**self.fixed, "momentum": self.fixed.get("momentum", 0.0)}))
+            if not 0.0 < limit < math.inf:
+                raise ValueError(
+                    f'bounds: expected {{"lr": (low, high)}} for {self.optimizer}, which is '
+                    f"{'never' if limit == 0.0 else 'always'} stable"
+                )
         if name in self.bounds:
             low, high = self.bounds[name]
             return (math.log(low), math.log(high)) if name == "lr" else (-math.log1p(-low), -math.log1p(-high))
@@ -212,7 +219,7 @@ class _Landscape:
     ) -> tuple[FloatArray, FloatArray]:
         """Local minima near ``points`` (S, free), and log risk there.
 
-        Newton steps in a trust region; ends when the model promises too little to matter: 1e-13, or a twentieth of
+        Newton steps in a trust region; ends when the model promises too little to matter: 1e-10, or a twentieth of
         the distance to ``goal``, where one is given.
         """
         from .._kernels import newton_steps
@@ -224,8 +231,9 @@ class _Landscape:
         for _ in range(rounds):
             trial, promised = np.empty_like(best), np.empty(len(best))
             newton_steps(around, center, size, trust, low, high, trial, promised)
-            promised -= around[:, 0] - value  # counted from the point, not from the stencil's centre
-            enough = 1e-13 if goal is None else np.maximum(1e-13, 0.05 * np.abs(value - goal))
+            with np.errstate(invalid="ignore"):  # a diverged start is left where it is
+                promised = np.nan_to_num(promised - (around[:, 0] - value))  # from the point, not the stencil's centre
+            enough = 1e-10 if goal is None else np.maximum(1e-13, 0.05 * np.abs(value - goal))
             if np.all(promised <= enough):
                 break
             found, new_center, new_around = self._look(trial, steps)
@@ -252,6 +260,8 @@ def _fewest_steps(space: _Space, batch: float, target: float) -> _Candidate:
     grid, starts, guess = _scan(space, batch, target, known)
     landscape = _Landscape(space, batch)
     points, values = landscape.minimise(starts, guess, goal, rounds=6)
+    if np.isinf(values).all() and not any(math.isfinite(steps) for _, steps in known):
+        return points[0], math.inf  # nothing that converges
     oscillates = len(space.names) > 1 or bool(np.any(space.fixed.get("momentum", 0.0)))
     point, steps = _bracket(landscape, points[np.argmin(values)], guess, goal, loose=oscillates)
     if len(space.names) == 1:
@@ -381,7 +391,7 @@ def _bracket(
             break
         if len(ends) == 2:
             (t0, f0), (t1, f1) = ends[False], ends[True]
-            steps = t0 * math.exp(math.log(t1 / t0) * f0 / (f0 - f1)) if f0 > 0.0 else 0.5 * (t0 + t1)
+            steps = t0 * math.exp(math.log(t1 / t0) * f0 / (f0 - f1)) if 0.0 < f0 < math.inf else 0.5 * (t0 + t1)
             steps = min(max(math.ceil(steps), low + 1.0), high - 1.0)
         elif reached:  # the risk falls about as 1 / T
             steps = min(max(math.floor(steps * math.exp(max(1.1 * excess, -1.4))), 1.0), high - 1.0)
