@@ -69,6 +69,8 @@ def rows(problem: NoisyQuadratic, optimizer: Optimizer, values: Mapping[str, Any
     else:
         powers, which = np.unique(power, return_inverse=True)
         curvature = np.stack([_preconditioned(problem, float(p)) for p in powers])
+    with np.errstate(over="ignore"):  # a batch size below 1e-308: infinitely much noise
+        inverse_batch = 1.0 / np.asarray(batch_size)
     parts = optimizer.filter(values)
     k = len(parts.start)
     return Rows(
@@ -83,7 +85,7 @@ def rows(problem: NoisyQuadratic, optimizer: Optimizer, values: Mapping[str, Any
         parts.query,
         parts.readout,
         parts.start,
-        _spread(1.0 / np.asarray(batch_size), (count,)),
+        _spread(inverse_batch, (count,)),
     )
 
 

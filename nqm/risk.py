@@ -51,7 +51,7 @@ def risk(problem: NoisyQuadratic, optimizer: Optimizer, batch_size: ArrayLike, s
     array([1.6779, 0.6209,    inf])
     """
     check_problem(problem, optimizer)
-    batch = batch_sizes(batch_size)
+    batch = _checks.reals(batch_size, "batch_size", low=0.0)
     times = _checks.wholes(steps, "steps")
     shape = _checks.broadcast(optimizer=optimizer.shape, batch_size=batch.shape, steps=times.shape)
     out = np.empty(shape)
@@ -72,7 +72,7 @@ def steady_state_risk(problem: NoisyQuadratic, optimizer: Optimizer, batch_size:
     0.125
     """
     check_problem(problem, optimizer)
-    batch = batch_sizes(batch_size)
+    batch = _checks.reals(batch_size, "batch_size", low=0.0)
     shape = _checks.broadcast(optimizer=optimizer.shape, batch_size=batch.shape)
     out = np.empty(shape)
     flat = out.reshape(-1)
@@ -108,11 +108,6 @@ def stable_lr(problem: NoisyQuadratic, optimizer: Optimizer, values: Mapping[str
     """:func:`max_stable_lr` for given momentum and power."""
     largest = problem._extremes()[0]  # powers lie in [0, 1], so h^(1-p) is largest where h is
     return optimizer.stability_limit(values) / largest ** (1.0 - np.asarray(values.get("power", 0.0)))
-
-
-def batch_sizes(value: ArrayLike) -> FloatArray:
-    """Batch sizes as a float64 array; any number > 0 whose inverse float64 can hold."""
-    return _checks.reals(value, "batch_size", low=1e-300)
 
 
 def check_problem(problem: Any, optimizer: Any, free: set[str] | None = None) -> None:

@@ -70,14 +70,22 @@ def reference_cells():
     if not REFERENCE.exists():
         return []
     table = json.loads(REFERENCE.read_text())
-    return [(kind, c["power"], c["batch"], c["steps"]) for kind in ("sgd", "momentum", "ema") for c in table[kind]]
+    return [cell for kind in ("sgd", "momentum", "ema") for cell in table[kind]]
 
 
-@pytest.mark.skipif(not REFERENCE.exists(), reason=f"the authors' step counts are not at {REFERENCE}")
-@pytest.mark.parametrize(("kind", "power", "batch", "steps"), reference_cells())
-def test_never_more_steps_than_the_authors_notebook(kind, power, batch, steps):
-    """The notebook returns the last step that does not reach the target."""
-    assert tuned(kind, power, batch).steps <= steps + 1
+@pytest.mark.skipif(not REFERENCE.exists(), reason="the authors' step counts, ../shared/reference, are not here")
+@pytest.mark.parametrize("cell", reference_cells(), ids=lambda c: f"{c['kind']}-{c['power']}-{c['batch']}")
+def test_never_more_steps_than_the_authors_notebook(cell):
+    """The notebook returns the last step that does not reach the target.
+
+    It adds 1e-8 to a denominator, and so counts up to a few steps too few: where it says less than is possible, its own
+    hyperparameters must miss the target at its step.
+    """
+    best, steps = tuned(cell["kind"], cell["power"], cell["batch"]), cell["steps"] + 1
+    theirs = KINDS[cell["kind"]].with_values(**{k: cell[k] for k in ("lr", "momentum", "decay") if k in cell})
+    theirs = nqm.Preconditioned(theirs, cell["power"])
+    assert best.steps <= nqm.steps_to_target(PROBLEM, theirs, cell["batch"], TARGET)
+    assert best.steps <= steps or nqm.risk(PROBLEM, theirs, cell["batch"], steps) > TARGET * (1 + 1e-5)
 
 
 # --- grids and random search -------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from .. import _backend, _checks
 from .._checks import FloatArray
 from ..optimizers import Optimizer
 from ..problem import NoisyQuadratic
-from ..risk import batch_sizes, check_problem, in_chunks, risk
+from ..risk import check_problem, in_chunks, risk
 
 MANY_NODES = 4096
 """Explicit problems with more nodes are searched on a Gauss rule first."""
@@ -50,7 +50,7 @@ def steps_to_target(
     inf
     """
     check_problem(problem, optimizer)
-    batch = batch_sizes(batch_size)
+    batch = _checks.reals(batch_size, "batch_size", low=0.0)
     goal = _checks.reals(target, "target", low=0.0)
     if not isinstance(crossing, str) or crossing not in ("first", "last"):
         raise ValueError(f'crossing: expected "first" or "last", got {_checks.describe(crossing)}')

@@ -80,7 +80,7 @@ def tune(
         raise ValueError(f"optimizer: expected nqm.FREE for at least one of lr, momentum, decay, got {optimizer}")
     if optimizer.shape != ():
         raise ValueError(f"optimizer: expected plain numbers beside nqm.FREE, got arrays of shape {optimizer.shape}")
-    batch = _checks.real(batch_size, "batch_size", low=1e-300)
+    batch = _checks.real(batch_size, "batch_size", low=0.0)
     goal = _checks.real(target, "target", low=0.0)
     space = _Space(searchable(problem), optimizer, bounds)
     if problem.initial_risk <= goal:
