@@ -20,9 +20,7 @@ from numpy.typing import ArrayLike
 
 from . import _checks
 from ._checks import FloatArray
-
-# A double-double number or array: (high, low), an unevaluated sum.
-Pair = tuple[Any, Any]
+from ._pairs import pair_mul, pair_of, two_sum
 
 
 class _Free:
@@ -187,7 +185,7 @@ class SGD(Optimizer):
         if _is_zero(momentum):
             return _filter([[1.0]], [1.0], query=[1.0], readout=[1.0], start=(1.0,))
         # M = [[1 - x, m], [-x, m]], for Nesterov [[1 - (1 + m) x, m], [-m x, m]]
-        gain = [_two_sum(1.0, momentum), momentum] if self.nesterov else [1.0, 1.0]
+        gain = [two_sum(1.0, momentum), momentum] if self.nesterov else [1.0, 1.0]
         transition = [[1.0, momentum], [0.0, momentum]]
         return _filter(transition, gain, query=[1.0, 0.0], readout=[1.0, 0.0], start=(1.0, 0.0))
 
@@ -261,16 +259,16 @@ class EMA(Optimizer):
         k = len(inner.start)
         if _is_zero(decay):
             return inner
-        fresh = _two_sum(1.0, -np.asarray(decay))
+        fresh = two_sum(1.0, -np.asarray(decay))
         start = (*inner.start, float(inner.readout @ np.array(inner.start)))
         query = [*inner.query, 0.0]
         if k == 1:
-            a, g = _pair_of(inner.transition[..., :, 0, 0]), _pair_of(inner.gain[..., :, 0])
-            weight = _pair_mul(fresh, (inner.readout[0], 0.0))
-            transition = [[a, 0.0], [_pair_mul(weight, a), decay]]
-            return _filter(transition, [g, _pair_mul(weight, g)], query=query, readout=[0.0, 1.0], start=start)
-        rows = [[_pair_of(inner.transition[..., :, i, j]) for j in range(2)] for i in range(2)]
-        gain = [_pair_of(inner.gain[..., :, i]) for i in range(2)]
+            a, g = pair_of(inner.transition[..., :, 0, 0]), pair_of(inner.gain[..., :, 0])
+            weight = pair_mul(fresh, (inner.readout[0], 0.0))
+            transition = [[a, 0.0], [pair_mul(weight, a), decay]]
+            return _filter(transition, [g, pair_mul(weight, g)], query=query, readout=[0.0, 1.0], start=start)
+        rows = [[pair_of(inner.transition[..., :, i, j]) for j in range(2)] for i in range(2)]
+        gain = [pair_of(inner.gain[..., :, i]) for i in range(2)]
         return _filter(
             [[*rows[0], 0.0], [*rows[1], 0.0], [0.0, 0.0, decay]],
             [*gain, 0.0],
@@ -445,31 +443,3 @@ def _filter(transition: Any, gain: Any, query: Any, readout: Any, start: tuple[f
         np.array(readout, dtype=float),
         start,
     )
-
-
-# --- double-double arithmetic on arrays, for the few entries that a float64 would round ----------------------
-
-
-def _pair_of(parts: FloatArray) -> Pair:
-    """(high, low) from an array that holds them along its last axis."""
-    return parts[..., 0], parts[..., 1]
-
-
-def _two_sum(a: Any, b: Any) -> Pair:
-    s = a + b
-    t = s - a
-    return s, (a - (s - t)) + (b - t)
-
-
-def _two_product(a: Any, b: Any) -> Pair:
-    """Dekker's exact product: each factor is split into halves of 26 bits."""
-    p = a * b
-    ah, bh = 134217729.0 * a, 134217729.0 * b
-    ah, bh = ah - (ah - a), bh - (bh - b)
-    al, bl = a - ah, b - bh
-    return p, ((ah * bh - p) + ah * bl + al * bh) + al * bl
-
-
-def _pair_mul(a: Pair, b: Pair) -> Pair:
-    p, e = _two_product(a[0], b[0])
-    return _two_sum(p, e + (a[0] * b[1] + a[1] * b[0]))

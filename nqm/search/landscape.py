@@ -1,0 +1,170 @@
+"""The landscape that tuning walks in: coordinates for hyperparameters, and log risk over them.
+
+The learning rate is the logit of lr / max_stable_lr, momentum and decay are -log(1 - value): coordinates in which the
+landscape is about as wide everywhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .. import _backend, _checks
+from .._checks import FloatArray
+from ..optimizers import FREE, Optimizer
+from ..problem import NoisyQuadratic
+from ..risk import stable_lr
+
+
+class Space:
+    """Coordinates of the free hyperparameters of one optimizer on one problem.
+
+    lr: u = log(lr / (limit - lr)) with the stability limit of the momentum at hand, or log lr inside given bounds.
+    momentum, decay: u = -log(1 - value) >= 0.
+    """
+
+    def __init__(
+        self, problem: NoisyQuadratic, optimizer: Optimizer, bounds: Mapping[str, tuple[float, float]] | None
+    ) -> None:
+        self.problem, self.optimizer = problem, optimizer
+        self.names = optimizer.free
+        self.fixed = {k: v for k, v in optimizer.hyperparameters.items() if v is not FREE}
+        self.bounds = _checked_bounds({} if bounds is None else bounds, self.names)
+        ranges = [self._range(name) for name in self.names]
+        self.low = np.array([low for low, _ in ranges])
+        self.high = np.array([high for _, high in ranges])
+
+    def _range(self, name: str) -> tuple[float, float]:
+        if name == "lr" and name not in self.bounds:
+            limit = np.min(self.optimizer.stability_limit({**self.fixed, "momentum": self.fixed.get("momentum", 0.0)}))
+            if not 0.0 < limit < math.inf:
+                raise ValueError(
+                    f'bounds: expected {{"lr": (low, high)}} for {self.optimizer}, which is '
+                    f"{'never' if limit == 0.0 else 'always'} stable"
+                )
+        if name in self.bounds:
+            low, high = self.bounds[name]
+            return (math.log(low), math.log(high)) if name == "lr" else (-math.log1p(-low), -math.log1p(-high))
+        return (-36.0, 18.0) if name == "lr" else (0.0, -math.log(1e-8))
+
+    def values(self, points: FloatArray) -> dict[str, Any]:
+        """Hyperparameters at points of shape (rows, free)."""
+        values: dict[str, Any] = dict(self.fixed)
+        for column, name in enumerate(self.names):
+            u = points[:, column]
+            if name == "lr":
+                values[name] = u  # needs the momentum first
+            else:
+                values[name] = -np.expm1(-u)
+                if name in self.bounds:
+                    values[name] = np.clip(values[name], *self.bounds[name])
+        if "lr" in self.names:
+            u = values["lr"]
+            limit = 1.0 if "lr" in self.bounds else stable_lr(self.problem, self.optimizer, values)
+            values["lr"] = np.clip(np.exp(u), *self.bounds["lr"]) if "lr" in self.bounds else limit / (1.0 + np.exp(-u))
+        return values
+
+    def optimizer_at(self, point: FloatArray) -> Optimizer:
+        values = self.values(point[None, :])
+        chosen: Optimizer = self.optimizer.with_values(**{name: float(values[name][0]) for name in self.names})
+        return chosen
+
+    def without(self, name: str) -> Space:
+        """The space with ``name`` fixed at its least value."""
+        least = self.bounds[name][0] if name in self.bounds else 0.0
+        bounds = {k: v for k, v in self.bounds.items() if k != name}
+        return Space(self.problem, self.optimizer.with_values(**{name: least}), bounds)
+
+
+def _checked_bounds(
+    bounds: Mapping[str, tuple[float, float]], names: tuple[str, ...]
+) -> dict[str, tuple[float, float]]:
+    _checks.instance(bounds, Mapping, "bounds", 'a dict such as {"lr": (1e-3, 1.0)}')
+    checked = {}
+    for name, pair in bounds.items():
+        if name not in names:
+            raise ValueError(f"bounds: expected names of free hyperparameters ({', '.join(names)}), got {name!r}")
+        limits = {"low": 0.0} if name == "lr" else {"low": 0.0, "high": 1.0, "closed": "low"}
+        array = _checks.reals(pair, f"bounds[{name!r}]", ndim=1, **limits)
+        if array.shape != (2,) or not array[0] < array[1]:
+            raise ValueError(f"bounds[{name!r}]: expected (low, high) with low < high, got {_checks.describe(pair)}")
+        checked[name] = (float(array[0]), float(array[1]))
+    return checked
+
+
+class Landscape:
+    """log risk over a space, at any number of steps, on one rule for the spectrum."""
+
+    def __init__(self, space: Space, batch: float) -> None:
+        self.space, self.batch, self.nodes = space, batch, space.problem
+        n = space.low.size
+        axes = [sign * row for row in np.eye(n) for sign in (1.0, -1.0)]
+        pairs = [np.eye(n)[i] + np.eye(n)[j] for i in range(n) for j in range(i + 1, n)]
+        # the stencil of _kernels.newton_steps
+        self.size = min(5e-4, 0.5 * float(np.min(space.high - space.low)))
+        self.offsets = np.array([np.zeros(n), *axes, *pairs])
+
+    def log_risk(self, points: FloatArray, steps: float, nodes: NoisyQuadratic | None = None) -> FloatArray:
+        """At points of shape (..., free), after ``steps`` steps: shape (...). ``nodes``: another rule than the own."""
+        flat = points.reshape(-1, points.shape[-1])
+        times = np.full(len(flat), int(steps))
+        found = _backend.risk(nodes or self.nodes, self.space.optimizer, self.space.values(flat), self.batch, times)
+        return np.log(np.maximum(found, 1e-300)).reshape(points.shape[:-1])
+
+    def screen(self, points: FloatArray, steps: float) -> FloatArray:
+        """:meth:`log_risk` on the coarsest rule: good to a thousandth or so, to see where minima are."""
+        return self.log_risk(points, steps, self.space.problem)
+
+    def refine(self, point: FloatArray, steps: float) -> bool:
+        """Go to a finer rule where this one is too coarse to tell one T from the next; whether it was."""
+        tolerance = min(1e-5, 0.02 / steps)
+        here, nodes, moved = self.log_risk(point[None, :], steps)[0], self.nodes, False
+        while (finer := nodes._finer()) is not None:
+            self.nodes = finer
+            there = self.log_risk(point[None, :], steps)[0]
+            if abs(here - there) <= tolerance:
+                break
+            here, nodes, moved = there, finer, True
+        self.nodes = nodes
+        return moved
+
+    def minimise(
+        self, points: FloatArray, steps: float, goal: float | None = None, rounds: int = 10, radius: float = 0.3
+    ) -> tuple[FloatArray, FloatArray]:
+        """Local minima near ``points`` (S, free), and log risk there.
+
+        Newton steps in a trust region; ends when the model promises too little to matter: 1e-10, or a twentieth of
+        the distance to ``goal``, where one is given.
+        """
+        from .._kernels import newton_steps
+
+        low, high, size = self.space.low, self.space.high, np.full(len(points), self.size)
+        trust = np.full(len(points), radius)
+        best = points
+        value, center, around = self._look(points, steps)
+        for _ in range(rounds):
+            trial, promised = np.empty_like(best), np.empty(len(best))
+            newton_steps(around, center, size, trust, low, high, trial, promised)
+            with np.errstate(invalid="ignore"):  # a diverged start is left where it is
+                promised = np.nan_to_num(promised - (around[:, 0] - value))  # from the point, not the stencil's centre
+            enough = 1e-10 if goal is None else np.maximum(1e-13, 0.05 * np.abs(value - goal))
+            if np.all(promised <= enough):
+                break
+            found, new_center, new_around = self._look(trial, steps)
+            better = found < value
+            length = np.max(np.abs(trial - best), axis=1)
+            trust = np.where(better, np.minimum(3.0 * trust, 2.0), 0.25 * length)
+            pick = better[:, None]
+            best, value = np.where(pick, trial, best), np.where(better, found, value)
+            center, around = np.where(pick, new_center, center), np.where(pick, new_around, around)
+        return best, value
+
+    def _look(self, points: FloatArray, steps: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Value at each point, and centre and values of a stencil at it, shifted where needed off the bounds."""
+        center = np.clip(points, self.space.low + self.size, self.space.high - self.size)
+        rows = np.concatenate([center[:, None, :] + self.size * self.offsets, points[:, None, :]], axis=1)
+        found = self.log_risk(rows, steps)
+        return found[:, -1], center, np.ascontiguousarray(found[:, :-1])
