@@ -69,12 +69,13 @@ WHOLE = {
 NUMBERS = {**POSITIVE, **NOT_NEGATIVE, **WHOLE}
 
 
-@pytest.mark.parametrize("kind", NOT_NUMBERS)
-@pytest.mark.parametrize("name", NUMBERS)
+# noise=None means C = H
+PAIRS = [(name, kind) for name in NUMBERS for kind in NOT_NUMBERS if (name, NOT_NUMBERS[kind][0]) != ("noise", None)]
+
+
+@pytest.mark.parametrize(("name", "kind"), PAIRS)
 def test_what_is_not_a_number(name, kind):
     value, came = NOT_NUMBERS[kind]
-    if name == "noise" and value is None:
-        pytest.skip("noise=None means C = H")
     with pytest.raises(TypeError) as caught:
         NUMBERS[name](value)
     assert str(caught.value).startswith(f"{name}: expected ")
