@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="nqm", description="The noisy quadratic model: how many steps does training take?")
+    parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
 
     steps = _command(
@@ -117,6 +118,12 @@ def _add_problem(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--exponent", type=float, default=1.0, metavar="A", help="default: 1")
 
 
+def _version() -> str:
+    from . import __version__
+
+    return f"nqm {__version__}"
+
+
 def _number_or_free(text: str) -> Any:
     if text == "free":
         return text
@@ -191,7 +198,7 @@ def _sweep(arguments: argparse.Namespace) -> int:
         from .files import picture_format
 
         picture_format(arguments.plot)
-    optimizers = {"optimizer": optimizer}
+    optimizers = {str(optimizer): optimizer}
     if arguments.workers > 1:
         with ProcessPoolExecutor(arguments.workers) as pool:
             result = sweep(problem, optimizers, arguments.batch_sizes, arguments.target, executor=pool)
@@ -204,7 +211,7 @@ def _sweep(arguments: argparse.Namespace) -> int:
         picture, ax = new_figure()
         result.plot(ax)
         save_picture(picture, arguments.plot)
-    critical = {f"{t:g}": result.critical_batch_size(t)["optimizer"] for t in arguments.target}
+    critical = {f"{t:g}": result.critical_batch_size(t)[str(optimizer)] for t in arguments.target}
     if arguments.json:
         cells = [
             dict(zip(result.table, row, strict=True))
@@ -214,8 +221,21 @@ def _sweep(arguments: argparse.Namespace) -> int:
     else:
         print(result)
         for target, value in critical.items():
-            print(f"critical batch size at target {target}: {value:.6g}")
+            note = "" if _both_regimes(result.rows(str(optimizer), float(target))) else NARROW
+            print(f"critical batch size at target {target}: {value:.6g}{note}")
     return 0
+
+
+NARROW = " (within this range of batch sizes, which does not reach both ends: take smaller and larger ones)"
+
+
+def _both_regimes(rows: Any) -> bool:
+    """Whether examples level off at the smallest batch sizes and steps at the largest, to 10% from one to the next."""
+    cells = sorted(zip(rows["batch_size"], rows["steps"], rows["examples"], strict=True))
+    steps, examples = [cell[1] for cell in cells], [cell[2] for cell in cells]
+    if len(steps) < 3 or not all(map(math.isfinite, steps)):
+        return False
+    return bool(examples[1] <= 1.1 * examples[0] and steps[-2] <= 1.1 * steps[-1])
 
 
 def _figures(arguments: argparse.Namespace) -> int:

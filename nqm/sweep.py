@@ -85,7 +85,7 @@ class Sweep:
     """Results of :func:`sweep`, one row a cell.
 
     table: columns of equal length by name: optimizer, target, batch_size, steps, examples (steps * batch_size), risk
-    (at that step), lr, momentum, power, decay (0 where the optimizer has none), status ("optimal", "fixed" for an
+    (at that step), lr, momentum, power, decay (0 where the optimizer has none), status ("tuned", "fixed" for an
     optimizer
     without free values, "already there", "unreachable", "failed: ...").
     """

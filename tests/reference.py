@@ -88,3 +88,18 @@ def recursion_risk(rule, h, c, init, batch, steps):
         second = m @ second @ m.transpose(0, 2, 1) + noise
         risks.append(0.5 * np.sum(h * second[:, 2, 2]))
     return np.array(risks)
+
+
+def filter_risk(lr, parts, h, c, init, batch, steps, power=0.0):
+    """The same for a linear filter parts = (transition, gain, query, readout, start) instead of a `Rule`."""
+    transition, gain, query, readout, start = (np.asarray(part, dtype=float) for part in parts)
+    risks = np.zeros(steps + 1)
+    for curvature, noise, second in zip(*np.broadcast_arrays(h, c, init), strict=True):
+        scale = lr * curvature**-power
+        matrix = transition - scale * curvature * np.outer(gain, query)
+        fresh = scale**2 * noise / batch * np.outer(gain, gain)
+        moments = second * np.outer(start, start)
+        for t in range(steps + 1):
+            risks[t] += 0.5 * curvature * readout @ moments @ readout
+            moments = matrix @ moments @ matrix.T + fresh
+    return risks

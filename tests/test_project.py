@@ -51,6 +51,17 @@ def test_import_is_light():
     assert not [name for name in heavy if name in loaded]
 
 
+def test_command_from_elsewhere(tmp_path):
+    """The installed command, not the package that happens to lie in the current directory."""
+    done = subprocess.run([tool("nqm"), "figures", "--list"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "zhang2019-3a" in done.stdout
+    words = ["steps", "--batch-size", "8", "--target", "0.5", "--lr", "0.1", "--dim", "10"]
+    done = subprocess.run([tool("nqm"), *words], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "steps" in done.stdout
+
+
 def test_works_where_no_cache_can_be_written(tmp_path):
     """Numba finds no cache directory: the code is compiled for the process, and the answer is the same."""
     program = "import nqm; print(repr(nqm.risk(nqm.NoisyQuadratic([1.0]), nqm.SGD(0.5), 4, 3)))"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from building import optimizer_of
 from numpy.testing import assert_allclose
-from reference import Rule, recursion_risk, step_matrix
+from reference import Rule, filter_risk, recursion_risk, step_matrix
 
 import nqm
 from nqm.optimizers import transition_matrix
@@ -283,19 +283,11 @@ def test_averages_written_by_hand(lr, decay):
 def test_any_linear_filter_is_the_naive_recursion(states, power):
     rng = np.random.default_rng(states)
     for _ in range(10):
-        a = rng.normal(size=(states, states))
-        a *= rng.uniform(0.3, 1.0) / np.abs(np.linalg.eigvals(a)).max()
-        gain, query, readout, start = rng.normal(size=(4, states))
-        lr = 0.2
-        expected = np.zeros(101)
-        for h, c, init in zip(H, C, INIT, strict=True):
-            matrix = a - lr * h ** (1.0 - power) * np.outer(gain, query)
-            noise = (lr * h**-power) ** 2 * c / BATCH * np.outer(gain, gain)
-            second = init * np.outer(start, start)
-            for t in range(101):
-                expected[t] += 0.5 * h * readout @ second @ readout
-                second = matrix @ second @ matrix.T + noise
-        optimizer = nqm.Preconditioned(nqm.LinearOptimizer(lr, a, gain, query, readout, start), power)
+        transition = rng.normal(size=(states, states))
+        transition *= rng.uniform(0.3, 1.0) / np.abs(np.linalg.eigvals(transition)).max()
+        parts = transition, *rng.normal(size=(4, states))
+        optimizer = nqm.Preconditioned(nqm.LinearOptimizer(0.2, *parts), power)
+        expected = filter_risk(0.2, parts, H, C, INIT, BATCH, 100, power)
         assert_allclose(nqm.risk(PROBLEM, optimizer, BATCH, np.arange(101)), expected, rtol=1e-11)
 
 

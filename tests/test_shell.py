@@ -30,7 +30,7 @@ def test_steps_tunes_what_is_left_out(capsys):
     assert (answer["steps"], answer["lr"], answer["status"]) == (
         best.steps,
         best.optimizer.hyperparameters["lr"],
-        "optimal",
+        "tuned",
     )
 
 
@@ -63,6 +63,8 @@ def test_sweep_prints_a_table_and_draws(capsys, tmp_path):
     )
     assert code == 0
     assert "critical batch size at target 0.1" in out
+    assert "does not reach both ends" in out  # two batch sizes say little
+    assert "SGD(lr=nqm.FREE)" in out
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in picture.parent.iterdir()] == ["sweep.png"]
     code, out, _ = shell(capsys, "sweep", "--batch-sizes", "16", "1024", "--target", "0.1", "--dim", "100", "--json")

@@ -8,7 +8,7 @@ import mpmath as mp
 import numpy as np
 import pytest
 from building import optimizer_of
-from reference import Rule, recursion_risk
+from reference import Rule, filter_risk, recursion_risk
 
 import nqm
 from nqm import _backend, _kernels
@@ -63,6 +63,22 @@ def test_random_problems(seed):
     h = np.append(10.0 ** rng.uniform(-1.5, 0.0, size=2), 1.0)
     c, init = rng.exponential(size=3) * h, rng.exponential(size=3)
     assert_like_scan(random_rule(rng), h, c, init, 10.0 ** rng.uniform(0.0, 5.0), 3000, rng)
+
+
+@pytest.mark.parametrize("states", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(15))
+def test_any_linear_filter(states, seed):
+    """Signs of their own everywhere, with and without noise."""
+    rng = np.random.default_rng(100 * states + seed)
+    transition = rng.normal(size=(states, states))
+    transition *= rng.uniform(0.8, 0.99) / np.abs(np.linalg.eigvals(transition)).max()
+    parts = transition, *rng.normal(size=(4, states))
+    h, init = 10.0 ** rng.uniform(-2.0, 0.0, size=2), rng.exponential(size=2)
+    c = rng.exponential(size=2) * h if seed % 2 else np.zeros(2)
+    risks = filter_risk(0.01, parts, h, c, init, 1e5, 1500)
+    problem, optimizer = nqm.NoisyQuadratic(h, c, init), nqm.LinearOptimizer(0.01, *parts)
+    for target in np.geomspace(risks[-1], risks.max(), 6)[1:-1]:
+        assert crossings(problem, optimizer, 1e5, target) == scanned(risks, target)
 
 
 SHAPES = {

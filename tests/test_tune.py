@@ -43,7 +43,7 @@ def tuned(kind, power, batch):
 @pytest.mark.parametrize(("power", "batch"), CELLS)
 def test_the_returned_optimizer_reaches_the_target_at_that_step_and_no_sooner(kind, power, batch):
     best = tuned(kind, power, batch)
-    assert (best.status, best.batch_size, best.target) == ("optimal", batch, TARGET)
+    assert (best.status, best.batch_size, best.target) == ("tuned", batch, TARGET)
     assert type(best.steps) is int
     assert best.examples == best.steps * batch
     before, after = nqm.risk(PROBLEM, best.optimizer, batch, [best.steps - 1, best.steps])
@@ -174,7 +174,7 @@ def test_three_at_once():
     """Momentum under an average is never worse than either alone."""
     for batch in (2**8, 2**12):
         best = nqm.tune(PROBLEM, nqm.EMA(KINDS["momentum"], FREE), batch, TARGET)
-        assert best.status == "optimal"
+        assert best.status == "tuned"
         assert best.steps <= min(tuned("momentum", 0.0, batch).steps, tuned("ema", 0.0, batch).steps)
         assert nqm.steps_to_target(PROBLEM, best.optimizer, batch, TARGET) == best.steps
 
@@ -185,7 +185,7 @@ def test_one_free_beside_a_given_learning_rate(optimizer):
     best = nqm.tune(PROBLEM, optimizer, 4096, TARGET)
     name = optimizer.free[0]
     scan = optimizer.with_values(**{name: 1.0 - np.geomspace(1.0, 1e-6, 20_000)})
-    assert best.status == "optimal"
+    assert best.status == "tuned"
     assert nqm.risk(PROBLEM, best.optimizer, 4096, best.steps) <= TARGET
     assert nqm.risk(PROBLEM, scan, 4096, best.steps - 1).min() > TARGET
 
@@ -269,13 +269,13 @@ def test_already_there(kind):
 def test_one_step_is_enough():
     """With a preconditioner of power 1, Newton's step is there at once."""
     best = nqm.tune(PROBLEM, nqm.Preconditioned(nqm.SGD(FREE), 1.0), 1e9, TARGET)
-    assert (best.status, best.steps) == ("optimal", 1)
+    assert (best.status, best.steps) == ("tuned", 1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_noise_and_with_one_eigenvalue_one_step_is_enough(kind):
     best = nqm.tune(nqm.NoisyQuadratic(0.3, noise=0.0), KINDS[kind], 1, 1e-6)
-    assert (best.status, best.steps) == ("optimal", 1)
+    assert (best.status, best.steps) == ("tuned", 1)
 
 
 def test_the_same_answer_twice():

@@ -26,7 +26,7 @@ class Tuned:
     """The fewest steps to a target, and the hyperparameters that take them.
 
     optimizer: with numbers in place of FREE. steps: int, or inf. risk: at that step, in units of loss.
-    status: "optimal", "already there" (steps = 0), or "unreachable" (then optimizer and risk are the best found).
+    status: "tuned", "already there" (steps = 0), or "unreachable" (then optimizer and risk are the best found).
     """
 
     optimizer: Optimizer
@@ -92,7 +92,7 @@ def tune(
     reached = float(risk(problem, chosen, batch, steps if math.isfinite(steps) else 2**53))
     if math.isinf(steps):
         return Tuned(chosen, math.inf, reached, batch, goal, "unreachable")
-    return Tuned(chosen, int(steps), reached, batch, goal, "optimal")
+    return Tuned(chosen, int(steps), reached, batch, goal, "tuned")
 
 
 _Candidate = tuple[FloatArray, float]  # a point in a Space, and the steps it takes
