@@ -132,12 +132,18 @@ class Landscape:
         return moved
 
     def minimise(
-        self, points: FloatArray, steps: float, goal: float | None = None, rounds: int = 10, radius: float = 0.3
+        self,
+        points: FloatArray,
+        steps: float,
+        goal: float | None = None,
+        rounds: int = 10,
+        radius: float = 0.3,
+        any_will_do: bool = False,
     ) -> tuple[FloatArray, FloatArray]:
         """Local minima near ``points`` (S, free), and log risk there.
 
         Newton steps in a trust region; ends when the model promises too little to matter: 1e-10, or a twentieth of
-        the distance to ``goal``, where one is given.
+        the distance to ``goal``, where one is given; or, if ``any_will_do``, when one point has reached it.
         """
         from .._kernels import newton_steps
 
@@ -149,9 +155,10 @@ class Landscape:
             trial, promised = np.empty_like(best), np.empty(len(best))
             newton_steps(around, center, size, trust, low, high, trial, promised)
             with np.errstate(invalid="ignore"):  # a diverged start is left where it is
-                promised = np.nan_to_num(promised - (around[:, 0] - value))  # from the point, not the stencil's centre
+                promised -= around[:, 0] - value  # from the point, not the stencil's centre
+            promised[np.isnan(promised)] = 0.0
             enough = 1e-10 if goal is None else np.maximum(1e-13, 0.05 * np.abs(value - goal))
-            if np.all(promised <= enough):
+            if np.all(promised <= enough) or (any_will_do and goal is not None and value.min() <= goal):
                 break
             found, new_center, new_around = self._look(trial, steps)
             better = found < value

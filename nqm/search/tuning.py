@@ -269,14 +269,16 @@ def _explore(landscape: Landscape, point: FloatArray, steps: float, goal: float,
             cells = grid if n > 1 else _finer_line(landscape, grid, sooner)
             order = _local_minima(landscape.screen(cells, sooner))
             starts = cells.reshape(-1, n)[order[: 3 if n > 1 else 24]]
-            points, values = landscape.minimise(starts, sooner, goal)
+            points, values = landscape.minimise(starts, sooner, goal, any_will_do=True)
             found, heights = np.vstack([found, points]), np.append(heights, values)
         if n > 1:
             floor = _valley_floor(point, directions, landscape.space, sooner)
             beside = landscape.screen(floor, sooner)
             lowest = floor[np.arange(len(floor)), beside.argmin(axis=1)]
             order = _local_minima(beside.min(axis=1))
-            points, values = landscape.minimise(lowest[order[: 4 if sooner > FEW else 8]], sooner, goal, radius=0.01)
+            points, values = landscape.minimise(
+                lowest[order[: 4 if sooner > FEW else 8]], sooner, goal, radius=0.01, any_will_do=True
+            )
             found, heights = np.vstack([found, points]), np.append(heights, values)
         if heights.min() <= goal:
             point, steps = _bracket(landscape, found[np.argmin(heights)], sooner, goal, radius=0.01)
