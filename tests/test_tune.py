@@ -91,33 +91,47 @@ def test_never_more_steps_than_the_authors_notebook(cell):
 # --- grids and random search -------------------------------------------------------------------------------
 
 
-def optimizers_at(kind, power, lr, second):
-    """KINDS[kind] at arrays of learning rates and of momentum or decay."""
-    values = {"lr": lr} if kind == "sgd" else {"lr": lr, {"ema": "decay"}.get(kind, "momentum"): second}
-    return nqm.Preconditioned(KINDS[kind], power).with_values(**values)
+def least_risk(problem, optimizers, batch, steps):
+    return np.min(nqm.risk(problem, optimizers, batch, int(steps)))
 
 
-def least_risk(kind, power, batch, steps, lr, second):
-    return nqm.risk(PROBLEM, optimizers_at(kind, power, lr, second), batch, steps).min()
+def scattered(problem, optimizer, steps, count=10**5):
+    """Random values for what is FREE: lr log-uniform below the stability limit, -log(1 - momentum or decay) uniform."""
+    rng = np.random.default_rng(0)
+    for name in set(optimizer.free) - {"lr"}:
+        # a memory of more than about 7 times the run remembers no more of it
+        optimizer = optimizer.with_values(**{name: 1.0 - np.exp(-rng.uniform(0.0, math.log(steps) + 2.0, count))})
+    limit = nqm.max_stable_lr(problem, optimizer)
+    return optimizer.with_values(lr=limit * np.exp(-rng.uniform(0.0, math.log(steps) + 6.0, count)))
 
 
-def authors_grid(kind):
+def around(problem, optimizer, best, spread, count=10**5):
+    """Random values close to the best ones found."""
+    rng = np.random.default_rng(1)
+    found = best.optimizer.hyperparameters
+    for name in set(optimizer.free) - {"lr"}:
+        memory = -math.log1p(-found[name]) + rng.normal(0.0, spread, count)
+        optimizer = optimizer.with_values(**{name: 1.0 - np.exp(-np.maximum(memory, 0.0))})
+    limit = nqm.max_stable_lr(problem, optimizer) * (1.0 - 1e-12)
+    return optimizer.with_values(lr=np.minimum(limit, found["lr"] * np.exp(rng.normal(0.0, spread, count))))
+
+
+def authors_grid(kind, power):
     """lr = 10^(k/18) for SGD; else lr = 10^(k/11) and 1 - momentum = 10^(-5k/19), as the numbers in their table are."""
+    optimizer = nqm.Preconditioned(KINDS[kind], power)
     if kind == "sgd":
-        return 10.0 ** (np.arange(-90, 10) / 18.0), np.zeros(1)
-    lr, second = np.meshgrid(10.0 ** (np.arange(-88, 12) / 11.0), 1.0 - 10.0 ** (-5.0 * np.arange(20) / 19.0))
-    return lr.ravel(), second.ravel()
+        return optimizer.with_values(lr=10.0 ** (np.arange(-90, 10) / 18.0))
+    second = 1.0 - 10.0 ** (-5.0 * np.arange(20)[:, None] / 19.0)
+    return optimizer.with_values(**{"lr": 10.0 ** (np.arange(-88, 12) / 11.0), optimizer.free[1]: second})
 
 
 @pytest.mark.parametrize("kind", ["sgd", "momentum", "ema"])
 @pytest.mark.parametrize(("power", "batch"), CELLS)
 def test_no_point_of_the_authors_grid_is_sooner(kind, power, batch):
     """The risk is not monotone, so a look at the step before is not enough: earlier ones too."""
-    steps = tuned(kind, power, batch).steps
-    earlier = np.unique((steps * np.array([0.5, 0.9, 0.99, 0.999, 1.0])).astype(int) - 1)
-    lr, second = authors_grid(kind)
-    for time in earlier[earlier >= 0]:
-        assert least_risk(kind, power, batch, time, lr, second) > TARGET
+    steps, grid = tuned(kind, power, batch).steps, authors_grid(kind, power)
+    for share in (0.5, 0.9, 0.99, 0.999, 1.0):
+        assert least_risk(PROBLEM, grid, batch, max(0, int(share * steps) - 1)) > TARGET
 
 
 SEARCHED = [
@@ -142,41 +156,55 @@ SEARCHED = [
 @pytest.mark.parametrize(("kind", "power", "batch"), SEARCHED)
 def test_random_search_finds_nothing_sooner(kind, power, batch):
     """10^5 points over the whole space, and as many around the best point, at one step less."""
-    best = tuned(kind, power, batch)
-    rng = np.random.default_rng(0)
-    count = 10**5
-    # -log(1 - momentum) beyond log(steps) + 2 remembers longer than the run lasts
-    memory = rng.uniform(0.0, math.log(best.steps) + 2.0, count)
-    limit = nqm.max_stable_lr(PROBLEM, optimizers_at(kind, power, FREE, 1.0 - np.exp(-memory)))
-    lr = limit * np.exp(-rng.uniform(0.0, math.log(best.steps) + 6.0, count))
-    assert least_risk(kind, power, batch, best.steps - 1, lr, 1.0 - np.exp(-memory)) > TARGET
-
-    found = best.optimizer.hyperparameters
-    second = found["decay" if kind == "ema" else "momentum"]
-    memory = np.maximum(0.0, -math.log1p(-second) + rng.normal(0.0, 0.1, count))
-    lr = found["lr"] * np.exp(rng.normal(0.0, 0.2, count))
-    assert least_risk(kind, power, batch, best.steps - 1, lr, 1.0 - np.exp(-memory)) > TARGET
+    best, optimizer = tuned(kind, power, batch), nqm.Preconditioned(KINDS[kind], power)
+    for points in (scattered(PROBLEM, optimizer, best.steps), around(PROBLEM, optimizer, best, 0.2)):
+        assert least_risk(PROBLEM, points, batch, best.steps - 1) > TARGET
 
 
 @pytest.mark.parametrize(("kind", "power", "batch"), SEARCHED)
 def test_among_ties_the_lowest_risk(kind, power, batch):
     """No point nearby has a lower risk at the step found."""
-    best = tuned(kind, power, batch)
-    rng = np.random.default_rng(1)
-    found = best.optimizer.hyperparameters
-    second = found["decay" if kind == "ema" else "momentum"]
-    memory = np.maximum(0.0, -math.log1p(-second) + rng.normal(0.0, 0.01, 10**4))
-    lr = found["lr"] * np.exp(rng.normal(0.0, 0.01, 10**4))
-    assert least_risk(kind, power, batch, best.steps, lr, 1.0 - np.exp(-memory)) > best.risk * (1 - 1e-8)
+    best, optimizer = tuned(kind, power, batch), nqm.Preconditioned(KINDS[kind], power)
+    points = around(PROBLEM, optimizer, best, 0.01, 10**4)
+    assert least_risk(PROBLEM, points, batch, best.steps) > best.risk * (1 - 1e-8)
 
 
-def test_three_at_once():
+@pytest.mark.parametrize("batch", [2**8, 2**12])
+def test_three_at_once(batch):
     """Momentum under an average is never worse than either alone."""
-    for batch in (2**8, 2**12):
-        best = nqm.tune(PROBLEM, nqm.EMA(KINDS["momentum"], FREE), batch, TARGET)
-        assert best.status == "tuned"
-        assert best.steps <= min(tuned("momentum", 0.0, batch).steps, tuned("ema", 0.0, batch).steps)
-        assert nqm.steps_to_target(PROBLEM, best.optimizer, batch, TARGET) == best.steps
+    optimizer = nqm.EMA(KINDS["momentum"], FREE)
+    best = nqm.tune(PROBLEM, optimizer, batch, TARGET)
+    assert best.status == "tuned"
+    assert best.steps <= min(tuned("momentum", 0.0, batch).steps, tuned("ema", 0.0, batch).steps)
+    assert nqm.steps_to_target(PROBLEM, best.optimizer, batch, TARGET) == best.steps
+    for points in (scattered(PROBLEM, optimizer, best.steps), around(PROBLEM, optimizer, best, 0.1)):
+        assert least_risk(PROBLEM, points, batch, best.steps - 1) > TARGET
+
+
+# On few steps and without much noise the landscape is at its roughest: waves of the largest curvatures all over it.
+# Two of these are known to be missed: a dip of the oscillation at one step only, some ten percent before the answer.
+MISSED = [(nqm.SGD(FREE, 0.99), 1.0, 2**20, 0.1), (KINDS["momentum"], 1.0, 2**12, 0.03)]
+KNOWN = pytest.mark.xfail(strict=True, reason="a narrow dip ten percent sooner is not found")
+ROUGH = [
+    pytest.param(*case, marks=KNOWN if case in MISSED else ())
+    for case in (
+        (optimizer, exponent, batch, share)
+        for optimizer in (nqm.SGD(FREE, 0.99), KINDS["momentum"], KINDS["nesterov"])
+        for exponent in (1.0, 1.5)
+        for batch in (2**12, 2**16, 2**20)
+        for share in (0.1, 0.03, 0.01)
+    )
+]
+
+
+@pytest.mark.parametrize(("optimizer", "exponent", "batch", "share"), ROUGH, ids=str)
+def test_rough_landscapes(optimizer, exponent, batch, share):
+    problem = nqm.NoisyQuadratic.power_law(10**4, exponent).binned(50)
+    target = share * problem.initial_risk
+    best = nqm.tune(problem, optimizer, batch, target)
+    for steps in (0.9 * best.steps, best.steps - 1):
+        points = scattered(problem, optimizer, best.steps, 20_000)
+        assert least_risk(problem, points, batch, steps) > target
 
 
 @pytest.mark.parametrize("optimizer", [nqm.SGD(0.5, momentum=FREE), nqm.EMA(nqm.SGD(1.0), FREE)], ids=str)
@@ -190,13 +218,14 @@ def test_one_free_beside_a_given_learning_rate(optimizer):
     assert nqm.risk(PROBLEM, scan, 4096, best.steps - 1).min() > TARGET
 
 
-@pytest.mark.parametrize("momentum", [0.5, 0.9, 0.99])
-def test_a_given_momentum(momentum):
-    best = nqm.tune(PROBLEM, nqm.SGD(FREE, momentum), 2**14, TARGET)
+@pytest.mark.parametrize("momentum", [0.5, 0.9, 0.99, 0.999])
+@pytest.mark.parametrize("batch", [2**10, 2**14, 2**18])
+def test_a_given_momentum(momentum, batch):
+    best = nqm.tune(PROBLEM, nqm.SGD(FREE, momentum), batch, TARGET)
     assert best.optimizer.momentum == momentum
     limit = nqm.max_stable_lr(PROBLEM, best.optimizer)
-    scan = nqm.SGD(limit * np.geomspace(1e-6, 1.0 - 1e-9, 20_000), momentum)
-    assert nqm.risk(PROBLEM, scan, 2**14, best.steps - 1).min() > TARGET
+    scan = nqm.SGD(limit * np.geomspace(1e-4, 1.0 - 1e-9, 10_000), momentum)
+    assert least_risk(PROBLEM, scan, batch, best.steps - 1) > TARGET
 
 
 def test_power_laws_are_tuned_on_the_explicit_sum():

@@ -113,14 +113,14 @@ def _fewest_steps(space: Space, batch: float, target: float) -> _Candidate:
     oscillates = len(space.names) > 1 or bool(np.any(space.fixed.get("momentum", 0.0)))
     point, steps = _bracket(landscape, points[np.argmin(values)], guess, goal, loose=oscillates)
     if len(space.names) == 1:
-        grid = np.linspace(point - 6.0, point + 10.0, 1201).clip(space.low, np.minimum(space.high, 9.0))
+        grid = np.linspace(point - 6.0, point + 10.0, 6001).clip(space.low, np.minimum(space.high, 9.0))
     explored = not oscillates
     while math.isfinite(steps):
         if landscape.refine(point, steps):
             point, steps = _bracket(landscape, point, steps, goal, loose=oscillates)
             explored = not oscillates
         elif not explored:
-            point, steps = _explore(landscape, point, steps, goal, grid)
+            point, steps = _explore(landscape, point, steps, goal, grid, known)
             explored = True
         else:
             break
@@ -161,7 +161,7 @@ def _scan(space: Space, batch: float, target: float, known: list[_Candidate]) ->
     return grid, np.array(starts), max(1.0, round(guess))
 
 
-def _grid(space: Space, known: list[_Candidate], ceiling: float) -> FloatArray:
+def _grid(space: Space, known: list[_Candidate], ceiling: float, density: float = 1.0) -> FloatArray:
     """Points of shape (*counts, free). The learning rate of a momentum starts where its effective rate is the
     best one without."""
     widest = math.log(min(ceiling, 2.0**53)) + 0.5
@@ -170,9 +170,9 @@ def _grid(space: Space, known: list[_Candidate], ceiling: float) -> FloatArray:
     for column, name in enumerate(space.names):
         low, high = space.low[column], space.high[column]
         if name == "lr":
-            axes.append(np.linspace(0.0, 1.0, 46 if alone else 14) ** (1.0 if alone else 1.6))
+            axes.append(np.linspace(0.0, 1.0, 46 if alone else int(14 * density)) ** (1.0 if alone else 1.6))
         else:
-            axes.append(np.linspace(low, max(low, min(high, widest)), 40 if alone else 18))
+            axes.append(np.linspace(low, max(low, min(high, widest)), 40 if alone else int(18 * density)))
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
     if "lr" in space.names:
         column = space.names.index("lr")
@@ -250,7 +250,9 @@ def _bracket(
     return below or (point, math.inf)
 
 
-def _explore(landscape: Landscape, point: FloatArray, steps: float, goal: float, grid: FloatArray) -> _Candidate:
+def _explore(
+    landscape: Landscape, point: FloatArray, steps: float, goal: float, grid: FloatArray, known: list[_Candidate]
+) -> _Candidate:
     """Look for other basins that reach the goal sooner, and go down to the best; at its T, take the lowest.
 
     With momentum, coordinates oscillate, and the landscape at fixed T is a smooth valley with ripples along it (the
@@ -258,6 +260,7 @@ def _explore(landscape: Landscape, point: FloatArray, steps: float, goal: float,
     floor, from a quadratic fitted on a scale at which ripples average out, searched at a spacing that resolves them.
     """
     n = point.size
+    fine = _grid(landscape.space, known, steps, density=2.5) if n == 2 else grid
     directions = _valley_directions(landscape, point, steps)
     everywhere = n == 1
     while True:
@@ -266,9 +269,11 @@ def _explore(landscape: Landscape, point: FloatArray, steps: float, goal: float,
             return landscape.minimise(point[None, :], steps)[0][0], steps
         found, heights = landscape.minimise(point[None, :], sooner, goal)
         if everywhere:
-            cells = grid if n > 1 else _finer_line(landscape, grid, sooner)
+            cells = grid if sooner > FEW or n != 2 else fine
+            if n == 1 and sooner > FEW:
+                cells = _finer_line(landscape, grid, sooner)
             order = _local_minima(landscape.screen(cells, sooner))
-            starts = cells.reshape(-1, n)[order[: 3 if n > 1 else 24]]
+            starts = cells.reshape(-1, n)[order[: 24 if n == 1 else 3 if sooner > FEW else 10]]
             points, values = landscape.minimise(starts, sooner, goal, any_will_do=True)
             found, heights = np.vstack([found, points]), np.append(heights, values)
         if n > 1:
@@ -286,17 +291,44 @@ def _explore(landscape: Landscape, point: FloatArray, steps: float, goal: float,
         elif not everywhere:
             everywhere = True
         else:
-            break
+            dip = _earlier(landscape, grid, steps, goal)
+            if dip is None:
+                break
+            point, steps = _bracket(landscape, *dip, goal, radius=0.01)
     chosen = found[np.argsort(heights)[:3]]  # near misses at T - 1 may be lower at T than the first to get there
     points, values = landscape.minimise(np.vstack([point, chosen]), steps, radius=0.01)
     return points[np.argmin(values)], steps
 
 
+def _earlier(landscape: Landscape, grid: FloatArray, steps: float, goal: float) -> _Candidate | None:
+    """A point that reaches the goal well before T - 1, where a few steps end in the dip of an oscillation.
+
+    The least risk at T need not fall with T then, so T - 1 out of reach proves little: look at every step down to
+    0.8 T where there are few, at 0.98 T, 0.96 T, ... 0.7 T elsewhere.
+    """
+    if steps > FEW:
+        return None
+    n = grid.shape[-1]
+    cells = grid[::3] if n == 1 else grid
+    if steps <= FEW / 4:
+        times = np.arange(steps - 2.0, max(0.8 * steps, 1.0), -1.0)
+    else:
+        times = np.floor(steps * 0.98 ** np.arange(1, 18))
+    for time in times.tolist():
+        values = landscape.screen(cells, time)
+        order = [i for i in _local_minima(values)[:4] if values.ravel()[i] <= goal + 0.1]
+        if order:
+            points, found = landscape.minimise(cells.reshape(-1, n)[order], time, goal, radius=0.03, any_will_do=True)
+            if found.min() <= goal:
+                return points[np.argmin(found)], time
+    return None
+
+
 def _finer_line(landscape: Landscape, line: FloatArray, steps: float) -> FloatArray:
-    """Points (rows, 1): ``line`` with eight times as many where it is low, to resolve long oscillations."""
+    """Points (rows, 1): ``line`` with four times as many where it is low, to resolve long oscillations."""
     values = landscape.screen(line, steps)
     low = np.flatnonzero(values[:-1] < values.min() + 0.15)[:1000]
-    between = line[low] + (line[low + 1] - line[low]) * (np.arange(8) / 8.0)
+    between = line[low] + (line[low + 1] - line[low]) * (np.arange(4) / 4.0)
     return np.unique(np.concatenate([line.ravel(), between.ravel()]))[:, None]
 
 
