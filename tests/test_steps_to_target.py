@@ -123,6 +123,25 @@ def test_divergence_may_come_after_the_crossing(decay):
     assert crossings(problem, optimizer, 1.0, 0.5 * risks.min()) == (math.inf, math.inf)
 
 
+@pytest.mark.parametrize(
+    "rule",
+    [Rule(2.3), Rule(3.5, 0.5), Rule(1.7, 0.5, nesterov=True), Rule(2.3, decay=0.5), Rule(3.5, 0.5, decay=0.5)],
+    ids=str,
+)
+@pytest.mark.parametrize("length", [1, 5, 20])
+def test_a_short_visit_below_the_target(rule, length):
+    """One coordinate falls slowly, the other explodes just after the target is reached: a leap must not pass it."""
+    slow = recursion_risk(rule, [0.003], 0.0, 100.0, 1.0, 2000)
+    reached = int(np.argmax(slow <= 0.01))
+    explosion = recursion_risk(rule, [1.0], 0.0, 1.0, 1.0, reached + length)[-1]
+    h, init = [1.0, 0.003], [0.01 / explosion, 100.0]
+    risks = recursion_risk(rule, h, 0.0, init, 1.0, reached + 200)
+    first, last = scanned(risks, 0.01)
+    assert math.isfinite(first)
+    assert last == math.inf
+    assert crossings(nqm.NoisyQuadratic(h, 0.0, init), optimizer_of(rule), 1.0, 0.01) == (first, last)
+
+
 def test_the_trap_of_the_papers_notebook():
     """Bisection finds that step 610 misses the target and step 611 hits it. So do others, long before."""
     problem = nqm.NoisyQuadratic.power_law(10**4).binned(100)
