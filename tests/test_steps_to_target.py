@@ -81,6 +81,22 @@ def test_any_linear_filter(states, seed):
         assert crossings(problem, optimizer, 1e5, target) == scanned(risks, target)
 
 
+@pytest.mark.parametrize("roots", [(0.99, 0.9), (1.01, 0.9), (-0.99, -0.9), (-1.05, -0.9), (0.99, -0.9), (0.98, 0.97)])
+@pytest.mark.parametrize("weights", [(1.0, 1.0), (1e-3, 1.0), (-1e-3, 1.0), (-0.2, 1.0), (1.0, -0.5), (1.0, -1.5)])
+@pytest.mark.parametrize("decay", [0.0, 0.8, 0.995])
+def test_sums_of_two_powers(roots, weights, decay):
+    """Without noise the mean is a sum of two powers, or its average: it falls, dips, turns round, or explodes."""
+    mean = np.sum(np.array(weights) * np.array(roots) ** np.arange(4000)[:, None], axis=1)
+    average = [mean[0]]
+    for value in mean[1:]:
+        average.append(decay * average[-1] + (1 - decay) * value)
+    risks = 0.5 * np.square(average)
+    powers = nqm.LinearOptimizer(1.0, np.diag(roots), [0, 0], readout=weights, start=[1, 1])
+    problem, optimizer = nqm.NoisyQuadratic(1.0, 0.0), nqm.EMA(powers, decay)
+    for target in np.geomspace(1.1 * max(risks.min(), 1e-8), risks[:300].max(), 8)[:-1]:
+        assert crossings(problem, optimizer, 1.0, target) == scanned(risks, target)
+
+
 SHAPES = {
     "monotone": (Rule(0.1), [1.0, 0.1], 1.0, 1.0, 100.0),
     "oscillating": (Rule(1.0, 0.99), [1.0, 0.3], 1.0, 1.0, 1e5),
