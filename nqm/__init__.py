@@ -3,10 +3,11 @@
 Importing it loads NumPy only; the first number asked for loads (and the first time compiles) the kernels.
 """
 
-from . import bounds
+from . import bounds, schedules
 from .optimizers import EMA, FREE, SGD, LinearOptimizer, Preconditioned
 from .problem import NoisyQuadratic
 from .risk import max_stable_lr, risk, steady_state_risk
+from .schedules import Schedule
 from .search import Tuned, steps_to_target, tune
 from .simulation import Simulation, simulate
 from .sweep import Sweep, sweep
@@ -20,12 +21,14 @@ __all__ = [
     "LinearOptimizer",
     "NoisyQuadratic",
     "Preconditioned",
+    "Schedule",
     "Simulation",
     "Sweep",
     "Tuned",
     "bounds",
     "max_stable_lr",
     "risk",
+    "schedules",
     "simulate",
     "steady_state_risk",
     "steps_to_target",

@@ -160,6 +160,52 @@ def _advance2(P, Z, count):
         Z[N + n], Z[3 * N + n] = _dot2(c, cl, u, ul, a, al, v, vl)
 
 
+# --- k = 2, in any coordinates ---------------------------------------------------------------------------------
+
+
+@compiled
+def _square22(P, count):
+    """A general [[a, b], [c, d]]; slots: 4 high parts, 4 low parts, upper triangle of G."""
+    N = BLOCK
+    for n in range(count):
+        a, b, c, d = P[n], P[N + n], P[2 * N + n], P[3 * N + n]
+        al, bl, cl, dl = P[4 * N + n], P[5 * N + n], P[6 * N + n], P[7 * N + n]
+        g, o, q = P[8 * N + n], P[9 * N + n], P[10 * N + n]
+        y0 = a * g + b * o
+        y1 = a * o + b * q
+        y2 = c * g + d * o
+        y3 = c * o + d * q
+        P[8 * N + n] = g + (y0 * a + y1 * b)
+        P[9 * N + n] = o + (y0 * c + y1 * d)
+        P[10 * N + n] = q + (y2 * c + y3 * d)
+        s, sl = _add(a, al, d, dl)
+        P[n], P[4 * N + n] = _dot2(a, al, a, al, b, bl, c, cl)
+        P[3 * N + n], P[7 * N + n] = _dot2(d, dl, d, dl, b, bl, c, cl)
+        p, e = _mul(s, sl, b, bl)
+        P[N + n], P[5 * N + n] = _norm(p, e)
+        p, e = _mul(s, sl, c, cl)
+        P[2 * N + n], P[6 * N + n] = _norm(p, e)
+
+
+@compiled
+def _advance22(P, Z, count):
+    N = BLOCK
+    for n in range(count):
+        a, b, c, d = P[n], P[N + n], P[2 * N + n], P[3 * N + n]
+        al, bl, cl, dl = P[4 * N + n], P[5 * N + n], P[6 * N + n], P[7 * N + n]
+        u, v, ul, vl = Z[n], Z[N + n], Z[2 * N + n], Z[3 * N + n]
+        g, o, q = Z[4 * N + n], Z[5 * N + n], Z[6 * N + n]
+        y0 = a * g + b * o
+        y1 = a * o + b * q
+        y2 = c * g + d * o
+        y3 = c * o + d * q
+        Z[4 * N + n] = P[8 * N + n] + (y0 * a + y1 * b)
+        Z[5 * N + n] = P[9 * N + n] + (y0 * c + y1 * d)
+        Z[6 * N + n] = P[10 * N + n] + (y2 * c + y3 * d)
+        Z[n], Z[2 * N + n] = _dot2(a, al, u, ul, b, bl, v, vl)
+        Z[N + n], Z[3 * N + n] = _dot2(c, cl, u, ul, d, dl, v, vl)
+
+
 # --- k = 3 -----------------------------------------------------------------------------------------------
 
 
@@ -636,24 +682,46 @@ def _narrow(falling, now, after, least, most, count):
 
 
 @compiled
+def _advance_mean(P, e, out, count, k):
+    """out <- M e, in doubles."""
+    N = BLOCK
+    for i in range(k):
+        to = i * N
+        out[to : to + count] = 0.0
+        for j in range(k):
+            m, at = _slot(i, j, k) * N, j * N
+            for n in range(count):
+                out[to + n] += P[m + n] * e[at + n]
+
+
+@compiled
+def _read_mean(e, readout, d, count):
+    N = BLOCK
+    d[:] = 0.0
+    for i in range(readout.size):
+        for n in range(count):
+            d[n] += readout[i] * e[i * N + n]
+
+
+@compiled
+def _leap_of_mean(now, state, after, weight, box, step, fresh, start, single, last, low, high, work, count):
+    """Add to low (and, if last, to high) bounds of weight * mean^2 over a leap, from the means now and after; single:
+    a leap of 1."""
+    least, most, falling = work[0], work[1], work[2]
+    _mean_range(state, box, start, least, most, count)
+    if not single:
+        _mark_falling(step, state, fresh, start, falling, count)
+        _narrow(falling, now, after, least, most, count)
+    _least_start_risk(weight, now, least, most, low, count)
+    if last:
+        _most_start_risk(weight, least, most, high, count)
+
+
+@compiled
 def march(
-    curvature,
-    bias,
-    noise,
-    lr,
-    fresh,
-    readout,
-    start,
-    inverse_batch,
-    powers,
-    boxes,
-    state,
-    ahead,
-    target,
-    last,
-    progress,
-    budget,
-):
+    curvature, bias, noise, carried, lr, fresh, readout, start, inverse_batch, powers, boxes, state, ahead, extra,
+    extra_ahead, target, last, until, progress, budget,
+):  # fmt: skip
     """Walk through time in leaps of 2^j steps, each one proved to hold no crossing, until one is found.
 
     last = False: the first t with risk <= target. last = True: the step after the last t with risk > target.
@@ -661,15 +729,19 @@ def march(
     otherwise j shrinks, and at j = 0 the bounds are the risk itself. The bounds: the noise part never falls,
     since every step adds a square, so it lies between its values at both ends; the mean part lies between its values
     at both ends where it is known to fall, and is (v . u)^2 with the readout v inside the box of its level elsewhere.
+    Noise carried over from earlier pieces of a schedule is like V means more, one a column of a root of its covariance:
+    extra (V, blocks, k BLOCK), of weight carried (nodes,). The walk ends at t = until.
     progress = [t, j, answer so far, leaps tried], so that a walk goes on where it stopped (budget spent, or more levels
     wanted). Returns a status.
     """
+    k = len(start)
     low, high = np.empty(BLOCK), np.empty(BLOCK)
-    d, g, least, most = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
-    after, falling = np.empty(BLOCK), np.empty(BLOCK)
+    d, g, after, work = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK), np.empty((3, BLOCK))
     read = _read_from(readout, fresh, start)
     while budget > 0:
         t, j = progress[0], progress[1]
+        while j > 0 and t + (1 << j) > until:
+            j -= 1
         if j >= powers.shape[0]:
             return MORE_LEVELS
         budget -= 1
@@ -680,19 +752,23 @@ def march(
             first = block * BLOCK
             count = min(BLOCK, curvature.size - first)
             h, b, c = curvature[first : first + count], bias[first : first + count], noise[first : first + count]
+            w = carried[first : first + count]
             _read(state[block], read, start, d, g, count)
             _noise_risk(h, c, lr, inverse_batch, g, low, count)
-            _mean_range(state[block], boxes[j, block], start, least, most, count)
             ahead[block] = state[block]
             _advance(powers[j, block], ahead[block], count, start)
             _read(ahead[block], read, start, after, g, count)
-            if j > 0:
-                _mark_falling(powers[0, block], state[block], fresh, start, falling, count)
-                _narrow(falling, d, after, least, most, count)
-            _least_start_risk(b, d, least, most, low, count)
             if last:
-                _most_start_risk(b, least, most, high, count)
                 _noise_risk(h, c, lr, inverse_batch, g, high, count)
+            step, box = powers[0, block], boxes[j, block]
+            single = j == 0
+            _leap_of_mean(d, state[block], after, b, box, step, fresh, start, single, last, low, high, work, count)
+            for v in range(extra.shape[0]):
+                _advance_mean(powers[j, block], extra[v, block], extra_ahead[v, block], count, k)
+                _read_mean(extra[v, block], read, d, count)
+                _read_mean(extra_ahead[v, block], read, after, count)
+                e = extra[v, block]
+                _leap_of_mean(d, e, after, w, box, step, fresh, start, single, last, low, high, work, count)
         lowest = _total(low)
         above = not lowest <= target  # NaN (overflow) lies above every target
         below = last and (lowest <= target if j == 0 else _total(high) <= target)
@@ -703,9 +779,10 @@ def march(
             return FOUND
         if above or below:
             state[:] = ahead
+            extra[:] = extra_ahead
             progress[0] = t + (1 << j)
             progress[1] = j + 1
-            if progress[0] >= HORIZON:
+            if progress[0] >= until:
                 return NEVER if above else FOUND
         else:
             progress[1] = j - 1
@@ -793,3 +870,561 @@ def newton_steps(values, center, size, radius, low, high, out, gain):
                     gain[s] = -change
                     for i in range(n):
                         out[s, i] = min(max(center[s, i] + step[i], low[i]), high[i])
+
+
+# --- schedules: pieces in a chain --------------------------------------------------------------------------------
+#
+# Where lr or batch size change from piece to piece, the state must mean the same on both sides. So it is kept in the
+# filter's own coordinates, with states that are proportional to lr (a velocity) in units of lr, and in absolute units
+# of noise: b = lr^(1 - scaled) gain, times 1 / B. One step is affine in the curvature: M = constant + linear h.
+# The caller scales lr and curvature by a power of two so that the largest lr is about 1.
+
+
+@inlined
+def _raised(a, al, lr, exponent):
+    """a lr^exponent for exponent 0, 1, 2, as a pair."""
+    for _ in range(exponent):
+        a, al = _mul(a, al, lr, 0.0)
+        a, al = _norm(a, al)
+    return a, al
+
+
+@compiled
+def _tables(lr, transition, gain, fresh, query, readout, scaled, constant, linear, b):
+    """One step at learning rate lr: constant, linear (2, k, k), hi and lo; b (k,), what a unit of noise does.
+
+    scaled: (k,) of 0 and 1, the states in units of lr. transition must not feed others into those.
+    """
+    k = b.size
+    average = k == 3 and fresh[0] > 0.0
+    for i in range(2 if average else k):
+        for j in range(k):
+            e = scaled[j] - scaled[i]
+            constant[0, i, j], constant[1, i, j] = 0.0, 0.0
+            if e >= 0:
+                constant[0, i, j], constant[1, i, j] = _raised(transition[0, i, j], transition[1, i, j], lr, e)
+            t, tl = _mul(gain[0, i], gain[1, i], -query[j], 0.0)
+            linear[0, i, j], linear[1, i, j] = _raised(t, tl, lr, 1 + e)
+        b[i] = _raised(gain[0, i], gain[1, i], lr, 1 - scaled[i])[0]
+    if average:  # of what the others read out after the step
+        for table in (constant, linear):
+            for j in range(2):
+                r, rl = _dot2(readout[0], 0.0, table[0, 0, j], table[1, 0, j],
+                              readout[1], 0.0, table[0, 1, j], table[1, 1, j])  # fmt: skip
+                r, rl = _mul(fresh[0], fresh[1], r, rl)
+                table[0, 2, j], table[1, 2, j] = _norm(r, rl)
+            table[0, 2, 2], table[1, 2, 2] = 0.0, 0.0
+        constant[0, 2, 2], constant[1, 2, 2] = transition[0, 2, 2], transition[1, 2, 2]
+        b[2] = fresh[0] * (readout[0] * b[0] + readout[1] * b[1])
+
+
+@compiled
+def _one_step(curvature, constant, linear, b, inverse_batch, P, count):
+    N = BLOCK
+    k = b.size
+    slot = 2 * k * k
+    for i in range(k):
+        for j in range(k):
+            hi, lo = (k * i + j) * N, (k * (k + i) + j) * N
+            c, cl, t, tl = constant[0, i, j], constant[1, i, j], linear[0, i, j], linear[1, i, j]
+            if t == 0.0:
+                P[hi : hi + count] = c
+                P[lo : lo + count] = cl
+                continue
+            for n in range(count):
+                x = t * curvature[n]
+                P[hi + n], P[lo + n] = _add(c, cl, x, fma(tl, curvature[n], fma(t, curvature[n], -x)))
+        for j in range(i, k):
+            P[slot * N : slot * N + count] = inverse_batch * b[i] * b[j]
+            slot += 1
+
+
+@compiled
+def _shifts(curvature, largest, lr, scaled, constant, linear, shift, count):
+    """shift[n] for coordinates (theta, w + shift theta) in which a momentum's M has equal diagonal entries, where
+    lr h > 1; 0 elsewhere, and for other filters. Returns whether any is not 0.
+
+    At the far end of critical damping theta and the velocity w nearly are multiples of each other, and what tells them
+    apart decides what comes. (At small lr h shifts would cost digits when lr rises again later.)
+    """
+    some = False
+    if scaled[1] == 1 and lr * largest > 1.0:
+        shift[:] = 0.0
+        for n in range(count):
+            h = curvature[n]
+            if lr * h > 1.0:
+                off = constant[0, 0, 1] + linear[0, 0, 1] * h
+                gap = constant[0, 0, 0] + linear[0, 0, 0] * h - constant[0, 1, 1] - linear[0, 1, 1] * h
+                if off != 0.0:
+                    shift[n] = 0.5 * gap / off
+                    some = True
+    return some
+
+
+@compiled
+def _shift_step(P, b, inverse_batch, shift, count):
+    """One step in the coordinates of `_shifts`: T M T^-1 and T b with T = 1 + shift in entry (1, 0)."""
+    N = BLOCK
+    k = b.size
+    for i in range(k):
+        at, by, low = k * i * N, (k * i + 1) * N, k * k * N
+        for n in range(count):
+            p, e = _mul(P[by + n], P[low + by + n], -shift[n], 0.0)
+            P[at + n], P[low + at + n] = _add(P[at + n], P[low + at + n], p, e)
+    for j in range(k):
+        at, by, low = (k + j) * N, j * N, k * k * N
+        for n in range(count):
+            p, e = _mul(P[by + n], P[low + by + n], shift[n], 0.0)
+            P[at + n], P[low + at + n] = _add(P[at + n], P[low + at + n], p, e)
+    first = 2 * k * k * N
+    second = first + k * N
+    for n in range(count):
+        b1 = b[1] + shift[n] * b[0]
+        P[first + N + n] = inverse_batch * b[0] * b1
+        P[second + n] = inverse_batch * b1 * b1
+        if k == 3:
+            P[second + N + n] = inverse_batch * b1 * b[2]
+
+
+@compiled
+def _shift_state(Z, before, after, k, count):
+    """The state in the coordinates of another shift."""
+    N = BLOCK
+    s = 2 * k * N
+    for n in range(count):
+        t = after[n] - before[n]
+        if t != 0.0:
+            p, e = _dot2(Z[n], Z[k * N + n], after[n], 0.0, Z[n], Z[k * N + n], -before[n], 0.0)
+            Z[N + n], Z[(k + 1) * N + n] = _add(Z[N + n], Z[(k + 1) * N + n], p, e)
+            Z[s + k * N + n] += t * (2.0 * Z[s + N + n] + t * Z[s + n])
+            Z[s + N + n] += t * Z[s + n]
+            if k == 3:
+                Z[s + 4 * N + n] += t * Z[s + 2 * N + n]
+
+
+@compiled
+def _natural_readout(readout, fresh, start):
+    """The readout in the filter's own coordinates: of an average its last state."""
+    chosen = readout.copy()
+    if len(start) == 3 and fresh[0] > 0.0:
+        chosen[:] = 0.0
+        chosen[2] = 1.0
+    return chosen
+
+
+@compiled
+def _chain(P, Z, steps, count, start):
+    """Z <- the state `steps` steps of P on; P is spent."""
+    k = len(start)
+    left = steps
+    while left > 0:
+        if left & 1:
+            if k == 1:
+                _advance1(P, Z, count)
+            elif k == 2:
+                _advance22(P, Z, count)
+            else:
+                _advance3(P, Z, count)
+        left >>= 1
+        if left > 0:
+            if k == 1:
+                _square1(P, count)
+            elif k == 2:
+                _square22(P, count)
+            else:
+                _square3(P, count)
+
+
+@compiled
+def chain_slots(k):
+    """Slots of a power in the chain: M hi and lo, upper triangle of G."""
+    return 2 * k * k + k * (k + 1) // 2
+
+
+@compiled
+def chain_rows(
+    curvature, which, bias, noise, lr, transition, gain, fresh, query, readout, start, inverse_batch,
+    scaled, piece_lr, piece_inverse_batch, lengths, column, states, out,
+):  # fmt: skip
+    """out[r, column[j]] += the risk of row r after piece j, for pieces with column[j] >= 0.
+
+    As `risk_rows`, with learning rate lr[r] piece_lr[j] and inverse batch size inverse_batch[r] piece_inverse_batch[j]
+    for lengths[j] steps. curvature: (powers, nodes) with the caller's power of two in it. states: (rows, blocks,
+    state_slots BLOCK), the state before the first piece, and after the last when done.
+    """
+    k = len(start)
+    P = np.empty(chain_slots(k) * BLOCK)
+    d, g, terms = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
+    constant, linear, b = np.empty((2, k, k)), np.empty((2, k, k)), np.empty(k)
+    shift, before, none = np.empty(BLOCK), np.empty(BLOCK), np.zeros(BLOCK)
+    for r in range(lr.size):
+        read = _natural_readout(readout, fresh[r], start)
+        for block in range(states.shape[1]):
+            first = block * BLOCK
+            count = min(BLOCK, bias.size - first)
+            h = curvature[which[r], first : first + count]
+            largest = h.max()
+            Z = states[r, block]
+            shifted = False
+            for j in range(lengths.size):
+                rate, share = lr[r] * piece_lr[j], inverse_batch[r] * piece_inverse_batch[j]
+                _tables(rate, transition[r], gain[r], fresh[r], query, readout, scaled, constant, linear, b)
+                _one_step(h, constant, linear, b, share, P, count)
+                if k > 1:
+                    before, shift, was = shift, before, shifted
+                    shifted = _shifts(h, largest, rate, scaled, constant, linear, shift, count)
+                    if shifted:
+                        _shift_step(P, b, share, shift, count)
+                    if was or shifted:
+                        _shift_state(Z, before if was else none, shift if shifted else none, k, count)
+                _chain(P, Z, lengths[j], count, start)
+                if column[j] >= 0:
+                    terms[:] = 0.0
+                    _read(Z, read, start, d, g, count)
+                    _start_risk(bias[first : first + count], d, terms, count)
+                    _noise_risk(h, noise[first : first + count], 1.0, 1.0, g, terms, count)
+                    out[r, column[j]] += _total(terms)
+            if shifted:
+                _shift_state(Z, shift, none, k, count)
+
+
+@compiled
+def chain_scan(
+    curvature, bias, noise, lr, transition, gain, fresh, query, readout, start, scaled, inverse_batch, lengths, states,
+    target, last, progress,
+):  # fmt: skip
+    """Step by step along pieces, one row: FOUND at the first t with risk <= target, NEVER if there is none.
+
+    last = True: to the end, with progress[1] = the step after the last t with risk > target. progress = [t, answer].
+    states: (blocks, state_slots BLOCK), as in `chain_rows`.
+    """
+    k = len(start)
+    blocks = states.shape[0]
+    P = np.empty((blocks, chain_slots(k) * BLOCK))
+    d, g, terms = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
+    constant, linear, b = np.empty((2, k, k)), np.empty((2, k, k)), np.empty(k)
+    read = _natural_readout(readout, fresh, start)
+    for j in range(lengths.size):
+        _tables(lr[j], transition, gain, fresh, query, readout, scaled, constant, linear, b)
+        for block in range(blocks):
+            first = block * BLOCK
+            count = min(BLOCK, bias.size - first)
+            _one_step(curvature[first : first + count], constant, linear, b, inverse_batch[j], P[block], count)
+        for _ in range(lengths[j]):
+            terms[:] = 0.0
+            for block in range(blocks):
+                first = block * BLOCK
+                count = min(BLOCK, bias.size - first)
+                Z = states[block]
+                _read(Z, read, start, d, g, count)
+                _start_risk(bias[first : first + count], d, terms, count)
+                _noise_risk(curvature[first : first + count], noise[first : first + count], 1.0, 1.0, g, terms, count)
+                _chain(P[block], Z, 1, count, start)
+            above = not _total(terms) <= target
+            if above and last:
+                progress[1] = progress[0] + 1
+            elif not above and not last:
+                progress[1] = progress[0]
+                return FOUND
+            progress[0] += 1
+    return NEVER
+
+
+@inlined
+def _root(value):
+    return math.sqrt(value) if value > 0.0 else 0.0
+
+
+@compiled
+def carry_over(curvature, lr, unit, transition, gain, fresh, query, readout, start, scaled, kept, state, extra):
+    """From a chain's state to those that `march` wants for a piece with learning rate lr, one block.
+
+    kept: (state_slots BLOCK), states in units of lr / unit where they scale. state: its mean, with no noise; extra:
+    (k, k BLOCK), the columns of the Cholesky root of its covariance; both in the coordinates of `_prepare`.
+    """
+    N = BLOCK
+    k = len(start)
+    average = k == 3 and fresh[0] > 0.0
+    size = np.empty(3)
+    size[:] = 1.0
+    for i in range(k):
+        if scaled[i] > 0:
+            size[i] = lr / unit
+    state[:] = 0.0
+    extra[:] = 0.0
+    for n in range(curvature.size):
+        for i in range(k):
+            state[i * N + n] = size[i] * kept[i * N + n]
+        s = 2 * k * N + n
+        if k == 1:
+            extra[0, n] = _root(kept[s])
+        else:
+            a = _root(kept[s])
+            b = kept[s + N] / a if a > 0.0 else 0.0
+            extra[0, n], extra[0, N + n] = size[0] * a, size[1] * b
+            if k == 2:
+                extra[1, N + n] = size[1] * _root(kept[s + 2 * N] - b * b)
+            else:
+                c = kept[s + 2 * N] / a if a > 0.0 else 0.0
+                d = _root(kept[s + 3 * N] - b * b)
+                e = (kept[s + 4 * N] - b * c) / d if d > 0.0 else 0.0
+                extra[0, 2 * N + n] = size[2] * c
+                extra[1, N + n], extra[1, 2 * N + n] = size[1] * d, size[2] * e
+                extra[2, 2 * N + n] = size[2] * _root(kept[s + 5 * N] - c * c - e * e)
+        if k == 2 or average:  # y = (r . z, r^T K z)
+            x = lr * curvature[n]
+            m00 = transition[0, 0, 0] - x * gain[0, 0] * query[0]
+            m01 = transition[0, 0, 1] - x * gain[0, 0] * query[1]
+            m10 = transition[0, 1, 0] - x * gain[0, 1] * query[0]
+            m11 = transition[0, 1, 1] - x * gain[0, 1] * query[1]
+            half = 0.5 * (m00 - m11)
+            r0, r1 = readout[0], readout[1]
+            k0, k1 = r0 * half + r1 * m10, r0 * m01 - r1 * half
+            p, q = state[n], state[N + n]
+            state[n], state[N + n] = r0 * p + r1 * q, k0 * p + k1 * q
+            for v in range(k):
+                p, q = extra[v, n], extra[v, N + n]
+                extra[v, n], extra[v, N + n] = r0 * p + r1 * q, k0 * p + k1 * q
+
+
+# --- schedules: gradients ----------------------------------------------------------------------------------------
+#
+# Plain doubles: M^s is right to about s ulps, ample for a direction. Second moments Q of start and noise together.
+
+
+@compiled
+def _gradient1(
+    curvature, bias, noise, lr, transition, gain, fresh, query, readout, start, scaled, inverse_batch, lengths,
+    by_lr, by_batch,
+):  # fmt: skip
+    """`chain_gradient` for one state: q' = A q + v W G with A = a^2s, G = sum_(j<s) a^2j, W = b^2 / batch.
+
+    Tangents of A and G with respect to a come with the doubling, lambda = d risk / d q from behind.
+    """
+    pieces = lr.size
+    terms = np.zeros(BLOCK)
+    weight = np.empty(BLOCK)
+    q, grown = np.empty((pieces + 1, BLOCK)), np.empty((pieces, BLOCK))
+    left_over, d_left, d_grown = np.empty((pieces, BLOCK)), np.empty((pieces, BLOCK)), np.empty((pieces, BLOCK))
+    A, dA, G, dG = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
+    slopes, shares = np.empty(BLOCK), np.empty(BLOCK)
+    for first in range(0, bias.size, BLOCK):
+        count = min(BLOCK, bias.size - first)
+        h = curvature[first : first + count]
+        for n in range(count):
+            q[0, n] = bias[first + n] * start[0] * start[0]
+            weight[n] = noise[first + n] * h[n] * h[n]
+        for j in range(pieces):
+            t = -lr[j] * gain[0, 0] * query[0]
+            W = (lr[j] * gain[0, 0]) ** 2 * inverse_batch[j]
+            At, dAt, Gt, dGt = left_over[j], d_left[j], grown[j], d_grown[j]
+            for n in range(count):
+                a = transition[0, 0, 0] + t * h[n]
+                A[n], dA[n], G[n], dG[n] = a * a, 2.0 * a, 1.0, 0.0
+                At[n], dAt[n], Gt[n], dGt[n] = 1.0, 0.0, 0.0, 0.0
+            steps = lengths[j]
+            while steps > 0:
+                if steps & 1:
+                    for n in range(count):
+                        dGt[n] = dG[n] + dA[n] * Gt[n] + A[n] * dGt[n]
+                        Gt[n] = G[n] + A[n] * Gt[n]
+                        dAt[n] = dA[n] * At[n] + A[n] * dAt[n]
+                        At[n] = A[n] * At[n]
+                steps >>= 1
+                if steps > 0:
+                    for n in range(count):
+                        dG[n] += dA[n] * G[n] + A[n] * dG[n]
+                        G[n] += A[n] * G[n]
+                        dA[n] = 2.0 * A[n] * dA[n]
+                        A[n] = A[n] * A[n]
+            for n in range(count):
+                q[j + 1, n] = At[n] * q[j, n] + weight[n] * W * Gt[n]
+        for n in range(count):
+            terms[n] += readout[0] * readout[0] * q[pieces, n]
+            A[n] = readout[0] * readout[0]
+        for j in range(pieces - 1, -1, -1):
+            t = -lr[j] * gain[0, 0] * query[0]
+            W = (lr[j] * gain[0, 0]) ** 2 * inverse_batch[j]
+            slopes[:] = 0.0
+            shares[:] = 0.0
+            for n in range(count):
+                share = A[n] * weight[n] * W * grown[j, n]
+                slope = A[n] * (d_left[j, n] * q[j, n] + weight[n] * W * d_grown[j, n])
+                slopes[n] = slope * t * h[n] + 2.0 * share
+                shares[n] = share
+                A[n] *= left_over[j, n]
+            by_lr[j] += _total(slopes)
+            by_batch[j] += _total(shares)
+    return _total(terms)
+
+
+@compiled
+def _product(C, A, ai, aj, B, bi, bj, scale, k, count):
+    """C += scale A B for blocks of k x k matrices. Entry (i, j) lies in slot i ai + j aj: (k, 1) plain, (1, k)
+    transposed."""
+    N = BLOCK
+    for i in range(k):
+        for j in range(k):
+            c = (k * i + j) * N
+            for m in range(k):
+                a, b = (i * ai + m * aj) * N, (m * bi + j * bj) * N
+                for n in range(count):
+                    C[c + n] += scale * A[a + n] * B[b + n]
+
+
+@compiled
+def _sandwich(C, M, mi, mj, S, work, k, count):
+    """C += M S M^T; with (mi, mj) = (1, k), C += M^T S M."""
+    work[:] = 0.0
+    _product(work, M, mi, mj, S, k, 1, 1.0, k, count)
+    _product(C, work, k, 1, M, mj, mi, 1.0, k, count)
+
+
+@compiled
+def _forward(M, G, Q, before, weight, steps, work, k, count):
+    """Fill M[l], G[l] for 2^l steps from M[0], G[0]; before[l] = Q before it takes those; returns levels used."""
+    N = BLOCK
+    level = 0
+    while True:
+        if steps & 1:
+            before[level] = Q
+            Q[:] = 0.0
+            _sandwich(Q, M[level], k, 1, before[level], work, k, count)
+            for slot in range(k * k):
+                for n in range(count):
+                    Q[slot * N + n] += weight[n] * G[level, slot * N + n]
+        steps >>= 1
+        level += 1
+        if steps == 0:
+            return level
+        M[level] = 0.0
+        _product(M[level], M[level - 1], k, 1, M[level - 1], k, 1, 1.0, k, count)
+        G[level] = G[level - 1]
+        _sandwich(G[level], M[level - 1], k, 1, G[level - 1], work, k, count)
+
+
+@compiled
+def _first_level(h, constant, linear, b, inverse_batch, M, G, k, count):
+    N = BLOCK
+    for i in range(k):
+        for j in range(k):
+            slot = (k * i + j) * N
+            for n in range(count):
+                M[slot + n] = constant[0, i, j] + linear[0, i, j] * h[n]
+            G[slot : slot + count] = inverse_batch * b[i] * b[j]
+
+
+@compiled
+def _lane_sum(values, scale, count, work):
+    work[:] = 0.0
+    for n in range(count):
+        work[n] = values[n] * scale[n]
+    return _total(work)
+
+
+@compiled
+def chain_gradient(
+    curvature, bias, noise, lr, transition, gain, fresh, query, readout, start, scaled, inverse_batch, lengths,
+    spans, by_lr, by_batch, by_value,
+):  # fmt: skip
+    """Risk after all pieces of one row, and its derivatives by log lr_j, log(1 / batch_j) and other hyperparameters.
+
+    lr, inverse_batch, lengths, by_lr, by_batch: (pieces,). transition: (1 + 2 V, 2, k, k), gain: (1 + 2 V, 2, k), fresh:
+    (1 + 2 V, 2): the filter, then for each of V hyperparameters the filter at value + span / 2 and at value - span / 2;
+    entries are polynomials of degree two at most, so their central differences are derivatives. by_value: (V,).
+    k > 1 goes backwards through the doubling: adjoints of M^s and G_s, down to those of a single step.
+    """
+    k = len(start)
+    by_lr[:] = 0.0
+    by_batch[:] = 0.0
+    by_value[:] = 0.0
+    if k == 1:
+        return _gradient1(
+            curvature, bias, noise, lr, transition[0], gain[0], fresh[0], query, readout, start, scaled,
+            inverse_batch, lengths, by_lr, by_batch,
+        )  # fmt: skip
+    N = BLOCK
+    pieces, kk = lr.size, k * k
+    levels = 1
+    while (lengths.max() >> levels) > 0:
+        levels += 1
+    constant, linear, b = np.empty((2, k, k)), np.empty((2, k, k)), np.empty(k)
+    constant1, linear1, b1 = np.empty((2, k, k)), np.empty((2, k, k)), np.empty(k)
+    constant2, linear2, b2 = np.empty((2, k, k)), np.empty((2, k, k)), np.empty(k)
+    constant_bar, linear_bar, b_bar = np.empty((k, k)), np.empty((k, k)), np.empty(k)
+    M, G, before = np.empty((levels, kk * N)), np.empty((levels, kk * N)), np.empty((levels, kk * N))
+    M_bar, G_bar = np.empty((levels, kk * N)), np.empty((levels, kk * N))
+    Q, L, new = np.empty((pieces + 1, kk * N)), np.empty(kk * N), np.empty(kk * N)
+    work, terms, weight, ones = np.empty(kk * N), np.zeros(N), np.empty(N), np.ones(N)
+    read = _natural_readout(readout, fresh[0], start)
+    for first in range(0, bias.size, N):
+        count = min(N, bias.size - first)
+        h = curvature[first : first + count]
+        for n in range(count):
+            weight[n] = noise[first + n] * h[n] * h[n]
+        for i in range(k):
+            for j in range(k):
+                for n in range(count):
+                    Q[0, (k * i + j) * N + n] = bias[first + n] * start[i] * start[j]
+                    L[(k * i + j) * N + n] = read[i] * read[j]
+        for p in range(pieces):
+            _tables(lr[p], transition[0], gain[0], fresh[0], query, readout, scaled, constant, linear, b)
+            _first_level(h, constant, linear, b, inverse_batch[p], M[0], G[0], k, count)
+            Q[p + 1] = Q[p]
+            _forward(M, G, Q[p + 1], before, weight, lengths[p], work, k, count)
+        for slot in range(kk):
+            for n in range(count):
+                terms[n] += L[slot * N + n] * Q[pieces, slot * N + n]
+        for p in range(pieces - 1, -1, -1):
+            _tables(lr[p], transition[0], gain[0], fresh[0], query, readout, scaled, constant, linear, b)
+            _first_level(h, constant, linear, b, inverse_batch[p], M[0], G[0], k, count)
+            new[:] = Q[p]
+            used = _forward(M, G, new, before, weight, lengths[p], work, k, count)
+            for level in range(used - 1, -1, -1):
+                m_bar, g_bar = M_bar[level], G_bar[level]
+                m_bar[:] = 0.0
+                g_bar[:] = 0.0
+                if level + 1 < used:  # M' = M M, G' = G + M G M^T
+                    above, g_above = M_bar[level + 1], G_bar[level + 1]
+                    _product(m_bar, above, k, 1, M[level], 1, k, 1.0, k, count)
+                    _product(m_bar, M[level], 1, k, above, k, 1, 1.0, k, count)
+                    work[:] = 0.0
+                    _product(work, M[level], k, 1, G[level], k, 1, 1.0, k, count)
+                    _product(m_bar, g_above, k, 1, work, k, 1, 2.0, k, count)
+                    g_bar[:] = g_above
+                    _sandwich(g_bar, M[level], 1, k, g_above, work, k, count)
+                if (lengths[p] >> level) & 1:  # Q' = M Q M^T + weight G
+                    work[:] = 0.0
+                    _product(work, M[level], k, 1, before[level], k, 1, 1.0, k, count)
+                    _product(m_bar, L, k, 1, work, k, 1, 2.0, k, count)
+                    for slot in range(kk):
+                        for n in range(count):
+                            g_bar[slot * N + n] += weight[n] * L[slot * N + n]
+                    new[:] = 0.0
+                    _sandwich(new, M[level], 1, k, L, work, k, count)
+                    L[:] = new
+            b_bar[:] = 0.0
+            for i in range(k):
+                for j in range(k):
+                    slot = (k * i + j) * N
+                    constant_bar[i, j] = _lane_sum(M_bar[0, slot:], ones, count, work)
+                    linear_bar[i, j] = _lane_sum(M_bar[0, slot:], h, count, work)
+                    g = _lane_sum(G_bar[0, slot:], ones, count, work)
+                    b_bar[i] += 2.0 * g * inverse_batch[p] * b[j]
+                    by_batch[p] += g * inverse_batch[p] * b[i] * b[j]
+            for v in range(1 + by_value.size):  # v = 0: lr
+                o, q = max(0, 2 * v - 1), 2 * v
+                up, down = (1.5 * lr[p], 0.5 * lr[p]) if v == 0 else (lr[p], lr[p])
+                _tables(up, transition[o], gain[o], fresh[o], query, readout, scaled, constant1, linear1, b1)
+                _tables(down, transition[q], gain[q], fresh[q], query, readout, scaled, constant2, linear2, b2)
+                slope = 0.0
+                for i in range(k):
+                    slope += b_bar[i] * (b1[i] - b2[i])
+                    for j in range(k):
+                        slope += constant_bar[i, j] * (constant1[0, i, j] - constant2[0, i, j])
+                        slope += linear_bar[i, j] * (linear1[0, i, j] - linear2[0, i, j])
+                if v == 0:
+                    by_lr[p] += slope
+                else:
+                    by_value[v - 1] += slope / spans[v - 1]
+    return _total(terms)

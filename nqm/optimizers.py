@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike
 from . import _checks
 from ._checks import FloatArray
 from ._pairs import pair_mul, pair_of, two_sum
+from .schedules import Schedule
 
 
 class _Free:
@@ -36,7 +37,7 @@ class _Free:
 FREE: Final = _Free()
 """Stands where a hyperparameter is to be found by :func:`nqm.tune`."""
 
-Hyperparameter = Any  # a float, a float64 array or FREE
+Hyperparameter = Any  # a float, a float64 array, FREE, or for lr a Schedule
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class Filter:
 
     transition: (*S, 2, k, k) and gain: (*S, 2, k), high and low part along the axis of length 2.
     query, readout: (k,); start: k floats. fresh: (*S, 2), 1 - decay where the last state is an average of what the
-    others
-    read out (``readout`` then says which readout), else 0.
+    others read out (``readout`` then says which readout), else 0. scaled: k of 0 or 1, the states that are in units of
+    lr, as a velocity is: where lr changes on the way, what goes on is the state divided by lr.
     """
 
     transition: FloatArray
@@ -55,10 +56,14 @@ class Filter:
     query: FloatArray
     readout: FloatArray
     start: tuple[float, ...]
+    scaled: tuple[int, ...]
 
 
 class Optimizer:
-    """What all optimizers share. Hyperparameters are numbers, arrays (NumPy broadcasting) or :data:`FREE`."""
+    """What all optimizers share.
+
+    Hyperparameters are numbers, arrays (NumPy broadcasting) or :data:`FREE`; lr may be a :class:`nqm.Schedule`.
+    """
 
     _limits: ClassVar[dict[str, dict[str, Any]]] = {}
 
@@ -81,9 +86,17 @@ class Optimizer:
         return tuple(name for name, value in self.hyperparameters.items() if value is FREE)
 
     @property
+    def schedule(self) -> Schedule | None:
+        """The learning rate, where it is a :class:`nqm.Schedule`."""
+        lr = self.hyperparameters.get("lr")
+        return lr if isinstance(lr, Schedule) else None
+
+    @property
     def shape(self) -> tuple[int, ...]:
-        """Common shape of the hyperparameters, () for plain numbers."""
-        return _checks.broadcast(**{k: np.shape(v) for k, v in self.hyperparameters.items() if v is not FREE})
+        """Common shape of the hyperparameters, () for plain numbers and schedules."""
+        return _checks.broadcast(
+            **{k: np.shape(v) for k, v in self.hyperparameters.items() if not isinstance(v, (_Free, Schedule))}
+        )
 
     def with_values(self, **values: ArrayLike) -> Any:
         """The same optimizer with some hyperparameters replaced, also inside Preconditioned and EMA.
@@ -126,7 +139,9 @@ class Optimizer:
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and all(
-            np.array_equal(getattr(self, f.name), getattr(other, f.name))
+            getattr(self, f.name) == getattr(other, f.name)
+            if isinstance(getattr(self, f.name), (Schedule, Optimizer))
+            else np.array_equal(getattr(self, f.name), getattr(other, f.name))
             for f in fields(self)  # type: ignore[arg-type]
         )
 
@@ -144,7 +159,8 @@ class SGD(Optimizer):
     with g = h theta + noise and m = 0 at step 0. momentum = 0 is plain SGD (zhang2019 eq. 2).
 
     Args:
-        lr: learning rate > 0, in units of 1 / curvature; a number, an array or ``nqm.FREE``.
+        lr: learning rate > 0, in units of 1 / curvature; a number, an array, a :class:`nqm.Schedule` or ``nqm.FREE``.
+            As in torch, a new learning rate also multiplies what is left in the momentum buffer m.
         momentum: in [0, 1).
         nesterov: take the torch form of Nesterov's momentum.
 
@@ -187,7 +203,7 @@ class SGD(Optimizer):
         # M = [[1 - x, m], [-x, m]], for Nesterov [[1 - (1 + m) x, m], [-m x, m]]
         gain = [two_sum(1.0, momentum), momentum] if self.nesterov else [1.0, 1.0]
         transition = [[1.0, momentum], [0.0, momentum]]
-        return _filter(transition, gain, query=[1.0, 0.0], readout=[1.0, 0.0], start=(1.0, 0.0))
+        return _filter(transition, gain, query=[1.0, 0.0], readout=[1.0, 0.0], start=(1.0, 0.0), scaled=(0, 1))
 
     def stability_limit(self, values: Mapping[str, Any] | None = None) -> Any:
         """2 (1 + m); with Nesterov's momentum 2 (1 + m) / (1 + 2 m): where a root of M reaches -1."""
@@ -276,6 +292,7 @@ class EMA(Optimizer):
             readout=[*inner.readout, 0.0],
             start=start,
             fresh=fresh,
+            scaled=(*inner.scaled, 0),
         )
 
     def stability_limit(self, values: Mapping[str, Any] | None = None) -> Any:
@@ -289,7 +306,8 @@ class LinearOptimizer(Optimizer):
         z' = transition z - lr gain g,   g = h (query . z) + noise,   theta = readout . z,   z = start theta_0
 
     Args:
-        lr: learning rate > 0, number, array or ``nqm.FREE``.
+        lr: learning rate > 0, number, array, :class:`nqm.Schedule` or ``nqm.FREE``. Changes of a schedule leave z as it
+            is; a state that should follow the learning rate has to be written in units of it.
         transition: (k, k) matrix A, k = 1, 2 or 3.
         gain: (k,), how the gradient enters each state.
         query: (k,), where the gradient is taken; default: the first state.
@@ -377,20 +395,32 @@ def transition_matrix(optimizer: Optimizer, x: ArrayLike) -> FloatArray:
     return step(optimizer, x)[0]
 
 
-def step(optimizer: Optimizer, x: ArrayLike) -> tuple[FloatArray, FloatArray]:
-    """(M, b) of one step z' = M z - lr h^-p b eps at x = lr h^(1-p), shapes (*X, k, k) and (*X, k)."""
+def step(optimizer: Optimizer, curvature: ArrayLike, lr: float = 1.0) -> tuple[FloatArray, FloatArray]:
+    """(M, b) of one step z' = M z - b eps for preconditioned curvatures h^(1-p): shapes (*X, k, k) and (*X, k).
+
+    States that scale with lr are in units of lr, so that z goes on as it is when lr changes; at lr = 1 they are what they
+    are anywhere, and M is that of x = h^(1-p).
+    """
     parts = optimizer.filter({**optimizer.hyperparameters, "lr": 1.0})
-    x = np.asarray(x, dtype=float)[..., None, None]
-    gain = parts.gain[..., 0, :].copy()
-    matrix = parts.transition[..., 0, :, :] - x * (gain[..., :, None] * parts.query)
+    h = np.asarray(curvature, dtype=float)[..., None, None]
+    scaled = np.array(parts.scaled)
+    exponent = scaled - scaled[:, None]
+    gain = parts.gain[..., 0, :]
+    matrix = np.where(exponent < 0, 0.0, parts.transition[..., 0, :, :] * lr ** np.maximum(exponent, 0))
+    matrix = matrix - h * (lr ** (1 + exponent) * gain[..., :, None] * parts.query)
+    kick = lr ** (1 - scaled) * gain
     if len(parts.start) == 3 and np.any(parts.fresh):  # the average takes in what the others read out after the step
         weights = parts.fresh[..., 0, None] * parts.readout[:2]
         matrix[..., 2, :2] = np.einsum("...i,...ij->...j", weights, matrix[..., :2, :2])
-        gain[..., 2] = np.sum(weights * gain[..., :2], axis=-1)
-    return matrix, np.broadcast_to(gain, matrix.shape[:-1])
+        kick[..., 2] = np.sum(weights * kick[..., :2], axis=-1)
+    return matrix, np.broadcast_to(kick, matrix.shape[:-1])
 
 
-def _hyperparameter(value: Any, name: str, limits: dict[str, Any]) -> float | FloatArray:
+def _hyperparameter(value: Any, name: str, limits: dict[str, Any]) -> float | FloatArray | Schedule:
+    if isinstance(value, Schedule):
+        if name != "lr":
+            raise TypeError(f"{name}: expected numbers, got {value}; only lr and batch_size can follow a schedule")
+        return value
     array = _checks.reals(value, name, **limits)
     if array.ndim == 0:
         return float(array)
@@ -416,13 +446,23 @@ def _is_zero(value: Any) -> bool:
 def _show(value: Hyperparameter) -> str:
     if value is FREE:
         return repr(value)
+    if isinstance(value, Schedule):
+        return str(value)
     if isinstance(value, np.ndarray):
         return f"<array {value.shape}>"
     short = f"{value:.6g}"
     return repr(value) if value < 1.0 <= float(short) else short  # a momentum below 1 must not read as 1
 
 
-def _filter(transition: Any, gain: Any, query: Any, readout: Any, start: tuple[float, ...], fresh: Any = 0.0) -> Filter:
+def _filter(
+    transition: Any,
+    gain: Any,
+    query: Any,
+    readout: Any,
+    start: tuple[float, ...],
+    fresh: Any = 0.0,
+    scaled: tuple[int, ...] | None = None,
+) -> Filter:
     """Stack numbers, arrays and (high, low) pairs into the arrays of a :class:`Filter`."""
     k = len(start)
     entries = [transition[i][j] for i in range(k) for j in range(k)] + [*gain, fresh]
@@ -442,4 +482,5 @@ def _filter(transition: Any, gain: Any, query: Any, readout: Any, start: tuple[f
         np.array(query, dtype=float),
         np.array(readout, dtype=float),
         start,
+        scaled or (0,) * k,
     )

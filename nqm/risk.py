@@ -12,6 +12,7 @@ from . import _backend, _checks
 from ._checks import FloatArray, IntArray
 from .optimizers import Optimizer
 from .problem import NoisyQuadratic
+from .schedules import Schedule
 
 AGREEMENT = 1e-11
 """Two rules for one spectrum agree when their risks differ by less than this, relative to the risk. Rules that miss an
@@ -21,7 +22,9 @@ FOREVER = 81
 """Doublings after which a stable filter has reached its steady state: rates down to 1e-23 a step."""
 
 
-def risk(problem: NoisyQuadratic, optimizer: Optimizer, batch_size: ArrayLike, steps: ArrayLike) -> float | FloatArray:
+def risk(
+    problem: NoisyQuadratic, optimizer: Optimizer, batch_size: ArrayLike | Schedule, steps: ArrayLike
+) -> float | FloatArray:
     """Expected risk after ``steps`` steps.
 
         E[risk after t] = 1/2 sum_i mult_i h_i (d_t^2 init_i + (c_i / B) g_t),
@@ -33,12 +36,13 @@ def risk(problem: NoisyQuadratic, optimizer: Optimizer, batch_size: ArrayLike, s
 
     Args:
         problem: the noisy quadratic.
-        optimizer: with numbers or arrays as hyperparameters.
-        batch_size: examples a step, > 0 (need not be whole).
+        optimizer: with numbers or arrays as hyperparameters; lr may be a :class:`nqm.Schedule`.
+        batch_size: examples a step, > 0 (need not be whole), or a :class:`nqm.Schedule` of them.
         steps: whole numbers from 0 to 2^53.
 
-    All of them broadcast by NumPy's rules; the result has their common shape (a float when all are scalars), in
-    units of loss. Divergence gives inf.
+    All of them broadcast by NumPy's rules, a schedule like a number; the result has their common shape (a float when
+    all are scalars), in units of loss. Divergence gives inf. Along a schedule the same recursion is chained from piece
+    to piece; many ``steps`` cost one walk along it.
 
     Raises:
         TypeError, ValueError: for wrong arguments, before any work.
@@ -51,34 +55,49 @@ def risk(problem: NoisyQuadratic, optimizer: Optimizer, batch_size: ArrayLike, s
     array([1.6779, 0.6209,    inf])
     """
     check_problem(problem, optimizer)
-    batch = _checks.reals(batch_size, "batch_size", low=0.0)
+    batch, ramp = batches(batch_size)
     times = _checks.wholes(steps, "steps")
     shape = _checks.broadcast(optimizer=optimizer.shape, batch_size=batch.shape, steps=times.shape)
     out = np.empty(shape)
     flat = out.reshape(-1)
-    for part, values, (b, t) in in_chunks(optimizer.hyperparameters, shape, batch, times):
+    schedule, values = split(optimizer)
+    if schedule is not None or ramp is not None:
+        _scheduled_risk(problem, optimizer, values, schedule, ramp, batch, times, out)
+        return float(out) if shape == () else out
+    for part, values, (b, t) in in_chunks(values, shape, batch, times):
         flat[part] = refined(problem, _risk_of_rows(optimizer, values, b, t.astype(np.int64)))
     return float(out) if shape == () else out
 
 
-def steady_state_risk(problem: NoisyQuadratic, optimizer: Optimizer, batch_size: ArrayLike) -> float | FloatArray:
+def steady_state_risk(problem: NoisyQuadratic, optimizer: Optimizer, batch_size: ArrayLike | Schedule) -> float | FloatArray:
     """Risk as the steps go to infinity, where the noise let in balances the noise forgotten; inf if unstable.
 
     For plain SGD 1/2 sum mult lr c / (B (2 - lr h)) (zhang2019 eq. 4); found as the limit of the same doubling as
-    :func:`risk`, for any optimizer. Broadcasts like :func:`risk`, and raises the same.
+    :func:`risk`, for any optimizer. Broadcasts like :func:`risk`, and raises the same. Of a schedule that holds, it is the
+    last value's; one with beyond="error" has none.
 
     >>> import nqm
     >>> round(nqm.steady_state_risk(nqm.NoisyQuadratic([1.0]), nqm.SGD(1.0), batch_size=4), 6)
     0.125
     """
     check_problem(problem, optimizer)
-    batch = _checks.reals(batch_size, "batch_size", low=0.0)
+    batch, ramp = batches(batch_size)
+    schedule, values = split(optimizer)
+    for given in (schedule, ramp):
+        if given is not None and given.beyond == "error":
+            raise ValueError(f"expected a schedule that holds its last value for a steady state, got {given} that ends")
+    if schedule is not None:
+        if schedule.values[-1] == 0.0:
+            raise ValueError(f"lr: expected a schedule that ends above 0 for a steady state, got {schedule}")
+        values["lr"] = float(schedule.values[-1])
+    if ramp is not None:
+        batch = np.asarray(ramp.values[-1])
     shape = _checks.broadcast(optimizer=optimizer.shape, batch_size=batch.shape)
     out = np.empty(shape)
     flat = out.reshape(-1)
-    for part, values, (b,) in in_chunks(optimizer.hyperparameters, shape, batch):
+    for part, chunk, (b,) in in_chunks(values, shape, batch):
 
-        def limit(nodes: NoisyQuadratic, rows: Any, values: Any = values, b: Any = b) -> FloatArray:
+        def limit(nodes: NoisyQuadratic, rows: Any, values: Any = chunk, b: Any = b) -> FloatArray:
             chosen = {k: v[rows] for k, v in values.items()}
             found = _backend.dyadic_risk(nodes, optimizer, chosen, b[rows], b[rows].size, FOREVER)
             return found[:, -1]
@@ -164,6 +183,54 @@ def in_chunks(
     for first in range(0, size, _backend.ROWS_AT_ONCE):
         part = slice(first, min(first + _backend.ROWS_AT_ONCE, size))
         yield part, {k: v.flat[part] for k, v in spread.items()}, [a.flat[part] for a in others]
+
+
+def batches(batch_size: Any) -> tuple[FloatArray, Schedule | None]:
+    """Checked batch sizes as an array, and as a schedule where they are one (then the array is 1)."""
+    if not isinstance(batch_size, Schedule):
+        return _checks.reals(batch_size, "batch_size", low=0.0), None
+    if not np.all(batch_size.values > 0.0):
+        raise ValueError(f"batch_size: expected a schedule of positive numbers, got {batch_size}")
+    return np.ones(()), batch_size
+
+
+def split(optimizer: Optimizer) -> tuple[Schedule | None, dict[str, Any]]:
+    """The schedule of the learning rate, if there is one, and the hyperparameters with 1 in its place."""
+    schedule, values = optimizer.schedule, optimizer.hyperparameters
+    return schedule, values if schedule is None else {**values, "lr": 1.0}
+
+
+def _scheduled_risk(
+    problem: NoisyQuadratic,
+    optimizer: Optimizer,
+    values: dict[str, Any],
+    schedule: Schedule | None,
+    ramp: Schedule | None,
+    batch: FloatArray,
+    times: IntArray,
+    out: FloatArray,
+) -> None:
+    """Fill ``out``: rows with the same hyperparameters and batch size share one walk along the schedules."""
+
+    def walk(own: dict[str, Any], size: float, stops: IntArray) -> FloatArray:
+        parts = _backend.pieces(schedule, ramp, stops)
+
+        def evaluate(nodes: NoisyQuadratic, rows: Any) -> FloatArray:
+            return _backend.chained_risk(nodes, optimizer, own, size, 1, parts, stops.size)[0][rows]
+
+        return refined(problem, evaluate)
+
+    if out.shape == ():
+        out[()] = walk(values, float(batch), times.reshape(1))[0]
+        return
+    flat = out.reshape(-1)
+    for part, chosen, (b, t) in in_chunks(values, out.shape, batch, times):
+        rows, which = np.unique(np.stack([*chosen.values(), b], axis=1), axis=0, return_inverse=True)
+        for i, row in enumerate(rows):
+            mine = np.flatnonzero(which == i)
+            stops, column = np.unique(t[mine].astype(np.int64), return_inverse=True)
+            own = dict(zip(chosen, row[:-1].tolist(), strict=True))
+            flat[part.start + mine] = walk(own, row[-1], stops)[column]
 
 
 def _risk_of_rows(

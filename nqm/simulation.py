@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import _checks
+from . import _backend, _checks
 from ._checks import FloatArray, IntArray
 from .optimizers import Optimizer, step
 from .problem import NoisyQuadratic
-from .risk import check_problem
+from .risk import batches, check_problem
+from .schedules import Schedule
 from .spectra import EXPLICIT_LIMIT
 
 NUMBERS_AT_ONCE = 2**21
@@ -41,7 +42,7 @@ class Simulation:
 def simulate(
     problem: NoisyQuadratic,
     optimizer: Optimizer,
-    batch_size: float,
+    batch_size: float | Schedule,
     steps: ArrayLike,
     runs: int = 1000,
     seed: int = 0,
@@ -50,8 +51,8 @@ def simulate(
 
     Args:
         problem: with whole multiplicities; power laws are simulated eigenvalue by eigenvalue.
-        optimizer: with plain numbers as hyperparameters.
-        batch_size: examples a step, > 0.
+        optimizer: with plain numbers as hyperparameters; lr may be a :class:`nqm.Schedule`.
+        batch_size: examples a step, > 0, or a :class:`nqm.Schedule` of them.
         steps: number of steps, or increasing whole numbers at which to record the loss.
         runs: independent repetitions.
         seed: of NumPy's generator; the same seed gives the same bits.
@@ -67,7 +68,9 @@ def simulate(
     check_problem(problem, optimizer)
     if optimizer.shape != ():
         raise ValueError(f"optimizer: expected plain numbers, got arrays of shape {optimizer.shape}")
-    batch = _checks.real(batch_size, "batch_size", low=0.0)
+    size, ramp = batches(batch_size)
+    if size.shape != ():
+        raise ValueError(f"batch_size: expected a single number or a schedule, got an array of shape {size.shape}")
     times = np.atleast_1d(_checks.wholes(steps, "steps"))
     if times.ndim > 1 or np.any(np.diff(times) <= 0):
         raise ValueError(f"steps: expected a whole number or increasing whole numbers, got {_checks.describe(steps)}")
@@ -81,8 +84,10 @@ def simulate(
     copies = explicit.multiplicity.astype(np.int64)
     h, c, init = (np.repeat(a, copies) for a in (explicit.curvature, explicit.noise, explicit.init))
     at_once = max(1, NUMBERS_AT_ONCE // h.size)
+    course = _backend.pieces(optimizer.schedule or Schedule(optimizer.hyperparameters["lr"], 1), ramp, times)
+    course = course._replace(inverse_batch=course.inverse_batch / size)
     parts = [
-        _losses(optimizer, h, c / batch, init, times, min(at_once, count - first), generator)
+        _losses(optimizer, h, c, init, course, times.size, min(at_once, count - first), generator)
         for first in range(0, count, at_once)
     ]
     return Simulation(times, np.concatenate(parts))
@@ -91,28 +96,27 @@ def simulate(
 def _losses(
     optimizer: Optimizer,
     h: FloatArray,
-    variance: FloatArray,
+    noise: FloatArray,
     init: FloatArray,
-    times: IntArray,
+    course: _backend.Pieces,
+    columns: int,
     runs: int,
     generator: np.random.Generator,
 ) -> FloatArray:
-    """Losses (runs, times); the state z is (runs, dim, k)."""
-    values = optimizer.hyperparameters
-    rate = np.asarray(values["lr"]) * h ** -np.asarray(values.get("power", 0.0))
-    matrix, gain = step(optimizer, rate * h)
+    """Losses (runs, columns); the state z is (runs, dim, k)."""
+    scale = h ** -np.asarray(optimizer.hyperparameters.get("power", 0.0))
     parts = optimizer.filter()
-    kick = (rate * np.sqrt(variance))[:, None] * gain
     readout = np.eye(3)[2] if np.any(parts.fresh) else parts.readout
     state = (np.sqrt(init) * generator.standard_normal((runs, h.size)))[:, :, None] * np.array(parts.start)
-    losses = np.empty((runs, times.size))
-    now = 0
+    losses = np.empty((runs, columns))
     with np.errstate(over="ignore", invalid="ignore"):  # divergence
-        for column, time in enumerate(times):
-            while now < time:
-                noise = generator.standard_normal((runs, h.size))
-                state = np.einsum("nij,rnj->rni", matrix, state) - kick * noise[:, :, None]
-                now += 1
-            losses[:, column] = 0.5 * (state @ readout) ** 2 @ h
+        for lr, share, length, column in zip(*course, strict=True):
+            matrix, gain = step(optimizer, scale * h, lr)
+            kick = (scale * np.sqrt(noise * share))[:, None] * gain
+            for _ in range(length):
+                fresh = generator.standard_normal((runs, h.size))
+                state = np.einsum("nij,rnj->rni", matrix, state) - kick * fresh[:, :, None]
+            if column >= 0:
+                losses[:, column] = 0.5 * (state @ readout) ** 2 @ h
     losses[np.isnan(losses)] = np.inf  # inf - inf of a diverged state
     return losses

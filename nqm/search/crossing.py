@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,7 +12,8 @@ from .. import _backend, _checks
 from .._checks import FloatArray
 from ..optimizers import Optimizer
 from ..problem import NoisyQuadratic
-from ..risk import check_problem, in_chunks, risk
+from ..risk import batches, check_problem, in_chunks, risk, split
+from ..schedules import Schedule
 
 MANY_NODES = 4096
 """Explicit problems with more nodes are searched on a Gauss rule first."""
@@ -21,7 +22,7 @@ MANY_NODES = 4096
 def steps_to_target(
     problem: NoisyQuadratic,
     optimizer: Optimizer,
-    batch_size: ArrayLike,
+    batch_size: ArrayLike | Schedule,
     target: ArrayLike,
     crossing: Literal["first", "last"] = "first",
 ) -> float | FloatArray:
@@ -32,12 +33,13 @@ def steps_to_target(
     a known box (:func:`nqm._kernels.march`). So about 2 log2(t) bounds answer, not t steps.
 
     Args:
-        problem, optimizer, batch_size: as in :func:`nqm.risk`.
+        problem, optimizer, batch_size: as in :func:`nqm.risk`, schedules too.
         target: risk to reach, > 0, in units of loss.
         crossing: "first", or "last" for the step from which on the risk never exceeds the target again.
 
     batch_size, target and hyperparameters broadcast. Returns a whole number of steps as an int, or ``math.inf`` where
-    the target is not reached within 2^53 steps (about 10^16); float64 arrays for array arguments.
+    the target is not reached within 2^53 steps (about 10^16), or not before a schedule with beyond="error" ends; float64
+    arrays for array arguments.
 
     Raises:
         TypeError, ValueError: for wrong arguments, before any work.
@@ -50,18 +52,22 @@ def steps_to_target(
     inf
     """
     check_problem(problem, optimizer)
-    batch = _checks.reals(batch_size, "batch_size", low=0.0)
+    batch, ramp = batches(batch_size)
     goal = _checks.reals(target, "target", low=0.0)
     if not isinstance(crossing, str) or crossing not in ("first", "last"):
         raise ValueError(f'crossing: expected "first" or "last", got {_checks.describe(crossing)}')
     shape = _checks.broadcast(optimizer=optimizer.shape, batch_size=batch.shape, target=goal.shape)
     out = np.empty(shape)
     flat = out.reshape(-1)
-    for part, values, (b, goals) in in_chunks(optimizer.hyperparameters, shape, batch, goal):
+    schedule, numbers = split(optimizer)
+    for part, values, (b, goals) in in_chunks(numbers, shape, batch, goal):
         for row in range(part.start, part.stop):
             i = row - part.start
-            single = optimizer.with_values(**{k: float(v[i]) for k, v in values.items()})
-            flat[row] = _crossing(problem, single, float(b[i]), float(goals[i]), crossing == "last")
+            single: dict[str, Any] = {k: float(v[i]) for k, v in values.items()}
+            if schedule is not None:
+                single["lr"] = schedule
+            size = float(b[i]) if ramp is None else ramp
+            flat[row] = _crossing(problem, optimizer.with_values(**single), size, float(goals[i]), crossing == "last")
     if shape != ():
         return out
     return int(out) if math.isfinite(out) else math.inf
@@ -76,24 +82,40 @@ def searchable(problem: NoisyQuadratic) -> NoisyQuadratic:
     return problem._prepared["searchable"]
 
 
-def _crossing(problem: NoisyQuadratic, optimizer: Optimizer, batch: float, target: float, last: bool) -> float:
+def _crossing(
+    problem: NoisyQuadratic, optimizer: Optimizer, batch: float | Schedule, target: float, last: bool
+) -> float:
     """The crossing on finer and finer rules, until two agree; then held against the risk itself."""
-    values = optimizer.hyperparameters
+    schedule, values = split(optimizer)
+    ramp = batch if isinstance(batch, Schedule) else None
+    size = 1.0 if isinstance(batch, Schedule) else batch
+    end = min((s.steps for s in (schedule, ramp) if s is not None and s.beyond == "error"), default=2**53)
+
+    def walk(nodes: NoisyQuadratic) -> float:
+        if schedule is None and ramp is None:
+            return _backend.March(nodes, optimizer, values, size).run(target, last)
+        return _backend.ScheduledMarch(nodes, optimizer, values, size, schedule, ramp).run(target, last)
+
     nodes = searchable(problem)
-    found = _backend.March(nodes, optimizer, values, batch).run(target, last)
+    found = walk(nodes)
     while not nodes._is_exact():
         finer = nodes._finer()
         if finer is None:
             break  # risk() below refuses what no rule settles
         nodes = finer
-        before, found = found, _backend.March(nodes, optimizer, values, batch).run(target, last)
+        before, found = found, walk(nodes)
         if before == found:
             break
+    if end < 2**53 and (last or math.isinf(found)):  # a walk looks at the steps before the end
+        below = np.asarray(risk(problem, optimizer, batch, end)) <= target
+        found = (found if last else float(end)) if below else math.inf
     if math.isinf(found):
         return found
     # A leap and a direct evaluation differ in the last digits, and so do two rules: `risk` has the last word.
     steps = int(found)
     for _ in range(64):
+        if steps > end:
+            return math.inf
         around = np.asarray(risk(problem, optimizer, batch, [max(steps - 1, 0), steps]))
         if around[1] > target:
             steps += 1
