@@ -5,6 +5,7 @@ Nothing is compiled and Numba is not imported before the first number is asked f
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -112,7 +113,11 @@ def pieces(lr: Schedule | None, batch_size: Schedule | None, times: IntArray) ->
     starts = np.zeros_like(stops)
     starts[1:] = stops[:-1]
     rate, batch = (
-        np.ones(stops.size) if one is None else one[0] if alone else one[0][np.searchsorted(one[1][:-1], starts, "right")]
+        np.ones(stops.size)
+        if one is None
+        else one[0]
+        if alone
+        else one[0][np.searchsorted(one[1][:-1], starts, "right")]
         for one in given
     )
     if alone:
@@ -276,7 +281,10 @@ class March:
 
 
 class ScheduledMarch:
-    """The same along schedules: short pieces step by step, long ones by :class:`March`."""
+    """The same along schedules: short pieces step by step, long ones by :class:`March`.
+
+    ``end``: where it stops, without a look at the risk there: 2^53 if the schedules hold.
+    """
 
     def __init__(
         self,
@@ -289,14 +297,16 @@ class ScheduledMarch:
     ) -> None:
         given = [s for s in (schedule, ramp) if s is not None]
         ends = [s.steps for s in given if s.beyond == "error"]
-        self._end = min(ends, default=2**53)
-        longest = min(self._end, max(s.steps for s in given))
+        longest = min([max(s.steps for s in given), *ends])
         self._parts = pieces(schedule, ramp, np.array([longest]))
+        if self._parts.lr[-1] == 0.0 and "momentum" in values:  # SGD rests, once the average has caught up
+            ends.append(longest + math.ceil(50.0 / (1.0 - values.get("decay", 0.0))))
+        self.end = min(ends, default=2**53)
         self._problem, self._optimizer, self._batch = problem, optimizer, batch_size
         self._values = dict(values)
 
     def run(self, target: float, last: bool) -> float:
-        """As :meth:`March.run`; inf also where the target is not reached before a schedule with beyond="error" ends."""
+        """As :meth:`March.run`, for steps before the end."""
         from . import _kernels as kernels
 
         parts = self._parts
@@ -306,10 +316,10 @@ class ScheduledMarch:
         filtered = (row.transition[0], row.gain[0], row.fresh[0], row.query, row.readout, row.start)
         states = _first_states(row)
         lengths = parts.lengths.copy()
-        lengths[-1] += self._end - lengths.sum()  # the last piece is held
+        lengths[-1] += self.end - lengths.sum()  # the last piece is held
         at, time, answer = 0, 0, 0.0
         while at < lengths.size:
-            long = lengths[at:] > SHORT
+            long = (lengths[at:] > SHORT) & (parts.lr[at:] > 0.0)  # without steps, means stay: no bound can tell
             short = int(np.argmax(long)) if long.any() else long.size
             here = slice(at, at + max(short, 1))
             if short:
@@ -323,13 +333,15 @@ class ScheduledMarch:
                 values = {**self._values, "lr": whole.lr[0] * parts.lr[at]}
                 batch = self._batch / parts.inverse_batch[at]
                 length = int(lengths[at])
-                found = March(self._problem, self._optimizer, values, batch, length, (states[0], unit)).run(target, last)
+                found = March(self._problem, self._optimizer, values, batch, length, (states[0], unit)).run(
+                    target, last
+                )
                 if at + 1 < lengths.size:
                     kernels.chain_rows(
                         *row, parts.lr[here], parts.inverse_batch[here], lengths[here], np.array([-1]), states,
                         np.empty((1, 1)),
                     )  # fmt: skip
-                elif np.isinf(found) and self._end == 2**53:
+                elif np.isinf(found) and self.end == 2**53:
                     return found
                 if last and np.isinf(found):
                     found = float(length)

@@ -69,7 +69,9 @@ def risk(
     return float(out) if shape == () else out
 
 
-def steady_state_risk(problem: NoisyQuadratic, optimizer: Optimizer, batch_size: ArrayLike | Schedule) -> float | FloatArray:
+def steady_state_risk(
+    problem: NoisyQuadratic, optimizer: Optimizer, batch_size: ArrayLike | Schedule
+) -> float | FloatArray:
     """Risk as the steps go to infinity, where the noise let in balances the noise forgotten; inf if unstable.
 
     For plain SGD 1/2 sum mult lr c / (B (2 - lr h)) (zhang2019 eq. 4); found as the limit of the same doubling as

@@ -89,12 +89,15 @@ def _crossing(
     schedule, values = split(optimizer)
     ramp = batch if isinstance(batch, Schedule) else None
     size = 1.0 if isinstance(batch, Schedule) else batch
-    end = min((s.steps for s in (schedule, ramp) if s is not None and s.beyond == "error"), default=2**53)
+    end = 2**53
 
     def walk(nodes: NoisyQuadratic) -> float:
+        nonlocal end
         if schedule is None and ramp is None:
             return _backend.March(nodes, optimizer, values, size).run(target, last)
-        return _backend.ScheduledMarch(nodes, optimizer, values, size, schedule, ramp).run(target, last)
+        along = _backend.ScheduledMarch(nodes, optimizer, values, size, schedule, ramp)
+        end = along.end
+        return along.run(target, last)
 
     nodes = searchable(problem)
     found = walk(nodes)
@@ -106,7 +109,7 @@ def _crossing(
         before, found = found, walk(nodes)
         if before == found:
             break
-    if end < 2**53 and (last or math.isinf(found)):  # a walk looks at the steps before the end
+    if end < 2**53 and (last or math.isinf(found)):  # a walk looks only at the steps before the end
         below = np.asarray(risk(problem, optimizer, batch, end)) <= target
         found = (found if last else float(end)) if below else math.inf
     if math.isinf(found):
