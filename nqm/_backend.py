@@ -299,7 +299,9 @@ class ScheduledMarch:
         ends = [s.steps for s in given if s.beyond == "error"]
         longest = min([max(s.steps for s in given), *ends])
         self._parts = pieces(schedule, ramp, np.array([longest]))
-        if self._parts.lr[-1] == 0.0 and "momentum" in values:  # SGD rests, once the average has caught up
+        # Without a learning rate means stay where they are: no bound can tell. SGD rests, once an average has caught up.
+        self._resting = (self._parts.lr == 0.0) & ("momentum" in values)
+        if self._resting[-1]:
             ends.append(longest + math.ceil(50.0 / (1.0 - values.get("decay", 0.0))))
         self.end = min(ends, default=2**53)
         self._problem, self._optimizer, self._batch = problem, optimizer, batch_size
@@ -319,7 +321,7 @@ class ScheduledMarch:
         lengths[-1] += self.end - lengths.sum()  # the last piece is held
         at, time, answer = 0, 0, 0.0
         while at < lengths.size:
-            long = (lengths[at:] > SHORT) & (parts.lr[at:] > 0.0)  # without steps, means stay: no bound can tell
+            long = (lengths[at:] > SHORT) & ~self._resting[at:]
             short = int(np.argmax(long)) if long.any() else long.size
             here = slice(at, at + max(short, 1))
             if short:

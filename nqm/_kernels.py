@@ -1329,9 +1329,9 @@ def chain_gradient(
 ):  # fmt: skip
     """Risk after all pieces of one row, and its derivatives by log lr_j, log(1 / batch_j) and other hyperparameters.
 
-    lr, inverse_batch, lengths, by_lr, by_batch: (pieces,). transition: (1 + 2 V, 2, k, k), gain: (1 + 2 V, 2, k), fresh:
-    (1 + 2 V, 2): the filter, then for each of V hyperparameters the filter at value + span / 2 and at value - span / 2;
-    entries are polynomials of degree two at most, so their central differences are derivatives. by_value: (V,).
+    lr, inverse_batch, lengths, by_lr, by_batch: (pieces,). transition: (1 + 2 V, 2, k, k), gain: (1 + 2 V, 2, k),
+    fresh: (1 + 2 V, 2): the filter, then for each of V hyperparameters the filter at value + span / 2 and at
+    value - span / 2; entries are polynomials of degree two at most, so central differences are derivatives.
     k > 1 goes backwards through the doubling: adjoints of M^s and G_s, down to those of a single step.
     """
     k = len(start)

@@ -398,8 +398,8 @@ def transition_matrix(optimizer: Optimizer, x: ArrayLike) -> FloatArray:
 def step(optimizer: Optimizer, curvature: ArrayLike, lr: float = 1.0) -> tuple[FloatArray, FloatArray]:
     """(M, b) of one step z' = M z - b eps for preconditioned curvatures h^(1-p): shapes (*X, k, k) and (*X, k).
 
-    States that scale with lr are in units of lr, so that z goes on as it is when lr changes; at lr = 1 they are what they
-    are anywhere, and M is that of x = h^(1-p).
+    States that scale with lr are in units of lr, so that z goes on as it is when lr changes; at lr = 1 they are what
+    they are anywhere, and M is that of x = h^(1-p).
     """
     parts = optimizer.filter({**optimizer.hyperparameters, "lr": 1.0})
     h = np.asarray(curvature, dtype=float)[..., None, None]

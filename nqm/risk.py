@@ -64,8 +64,8 @@ def risk(
     if schedule is not None or ramp is not None:
         _scheduled_risk(problem, optimizer, values, schedule, ramp, batch, times, out)
         return float(out) if shape == () else out
-    for part, values, (b, t) in in_chunks(values, shape, batch, times):
-        flat[part] = refined(problem, _risk_of_rows(optimizer, values, b, t.astype(np.int64)))
+    for part, chunk, (b, t) in in_chunks(values, shape, batch, times):
+        flat[part] = refined(problem, _risk_of_rows(optimizer, chunk, b, t.astype(np.int64)))
     return float(out) if shape == () else out
 
 
@@ -75,8 +75,8 @@ def steady_state_risk(
     """Risk as the steps go to infinity, where the noise let in balances the noise forgotten; inf if unstable.
 
     For plain SGD 1/2 sum mult lr c / (B (2 - lr h)) (zhang2019 eq. 4); found as the limit of the same doubling as
-    :func:`risk`, for any optimizer. Broadcasts like :func:`risk`, and raises the same. Of a schedule that holds, it is the
-    last value's; one with beyond="error" has none.
+    :func:`risk`, for any optimizer. Broadcasts like :func:`risk`, and raises the same. Of a schedule that holds, it is
+    the last value's; one with beyond="error" has none.
 
     >>> import nqm
     >>> round(nqm.steady_state_risk(nqm.NoisyQuadratic([1.0]), nqm.SGD(1.0), batch_size=4), 6)

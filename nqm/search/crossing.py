@@ -38,8 +38,8 @@ def steps_to_target(
         crossing: "first", or "last" for the step from which on the risk never exceeds the target again.
 
     batch_size, target and hyperparameters broadcast. Returns a whole number of steps as an int, or ``math.inf`` where
-    the target is not reached within 2^53 steps (about 10^16), or not before a schedule with beyond="error" ends; float64
-    arrays for array arguments.
+    the target is not reached within 2^53 steps (about 10^16), or not before a schedule with beyond="error" ends;
+    float64 arrays for array arguments.
 
     Raises:
         TypeError, ValueError: for wrong arguments, before any work.
