@@ -8,7 +8,7 @@ from .optimizers import EMA, FREE, SGD, LinearOptimizer, Preconditioned
 from .problem import NoisyQuadratic
 from .risk import max_stable_lr, risk, steady_state_risk
 from .schedules import Schedule
-from .search import Tuned, steps_to_target, tune
+from .search import OptimizedSchedule, Tuned, optimize_schedule, steps_to_target, tune
 from .simulation import Simulation, simulate
 from .sweep import Sweep, sweep
 
@@ -20,6 +20,7 @@ __all__ = [
     "SGD",
     "LinearOptimizer",
     "NoisyQuadratic",
+    "OptimizedSchedule",
     "Preconditioned",
     "Schedule",
     "Simulation",
@@ -27,6 +28,7 @@ __all__ = [
     "Tuned",
     "bounds",
     "max_stable_lr",
+    "optimize_schedule",
     "risk",
     "schedules",
     "simulate",

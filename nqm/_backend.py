@@ -299,7 +299,7 @@ class ScheduledMarch:
         ends = [s.steps for s in given if s.beyond == "error"]
         longest = min([max(s.steps for s in given), *ends])
         self._parts = pieces(schedule, ramp, np.array([longest]))
-        # Without a learning rate means stay where they are: no bound can tell. SGD rests, once an average has caught up.
+        # Without a learning rate means stay: no bound can tell. SGD rests, once an average has caught up.
         self._resting = (self._parts.lr == 0.0) & ("momentum" in values)
         if self._resting[-1]:
             ends.append(longest + math.ceil(50.0 / (1.0 - values.get("decay", 0.0))))

@@ -1219,7 +1219,7 @@ def _gradient1(
             W = (lr[j] * gain[0, 0]) ** 2 * inverse_batch[j]
             At, dAt, Gt, dGt = left_over[j], d_left[j], grown[j], d_grown[j]
             for n in range(count):
-                a = transition[0, 0, 0] + t * h[n]
+                a = fma(t, h[n], transition[0, 0, 0])
                 A[n], dA[n], G[n], dG[n] = a * a, 2.0 * a, 1.0, 0.0
                 At[n], dAt[n], Gt[n], dGt[n] = 1.0, 0.0, 0.0, 0.0
             steps = lengths[j]
@@ -1310,7 +1310,7 @@ def _first_level(h, constant, linear, b, inverse_batch, M, G, k, count):
         for j in range(k):
             slot = (k * i + j) * N
             for n in range(count):
-                M[slot + n] = constant[0, i, j] + linear[0, i, j] * h[n]
+                M[slot + n] = fma(linear[0, i, j], h[n], constant[0, i, j])
             G[slot : slot + count] = inverse_batch * b[i] * b[j]
 
 

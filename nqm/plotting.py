@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 if TYPE_CHECKING:
+    from .schedules import Schedule
     from .sweep import Sweep
 
 # Colours of even steps in lightness: dark to light in grey print, and told apart by the common colour blindnesses.
@@ -88,4 +89,21 @@ def plot_sweep(sweep: Sweep, ax: Axes | None = None) -> Axes:
         ax.set_xlabel("batch size (examples)")
         ax.set_ylabel("steps to target")
         ax.legend()
+    return ax
+
+
+def plot_schedules(schedules: Mapping[str, Schedule], ax: Axes | None = None) -> Axes:
+    """Values against the share of the steps done, on a logarithmic axis; a single one against the step itself."""
+    with style():
+        if ax is None:
+            ax = plt.subplots()[1]
+        alone = len(schedules) == 1
+        colors = mpl.colormaps["viridis"](np.linspace(0.0, 0.9, len(schedules)))
+        for color, (name, schedule) in zip(colors, schedules.items(), strict=True):
+            edges = np.concatenate([[0], schedule.ends]) / (1 if alone else schedule.steps)
+            ax.stairs(schedule.values, edges, baseline=None, color=color, linewidth=1.6, label=name or None)
+        ax.set_yscale("log")
+        ax.set_xlabel("step" if alone else "share of the steps")
+        if any(schedules):
+            ax.legend()
     return ax

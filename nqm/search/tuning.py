@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -111,13 +112,13 @@ def _fewest_steps(space: Space, batch: float, target: float) -> _Candidate:
     if np.isinf(values).all() and not any(math.isfinite(steps) for _, steps in known):
         return points[0], math.inf  # nothing that converges
     oscillates = len(space.names) > 1 or bool(np.any(space.fixed.get("momentum", 0.0)))
-    point, steps = _bracket(landscape, points[np.argmin(values)], guess, goal, loose=oscillates)
+    point, steps = bracket(landscape, points[np.argmin(values)], guess, goal, loose=oscillates)
     if len(space.names) == 1:
         grid = np.linspace(point - 6.0, point + 10.0, 6001).clip(space.low, np.minimum(space.high, 9.0))
     explored = not oscillates
     while math.isfinite(steps):
         if landscape.refine(point, steps):
-            point, steps = _bracket(landscape, point, steps, goal, loose=oscillates)
+            point, steps = bracket(landscape, point, steps, goal, loose=oscillates)
             explored = not oscillates
         elif not explored:
             point, steps = _explore(landscape, point, steps, goal, grid, known)
@@ -212,8 +213,8 @@ def _local_minima(values: FloatArray) -> list[int]:
     return list(found[np.argsort(values.ravel()[found], kind="stable")])
 
 
-def _bracket(
-    landscape: Landscape, start: FloatArray, guess: float, goal: float, radius: float = 0.3, loose: bool = False
+def bracket(
+    landscape: Any, start: FloatArray, guess: float, goal: float, radius: float = 0.3, loose: bool = False
 ) -> _Candidate:
     """Follow one minimum to the fewest steps T at which it reaches the goal: regula falsi on its log risk in log T.
 
@@ -286,7 +287,7 @@ def _explore(
             )
             found, heights = np.vstack([found, points]), np.append(heights, values)
         if heights.min() <= goal:
-            point, steps = _bracket(landscape, found[np.argmin(heights)], sooner, goal, radius=0.01)
+            point, steps = bracket(landscape, found[np.argmin(heights)], sooner, goal, radius=0.01)
             everywhere = n == 1
         elif not everywhere:
             everywhere = True
@@ -294,7 +295,7 @@ def _explore(
             dip = _earlier(landscape, grid, steps, goal)
             if dip is None:
                 break
-            point, steps = _bracket(landscape, *dip, goal, radius=0.01)
+            point, steps = bracket(landscape, *dip, goal, radius=0.01)
     chosen = found[np.argsort(heights)[:3]]  # near misses at T - 1 may be lower at T than the first to get there
     points, values = landscape.minimise(np.vstack([point, chosen]), steps, radius=0.01)
     return points[np.argmin(values)], steps

@@ -1,0 +1,495 @@
+"""Which schedule reaches the target first, or gets lowest in the steps there are?
+
+The exact risk over the log learning rates of all pieces, with its exact gradient, goes to BFGS with bounds (SciPy's
+L-BFGS-B). The fewest steps are bracketed around that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .. import _backend, _checks
+from .._checks import FloatArray, IntArray
+from ..optimizers import FREE, SGD, Optimizer
+from ..problem import NoisyQuadratic
+from ..risk import batches, check_problem, risk, stable_lr
+from ..schedules import Schedule, equal_lengths
+from .crossing import searchable
+from .tuning import bracket, tune
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+CONVERGED = 1e-4
+"""Largest slope of log risk by any log learning rate that counts as flat."""
+
+ROOM = 30.0  # how far below the bound a log learning rate may go
+LEAST, MOST = 1e-6, 18.0  # -log(1 - value) of a momentum or decay
+MOST_PIECES = 10_000
+
+
+@dataclass(frozen=True)
+class OptimizedSchedule:
+    """The best schedule found.
+
+    schedule: what was optimised: the learning rate, or the batch size where lr was given. steps: int, or inf.
+    risk: after those, exact, in units of loss. gradient_norm: largest slope of log risk along a variable that is not at
+    a bound. status: "converged" (that norm is at most 1e-4), "stalled" (it is not: this is the best found, not a
+    minimum), "already there" (steps = 0), "unreachable" (then schedule and risk are the best found).
+    optimizer, batch_size: with the schedules in place, ready for :func:`nqm.risk`. target: None where steps were given.
+    """
+
+    schedule: Schedule
+    steps: float
+    risk: float
+    gradient_norm: float
+    status: str
+    optimizer: Optimizer = field(repr=False)
+    batch_size: float | Schedule = field(repr=False)
+    target: float | None = None
+
+    @property
+    def examples(self) -> float:
+        """Training examples seen."""
+        if not isinstance(self.batch_size, Schedule):
+            return self.steps * self.batch_size
+        return float(self.batch_size.values @ self.batch_size.lengths) if math.isfinite(self.steps) else math.inf
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """The schedule against the step; returns the axes."""
+        from ..plotting import plot_schedules
+
+        return plot_schedules({"": self.schedule}, ax)
+
+
+def optimize_schedule(
+    problem: NoisyQuadratic,
+    batch_size: float | Schedule | Any,
+    *,
+    target: float | None = None,
+    steps: int | None = None,
+    pieces: int | ArrayLike = 50,
+    optimizer: Optimizer | None = None,
+    shape: Callable[[float, int], Schedule] | None = None,
+    max_lr: float | Literal["stable"] | None = "stable",
+    examples: float | None = None,
+    restarts: int = 4,
+    seed: int = 0,
+) -> OptimizedSchedule:
+    """The piecewise-constant schedule of least risk after ``steps``, or that of the fewest steps to ``target``.
+
+    Minimises log of the exact risk of :func:`nqm.risk` over the log learning rates of all pieces (zhang2019, section
+    3.7.2, footnote 3), and momentum and decay where they are FREE, as one number each.
+
+    Args:
+        problem: the noisy quadratic.
+        batch_size: examples a step, a schedule of them, or ``nqm.FREE``: then it is a schedule too, of at least one
+            example a step and ``examples`` in all. For given learning rates the best one has a closed form: batch
+            sizes proportional to the root of what a step's noise still weighs at the end.
+        target, steps: one of them.
+        pieces: number of pieces of equal length (to one step), at most ``steps``; or their relative lengths. With a
+            target that takes fewer steps, each step is a piece.
+        optimizer: the SGD family, with lr ``nqm.FREE``; default ``SGD(nqm.FREE)``. A given lr is kept: then batch_size
+            must be FREE.
+        shape: a function (value, steps) -> Schedule, such as ``nqm.schedules.cosine``: then only its peak is free, and
+            the schedule is the shape in so many ``pieces``, each with the shape's mean over it.
+        max_lr: bound of all learning rates. "stable": the largest stable one, 2 / h_1 for plain SGD, as in the paper.
+            None: no bound; with few steps a piece, steps beyond 2 / h_1 then help (Chebyshev's), at the price of a
+            landscape with cliffs and many minima.
+        restarts: random restarts from around the best, on top of the fixed starting points.
+        seed: of those.
+
+    Raises:
+        TypeError, ValueError: for wrong arguments, before any work.
+
+    >>> import nqm
+    >>> problem = nqm.NoisyQuadratic.power_law(10_000)
+    >>> best = nqm.optimize_schedule(problem, batch_size=256, target=0.01)
+    >>> best.steps, best.status, nqm.tune(problem, nqm.SGD(nqm.FREE), 256, 0.01).steps
+    (9292, 'converged', 31076)
+    """
+    optimizer = SGD(FREE) if optimizer is None else optimizer
+    course = _checked(problem, batch_size, optimizer, max_lr, examples, pieces, shape)
+    rounds = _checks.whole(restarts, "restarts", high=10_000)
+    generator = np.random.default_rng(_checks.whole(seed, "seed"))
+    if (target is None) == (steps is None):
+        raise ValueError("expected exactly one of target and steps, got " + ("none" if target is None else "both"))
+    if steps is not None:
+        time = _checks.whole(steps, "steps", low=1)
+        course.check_steps(time)
+        point, _ = course.best_of(course.starts(time), time, None, rounds, generator)
+        return course.result(point, time, None)
+    goal = _checks.real(target, "target", low=0.0)
+    if problem.initial_risk <= goal:
+        return course.result(course.middle(), 0, goal)
+    point, found = _fewest_steps(course, goal, rounds, generator)
+    return course.result(point, found, goal)
+
+
+def _fewest_steps(course: Course, target: float, restarts: int, generator: np.random.Generator) -> tuple[Any, float]:
+    goal = math.log(target)
+    guess = course.guess(target)
+    point, _ = course.best_of(course.starts(guess), guess, goal, 0, generator)
+    while True:
+        point, steps = bracket(course, point, guess, goal)
+        if math.isinf(steps):
+            return point, steps
+        if course.refine(point, steps):
+            guess = steps
+            continue
+        sooner = steps - 1.0
+        if sooner < 1.0:
+            break
+        other, value = course.best_of([point, *course.starts(sooner)], sooner, goal, restarts, generator)
+        if value > goal:
+            break
+        point, guess = other, sooner
+    points, _ = course.minimise(np.stack([point, other]) if sooner >= 1.0 else point[None, :], steps)
+    return min(points, key=lambda p: course.value(p, steps)[0]), steps
+
+
+class Course:
+    """log risk after T steps over the variables of one question: log(lr / limit) of each piece (of the peak, where
+    there is a shape), -log(1 - value) of momentum and decay."""
+
+    def __init__(
+        self,
+        problem: NoisyQuadratic,
+        optimizer: Optimizer,
+        batch: float,
+        ramp: Schedule | None,
+        examples: float | None,
+        max_lr: float | str | None,
+        weights: FloatArray | int,
+        shape: Callable[[float, int], Schedule] | None,
+    ) -> None:
+        self.problem, self.nodes, self.optimizer = problem, searchable(problem), optimizer
+        self.batch, self.ramp, self.examples, self.max_lr, self.weights = batch, ramp, examples, max_lr, weights
+        self.shape = shape
+        self._profiled: tuple[int, FloatArray] | None = None
+        self.pieces = weights if isinstance(weights, int) else weights.size
+        self.names = tuple(name for name in optimizer.free if name != "lr")
+        self.fixed = {k: v for k, v in optimizer.hyperparameters.items() if v is not FREE and k != "lr"}
+        self.given = None if optimizer.hyperparameters["lr"] is FREE else optimizer.hyperparameters["lr"]
+        self.rates_free = 0 if self.given is not None else self.pieces if shape is None else 1
+        self.size = self.rates_free + len(self.names)
+        self.bounded = max_lr is not None
+        self.high = np.zeros(self.size)
+        self.low = np.full(self.size, -ROOM)
+        if not self.bounded:
+            self.high[: self.rates_free] = ROOM
+        if self.names:
+            self.low[-len(self.names) :], self.high[-len(self.names) :] = LEAST, MOST
+
+    def check_steps(self, steps: int) -> None:
+        if self.pieces > steps:
+            raise ValueError(f"pieces: expected at most as many as steps, got {self.pieces} pieces for {steps} steps")
+        if np.any(self.lengths(steps) == 0):
+            raise ValueError(
+                f"pieces: expected relative lengths that leave every piece a step, got one below 1 of {steps}"
+            )
+        if self.examples is not None and self.examples < steps:
+            raise ValueError(f"examples: expected at least one for each of the {steps} steps, got {self.examples:g}")
+
+    def lengths(self, steps: float) -> IntArray:
+        """Steps of each piece, (pieces,); 0 for some where there are fewer steps than pieces."""
+        total = int(steps)
+        if isinstance(self.weights, int):
+            if self.pieces <= total:
+                return equal_lengths(total, self.pieces)
+            return np.diff(np.arange(self.pieces + 1) * total // self.pieces)
+        ends = np.floor(np.cumsum(self.weights) / np.sum(self.weights) * total + 1e-9)
+        ends[-1] = total
+        return np.diff(ends, prepend=0.0).astype(np.int64)
+
+    def values(self, point: FloatArray) -> dict[str, Any]:
+        """Momentum, decay and power at a point, as numbers."""
+        free = point[self.rates_free :]
+        return {**self.fixed, **{name: float(-np.expm1(-u)) for name, u in zip(self.names, free, strict=True)}}
+
+    def limit(self, values: dict[str, Any]) -> float:
+        """The learning rate that the variables are relative to."""
+        if isinstance(self.max_lr, (int, float)):
+            return float(self.max_lr)
+        return float(np.asarray(stable_lr(self.problem, self.optimizer, {"momentum": 0.0, **values})))
+
+    def rates(self, point: FloatArray, steps: float) -> FloatArray:
+        """Learning rates of the pieces."""
+        lengths = self.lengths(steps)
+        if self.given is None:
+            factors = np.exp(point[: self.rates_free])
+            if self.shape is not None:
+                factors = factors[0] * self._profile(lengths)
+            return np.asarray(self.limit(self.values(point)) * factors)
+        if isinstance(self.given, Schedule):
+            return np.asarray(self.given(np.cumsum(lengths) - lengths))
+        return np.full(self.pieces, self.given)
+
+    def _profile(self, lengths: IntArray) -> FloatArray:
+        """Mean over each piece of the shape with peak 1."""
+        assert self.shape is not None
+        steps = int(lengths.sum())
+        if self._profiled is None or self._profiled[0] != steps:
+            course = self.shape(1.0, steps)
+            if not isinstance(course, Schedule) or course.steps != steps:
+                raise TypeError(
+                    f"shape: expected a function (value, steps) -> Schedule of {steps} steps, got {course!r}"
+                )
+            edges = np.concatenate([[0], course.ends])
+            area = np.concatenate([[0.0], np.cumsum(course.values * course.lengths)])
+            ends = np.cumsum(lengths)
+            means = np.diff(np.interp(ends, edges, area), prepend=0.0) / np.maximum(lengths, 1)
+            self._profiled = (steps, means)
+        return self._profiled[1]
+
+    def batches(self, shares: FloatArray, lengths: IntArray) -> FloatArray:
+        """The batch sizes B_j >= 1 with sum n_j B_j = examples of least sum shares_j / B_j: in proportion to
+        sqrt(shares_j / n_j), where that is above 1."""
+        assert self.examples is not None
+        count = np.maximum(lengths, 1)
+        root = np.sqrt(shares / count)
+        above = lengths > 0
+        sizes = np.ones(lengths.size)
+        while True:
+            left = self.examples - float(np.sum(lengths[~above]))
+            total = float(np.sum(count[above] * root[above]))
+            sizes[above] = left * root[above] / total if total > 0.0 else left / float(np.sum(count[above]))
+            small = above & (sizes < 1.0)
+            if not small.any():
+                return sizes
+            sizes[small] = 1.0
+            above &= ~small
+
+    def value(self, point: FloatArray, steps: float) -> tuple[float, FloatArray]:
+        """log risk and its gradient at a point; 1e10 and 0 where it has diverged."""
+        if steps > self.most:
+            return 1e10, np.zeros(self.size)
+        values, rates, lengths = self.values(point), self.rates(point, steps), self.lengths(steps)
+        found = self._slopes(values, rates, self._inverse_batches(values, rates, lengths), lengths)
+        gradient = np.zeros(self.size)
+        if not (0.0 < found.risk < math.inf and np.all(np.isfinite(found.by_log_lr))):
+            return 1e10, gradient
+        by_lr = found.by_log_lr / found.risk
+        if self.given is None:
+            gradient[: self.rates_free] = by_lr if self.shape is None else by_lr.sum()
+        for i, name in enumerate(self.names, self.rates_free):
+            rest = 1.0 - values[name]  # d value / d u
+            gradient[i] = rest * found.by_value[i - self.rates_free] / found.risk
+            if self.given is None and self.max_lr == "stable" and name == "momentum":  # the limit moves along
+                span = 0.5 * min(values[name], rest)
+                ends = [self.limit({**values, name: values[name] + sign * span}) for sign in (0.5, -0.5)]
+                gradient[i] += rest * float(by_lr.sum()) * math.log(ends[0] / ends[1]) / span
+        return math.log(found.risk), gradient
+
+    def minimise(
+        self, points: FloatArray, steps: float, goal: float | None = None, radius: float | None = None
+    ) -> tuple[FloatArray, FloatArray]:
+        """Local minima from ``points`` (S, size), and log risk there. (goal is for Landscape.minimise's callers.)"""
+        del goal, radius
+        found = [self._descend(point, steps) for point in points]
+        return np.array([point for point, _ in found]), np.array([value for _, value in found])
+
+    def rough(self, steps: float) -> bool:
+        """Without bounds and with a few steps a piece, the landscape has cliffs, and many minima."""
+        return not self.bounded and steps < 4 * self.rates_free
+
+    def _descend(self, point: FloatArray, steps: float, rounds: int = 40) -> tuple[FloatArray, float]:
+        from scipy.optimize import minimize
+
+        point, rough = np.clip(point, self.low, self.high), self.rough(steps)
+        value = self.value(point, steps)[0]
+        reach = 0.5 if rough else math.inf  # line searches would jump over cliffs
+        for _ in range(rounds if self.size else 0):
+            low, high = np.maximum(self.low, point - reach), np.minimum(self.high, point + reach)
+            # A longer memory than 20 helps little, and makes BLAS start threads, which takes ten times as long.
+            found = minimize(
+                self.value, point, (steps,), "L-BFGS-B", jac=True, bounds=np.stack([low, high], axis=1),
+                options={"maxcor": min(self.size, 20), "maxiter": 5000, "maxfun": 100 if rough else 10_000,
+                         "ftol": 1e-15, "gtol": 1e-8},
+            )  # fmt: skip
+            gain = value - found.fun
+            if gain > 0.0:
+                point, value = found.x, float(found.fun)
+            if not rough or (gain <= 1e-6 and reach < 0.01):
+                break
+            if gain <= 1e-3:
+                reach *= 0.3
+        return point, value
+
+    def best_of(
+        self, starts: list[FloatArray], steps: float, goal: float | None, restarts: int, generator: np.random.Generator
+    ) -> tuple[FloatArray, float]:
+        """The lowest of the minima from ``starts``, then from around it; the first below ``goal`` will do."""
+        best, lowest = starts[0], math.inf
+        for i in range(len(starts) + (restarts if self.size else 0)):
+            start = starts[i] if i < len(starts) else best + 0.3 * generator.standard_normal(self.size)
+            point, value = self._descend(start, steps, 6)
+            if value < lowest:
+                best, lowest = point, value
+            if goal is not None and lowest <= goal:
+                break
+        return self._descend(best, steps)
+
+    def middle(self) -> FloatArray:
+        """A point somewhere inside."""
+        point = np.full(self.size, -1.0)
+        if self.names:
+            point[-len(self.names) :] = 0.5
+        return point
+
+    def starts(self, steps: float) -> list[FloatArray]:
+        """Starting points: a decay from the limit, the best constant learning rate; for each of some momenta and
+        decays; without a bound, Chebyshev's steps."""
+        levels = [np.zeros(0)]
+        if self.names:
+            levels = [np.full(len(self.names), u) for u in (0.01, 2.0, max(0.5, math.log(steps) - 2.0))]
+        if self.given is not None:
+            return levels
+        starts = []
+        for level in levels:
+            flat = [np.concatenate([np.full(self.rates_free, u), level]) for u in np.linspace(-16.0, -0.05, 40)]
+            best = min(flat, key=lambda p: self.value(p, steps)[0])
+            decay = np.concatenate([np.linspace(-0.1, min(best[0] - 1.0, -2.0), self.rates_free), level])
+            starts += [decay, best] if self.shape is None else [best]
+            if self.rough(steps):
+                waves = [np.concatenate([w, level]) for w in self._chebyshev()]
+                starts += sorted(waves, key=lambda p: self.value(p, steps)[0])[:4]
+        return starts
+
+    def _chebyshev(self) -> Iterator[FloatArray]:
+        """Log of steps 1 / h at Chebyshev's points of [low, h_1], relative to the limit 2 / h_1: falling, and in
+        Leja's order."""
+        k = np.arange(self.pieces)
+        for low in np.geomspace(1e-4, 0.5, 30):
+            h = 0.5 * (1.0 + low) + 0.5 * (1.0 - low) * np.cos(np.pi * (2 * k + 1) / (2 * self.pieces))
+            yield np.log(0.5 / np.sort(h))
+            yield np.log(0.5 / _leja(h))
+
+    def guess(self, target: float) -> float:
+        """Steps to start from: what the best constant learning rate takes."""
+        if self.examples is not None:  # more steps than enough may be too many: look from few to many
+            lowest = (math.inf, 1.0)
+            for time in np.unique(np.geomspace(1.0, self.most, 24).round()).tolist():
+                lowest = min(lowest, (self._descend(self.starts(time)[-1], time)[1], time))
+                if lowest[0] <= math.log(target):
+                    break
+            return lowest[1]
+        zero = {name: 0.0 for name in self.names}
+        size = self.batch if self.ramp is None else float(self.ramp.values[-1])
+        plain = self.optimizer.with_values(**zero)
+        tuned = tune(self.problem, plain, size, target).steps
+        return tuned if math.isfinite(tuned) else 2.0**30
+
+    @property
+    def most(self) -> float:
+        """Steps at most: one an example."""
+        return 2.0**52 if self.examples is None else float(math.floor(self.examples))
+
+    def refine(self, point: FloatArray, steps: float) -> bool:
+        """Go to a finer rule for the spectrum where this one is too coarse to tell one T from the next."""
+        tolerance, moved = min(1e-6, 0.02 / steps), False
+        while not self.nodes._is_exact():
+            here, nodes, finer = self.value(point, steps)[0], self.nodes, self.nodes._finer()
+            if finer is None:
+                break
+            self.nodes = finer
+            if abs(self.value(point, steps)[0] - here) <= tolerance:
+                self.nodes = nodes
+                break
+            moved = True
+        return moved
+
+    def result(self, point: FloatArray, steps: float, target: float | None) -> OptimizedSchedule:
+        time = steps if math.isfinite(steps) else min(self.most, 2.0**40)
+        if time == 0.0:
+            time = float(self.pieces)
+        elif math.isfinite(steps) and target is None:
+            self.refine(point, time)
+        values, rates, lengths = self.values(point), self.rates(point, time), self.lengths(time)
+        inverse = self._inverse_batches(values, rates, lengths)
+        here = lengths > 0
+        lr: Any = Schedule(rates[here], lengths[here]).merged() if self.given is None else self.given
+        chosen: Any = self.optimizer.with_values(lr=lr, **{name: values[name] for name in self.names})
+        batch: Any = self.batch if self.ramp is None else self.ramp
+        if self.examples is not None:
+            batch = Schedule(1.0 / inverse[here], lengths[here]).merged()
+        slope = self.value(point, time)[1]
+        slope[(point >= self.high) & (slope < 0.0)] = 0.0
+        slope[(point <= self.low) & (slope > 0.0)] = 0.0
+        norm = 0.0 if steps == 0 else float(np.abs(slope).max(initial=0.0))
+        status = "converged" if norm <= CONVERGED else "stalled"
+        if steps == 0:
+            status = "already there"
+        elif math.isinf(steps):
+            status = "unreachable"
+        reached = float(risk(self.problem, chosen, batch, 0 if steps == 0 else int(time)))
+        return OptimizedSchedule(
+            lr if self.given is None else batch, int(steps) if math.isfinite(steps) else steps, reached, norm, status,
+            chosen, batch, target,
+        )  # fmt: skip
+
+    def _inverse_batches(self, values: dict[str, Any], rates: FloatArray, lengths: IntArray) -> FloatArray:
+        if self.examples is not None:
+            shares = self._slopes(values, rates, np.ones(self.pieces), lengths).by_log_inverse_batch
+            return 1.0 / self.batches(shares, lengths)
+        if self.ramp is None:
+            return np.full(self.pieces, 1.0 / self.batch)
+        return 1.0 / np.asarray(self.ramp(np.cumsum(lengths) - lengths))
+
+    def _slopes(
+        self, values: dict[str, Any], rates: FloatArray, inverse: FloatArray, lengths: IntArray
+    ) -> _backend.Slopes:
+        return _backend.slopes(self.nodes, self.optimizer, {**values, "lr": 1.0}, self.names, rates, inverse, lengths)
+
+
+def _leja(points: FloatArray) -> FloatArray:
+    """Each point as far as possible (in product) from all before: products of 1 - lr h then stay small on the way."""
+    left, order = list(range(points.size)), [int(np.argmax(points))]
+    left.remove(order[0])
+    logs = np.zeros(points.size)
+    while left:
+        with np.errstate(divide="ignore"):
+            logs += np.log(np.abs(points - points[order[-1]]))
+        order.append(left.pop(int(np.argmax(logs[left]))))
+    return points[order]
+
+
+def _checked(
+    problem: Any, batch_size: Any, optimizer: Any, max_lr: Any, examples: Any, pieces: Any, shape: Any
+) -> Course:
+    check_problem(problem, optimizer, free={"lr", "momentum", "decay"})
+    if optimizer.shape != ():
+        raise ValueError(f"optimizer: expected plain numbers beside nqm.FREE, got arrays of shape {optimizer.shape}")
+    free_batch = batch_size is FREE
+    if (examples is not None) != free_batch:
+        raise ValueError(
+            f"expected examples together with batch_size=nqm.FREE, got examples {examples} and batch_size {batch_size}"
+        )
+    if "lr" not in optimizer.free and not free_batch:
+        raise ValueError(f"optimizer: expected lr nqm.FREE (or batch_size nqm.FREE), got {optimizer}")
+    batch, ramp = (np.ones(()), None) if free_batch else batches(batch_size)
+    if batch.shape != ():
+        raise ValueError(f"batch_size: expected a single number or a schedule, got an array of shape {batch.shape}")
+    limit = max_lr
+    if max_lr is not None and not (isinstance(max_lr, str) and max_lr == "stable"):
+        if isinstance(max_lr, str):
+            raise ValueError(f'max_lr: expected a number > 0, "stable" or None, got {max_lr!r}')
+        limit = _checks.real(max_lr, "max_lr", low=0.0)
+    if np.ndim(pieces) == 0:
+        weights: Any = _checks.whole(pieces, "pieces", low=1, high=MOST_PIECES)
+    else:
+        weights = _checks.reals(pieces, "pieces", low=0.0, ndim=1)
+        if weights.size > MOST_PIECES:
+            raise ValueError(f"pieces: expected at most {MOST_PIECES}, got {weights.size}")
+    if shape is not None and (not callable(shape) or "lr" not in optimizer.free):
+        raise TypeError(
+            f"shape: expected a function (value, steps) -> Schedule, for an optimizer with lr nqm.FREE, got {shape!r}"
+        )
+    total = None if examples is None else _checks.real(examples, "examples", low=1.0, closed="low")
+    return Course(problem, optimizer, float(batch), ramp, total, limit, weights, shape)
