@@ -1,4 +1,4 @@
-"""The shell command ``nqm``: steps, sweep, figures."""
+"""The shell command ``nqm``: steps, sweep, schedule, figures."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
+
+SHAPES = ("constant", "cosine", "linear", "wsd")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -72,6 +74,25 @@ def _parser() -> argparse.ArgumentParser:
     _add_optimizer(sweep)
     _add_problem(sweep)
 
+    schedule = _command(
+        commands, "schedule", _schedule, "the best schedule: fewest steps to a target, or least risk after given steps",
+        "nqm schedule --batch-size 256 --target 0.01 --pieces 50 --plot schedule.png",
+    )  # fmt: skip
+    schedule.add_argument("--batch-size", type=_number_or_free, required=True, metavar="B",
+                          help="examples a step, or 'free' to find the best ramp of it (with --examples)")  # fmt: skip
+    goal = schedule.add_mutually_exclusive_group(required=True)
+    goal.add_argument("--target", type=float, metavar="R", help="risk to reach in the fewest steps")
+    goal.add_argument("--steps", type=float, metavar="T", help="steps after which the risk is to be least")
+    schedule.add_argument("--examples", type=float, metavar="N", help="with --batch-size free: examples in all")
+    schedule.add_argument("--pieces", type=int, metavar="P",
+                          help="pieces of equal length; default: 50, or as many as steps")  # fmt: skip
+    schedule.add_argument("--shape", choices=SHAPES, help="tune only the peak of this shape instead of every piece")
+    schedule.add_argument("--max-lr", type=_number_stable_none, default="stable", metavar="L",
+                          help="largest learning rate; 'stable' (default: 2 / largest curvature for plain SGD) or 'none'")  # fmt: skip
+    schedule.add_argument("--plot", metavar="FILE", help="also draw the schedule into FILE (png, pdf, svg)")
+    _add_optimizer(schedule)
+    _add_problem(schedule)
+
     figures = _command(
         commands, "figures", _figures, "draw figures of the papers, with their data as CSV beside them",
         "nqm figures zhang2019-3a zhang2019-4 --out figures",
@@ -133,6 +154,15 @@ def _number_or_free(text: str) -> Any:
         raise argparse.ArgumentTypeError(f"expected a number or 'free', got {text!r}") from None
 
 
+def _number_stable_none(text: str) -> Any:
+    if text in ("stable", "none"):
+        return None if text == "none" else text
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number, 'stable' or 'none', got {text!r}") from None
+
+
 def _optimizer(arguments: argparse.Namespace) -> Any:
     from . import EMA, FREE, SGD, Preconditioned
 
@@ -183,6 +213,62 @@ def _steps(arguments: argparse.Namespace) -> int:
     else:
         for name, value in answer.items():
             print(f"{name:>10}  {value if isinstance(value, int | str) else format(value, '.6g')}")
+    return 0
+
+
+def _schedule(arguments: argparse.Namespace) -> int:
+    from . import FREE, optimize_schedule, schedules
+
+    if arguments.plot:  # say so now, not when the work is done
+        from .files import picture_format
+
+        picture_format(arguments.plot)
+    batch = FREE if arguments.batch_size == "free" else arguments.batch_size
+    best = optimize_schedule(
+        _problem(arguments),
+        batch,
+        target=arguments.target,
+        steps=arguments.steps,
+        examples=arguments.examples,
+        pieces=arguments.pieces or max(1, int(min(50.0, arguments.steps or 50.0))),
+        optimizer=_optimizer(arguments),
+        shape=getattr(schedules, arguments.shape) if arguments.shape else None,
+        max_lr=arguments.max_lr,
+    )
+    if arguments.plot:
+        from .files import save_picture
+        from .plotting import new_figure
+
+        picture, ax = new_figure()
+        best.plot(ax)
+        save_picture(picture, arguments.plot)
+    values = best.optimizer.hyperparameters
+    answer: dict[str, Any] = {
+        "steps": best.steps,
+        "examples": best.examples,
+        "risk": best.risk,
+        "target": best.target,
+        "status": best.status,
+        "gradient_norm": best.gradient_norm,
+        **{name: value for name, value in values.items() if name != "lr"},
+    }
+    scheduled: dict[str, Any] = {"lr": values["lr"], "batch_size": best.batch_size}
+    if arguments.json:
+        for name, value in scheduled.items():
+            found = getattr(value, "values", None)
+            answer[name] = value if found is None else {"values": found.tolist(), "lengths": value.lengths.tolist()}
+        print(json.dumps(_finite(answer)))
+        return 0
+    for name, value in answer.items():
+        if value is not None:
+            print(f"{name:>13}  {value if isinstance(value, int | str) else format(value, '.6g')}")
+    for name, value in scheduled.items():
+        if isinstance(value, float):
+            print(f"{name:>13}  {value:.6g}")
+        else:
+            print(f"{name:>13}  step")
+            for number, begin in zip(value.values, value.ends - value.lengths, strict=True):
+                print(f"{number:13.6g}  from {begin}")
     return 0
 
 

@@ -10,7 +10,8 @@ import pytest
 import nqm
 from nqm import files
 from nqm.cli import main
-from nqm.papers import all_figures, zhang2019
+from nqm.papers import all_figures
+from nqm.papers.zhang2019 import constant as zhang2019
 
 FIGURES = all_figures()
 

@@ -32,12 +32,19 @@ class Figure:
     see: str
     differs: str
 
+    @property
+    def order(self) -> tuple[str, int, str]:
+        """Paper, number, letter: 3a before 3b before 14."""
+        paper, number = self.name.split("-")
+        digits = "".join(c for c in number if c.isdigit())
+        return paper, int(digits or 0), number
+
 
 def all_figures() -> dict[str, Figure]:
-    """Every figure by name, in the order of the papers."""
-    from . import zhang2019
+    """Every figure by name, in the order of the papers; then our own."""
+    from . import own, zhang2019
 
-    return {figure.name: figure for figure in zhang2019.FIGURES}
+    return {figure.name: figure for figure in (*zhang2019.FIGURES, *own.FIGURES)}
 
 
 def rows(records: list[dict[str, Any]]) -> Data:

@@ -380,7 +380,7 @@ class Course:
                 if lowest[0] <= math.log(target):
                     break
             return lowest[1]
-        zero = {name: 0.0 for name in self.names}
+        zero = dict.fromkeys(self.names, 0.0)
         size = self.batch if self.ramp is None else float(self.ramp.values[-1])
         plain = self.optimizer.with_values(**zero)
         tuned = tune(self.problem, plain, size, target).steps

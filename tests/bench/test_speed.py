@@ -14,7 +14,7 @@ import pytest
 
 import nqm
 from nqm import _backend, _kernels
-from nqm.papers import zhang2019
+from nqm.papers.zhang2019 import constant as zhang2019
 
 from .published_search import MOMENTA, RATES, fewest_steps
 

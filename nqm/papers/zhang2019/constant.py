@@ -1,8 +1,7 @@
-"""Zhang et al. (2019), Which Algorithmic Choices Matter at Which Batch Sizes?: the figures that need no networks.
+"""The settings of the paper, and its figures at constant learning rates: 2, 3a, 4, 11, 13, 14; and 1.
 
 Settings (sections 3.5 and 3.7): d = 10^4, h_i = 1/i, C = H, theta_0 ~ N(0, I), target risk 0.01, batch sizes 2^2
-... 2^20,
-preconditioning powers 0, 0.25, 0.5, 0.75. Every number comes from the public functions of nqm.
+... 2^20, preconditioning powers 0, 0.25, 0.5, 0.75.
 """
 
 from __future__ import annotations
@@ -13,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import bounds
-from ..optimizers import EMA, FREE, SGD, Optimizer, Preconditioned, transition_matrix
-from ..problem import NoisyQuadratic
-from ..risk import max_stable_lr, risk, steady_state_risk
-from ..sweep import sweep
-from . import Data, Figure, rows
+from ... import bounds
+from ...optimizers import EMA, FREE, SGD, Optimizer, Preconditioned, transition_matrix
+from ...problem import NoisyQuadratic
+from ...risk import max_stable_lr, risk, steady_state_risk
+from ...schedules import Schedule
+from ...sweep import sweep
+from .. import Data, Figure, rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,7 +45,7 @@ def problem(bins: int | None) -> NoisyQuadratic:
 
 
 @lru_cache(maxsize=32)  # figures 3a, 4 and 14 share their cells
-def _tuned(
+def tuned(
     kind: str, bins: int | None, targets: tuple[float, ...], batches: tuple[float, ...]
 ) -> dict[str, NDArray[Any]]:
     powers = POWERS if targets == (TARGET,) else (0.0,)
@@ -53,8 +53,8 @@ def _tuned(
     return sweep(problem(bins), optimizers, batches, targets).table
 
 
-def _together(kinds: tuple[str, ...], bins: int | None) -> dict[str, NDArray[Any]]:
-    tables = [_tuned(kind, bins, (TARGET,), tuple(BATCH_SIZES)) for kind in kinds]
+def together(kinds: tuple[str, ...], bins: int | None) -> dict[str, NDArray[Any]]:
+    tables = [tuned(kind, bins, (TARGET,), tuple(BATCH_SIZES)) for kind in kinds]
     together = {key: np.concatenate([table[key] for table in tables]) for key in tables[0]}
     together["kind"] = np.repeat(kinds, len(tables[0]["steps"]))
     return together
@@ -64,28 +64,22 @@ def _together(kinds: tuple[str, ...], bins: int | None) -> dict[str, NDArray[Any
 
 
 def compute_1(bins: int | None = None) -> Data:
-    """Risk of three coordinates and their sum, at a constant learning rate and with one drop to a tenth of it.
-
-    After the drop each coordinate starts afresh from its second moment, which for plain SGD is all it remembers.
-    """
+    """Risk of three coordinates and their sum, at a constant learning rate and with one drop to a tenth of it."""
     del bins  # three coordinates
-    lr, lower, drop, end = 0.5, 0.05, 300, 600
-    before, after = np.arange(drop + 1), np.arange(1, end - drop + 1)
-    records = []
-    for h in (1.0, 0.1, 0.01):
-        one = NoisyQuadratic([h])
-        first = risk(one, SGD(lr), 1, before)
-        same = risk(one, SGD(lr), 1, drop + after)
-        moment = 2.0 * float(risk(one, SGD(lr), 1, drop)) / h
-        decayed = risk(NoisyQuadratic([h], init=moment), SGD(lower), 1, after)
-        for schedule, rest in (("constant", same), ("decayed", decayed)):
-            found = np.concatenate([np.asarray(first), np.asarray(rest)])
-            records += [{"schedule": schedule, "curvature": h, "step": t, "risk": r} for t, r in enumerate(found)]
-    return rows(records)
+    schedules = {"constant": Schedule(0.5, 600), "decayed": Schedule([0.5, 0.05], 300)}
+    step = np.arange(601)
+    return rows(
+        [
+            {"schedule": name, "curvature": h, "step": t, "risk": r}
+            for h in (1.0, 0.1, 0.01)
+            for name, schedule in schedules.items()
+            for t, r in enumerate(np.asarray(risk(NoisyQuadratic([h]), SGD(schedule), 1, step)))
+        ]
+    )
 
 
 def plot_1(data: Data) -> Picture:
-    from ..plotting import COLORS, new_figure
+    from ...plotting import COLORS, new_figure
 
     picture, axes = new_figure(2, width=9.6, height=4.2)
     for ax, schedule in zip(axes, ("constant", "decayed"), strict=True):
@@ -130,7 +124,7 @@ def compute_2(bins: int | None = None) -> Data:
 
 
 def plot_2(data: Data) -> Picture:
-    from ..plotting import COLORS, new_figure
+    from ...plotting import COLORS, new_figure
 
     picture, axes = new_figure(2, width=9.6, height=4.2)
     for ax, column, name in zip(axes, ("rate", "steady_state"), ("convergence rate", "steady-state risk"), strict=True):
@@ -161,7 +155,7 @@ def compute_11(bins: int | None = None) -> Data:
 
 
 def plot_11(data: Data) -> Picture:
-    from ..plotting import COLORS, new_figure
+    from ...plotting import COLORS, new_figure
 
     picture, ax = new_figure()
     for steps, at in zip(np.unique(data["steps"]), (0.11, 0.15, 0.2, 0.32, 0.5), strict=True):
@@ -180,22 +174,22 @@ def plot_11(data: Data) -> Picture:
 # --- figures 3a, 4, 13: steps against batch size --------------------------------------------------------------
 
 
-def _with_bounds(table: dict[str, NDArray[Any]], bins: int | None) -> Data:
+def with_bounds(table: dict[str, NDArray[Any]], bins: int | None) -> Data:
     """Rows of a sweep, and those of the two bounds as further kinds."""
     where = problem(bins)
     keep = ("kind", "power", "batch_size", "steps", "lr", "momentum", "decay")
-    parts = {key: [table[key]] for key in keep}
+    parts = {key: [table[key]] for key in keep if key in table}
     for bound in ("mle", "bayes"):
         found = bounds.examples_to_target(where, TARGET, "mle" if bound == "mle" else "bayes") / BATCH_SIZES
         extra = {"kind": np.full(found.size, bound), "batch_size": BATCH_SIZES, "steps": found}
-        for key in keep:
+        for key in parts:
             parts[key].append(extra.get(key, np.full(found.size, np.nan)))
     return {key: np.concatenate(part) for key, part in parts.items()}
 
 
-def _plot_powers(ax: Axes, data: Data, kind: str, column: str, line: str, label: str | None) -> None:
+def plot_powers(ax: Axes, data: Data, kind: str, column: str, line: str, label: str | None) -> None:
     """One line for each power; the label goes to the first."""
-    from ..plotting import COLORS, MARKERS
+    from ...plotting import COLORS, MARKERS
 
     for i, power in enumerate(POWERS):
         here = (data["kind"] == kind) & (data["power"] == power)
@@ -206,18 +200,23 @@ def _plot_powers(ax: Axes, data: Data, kind: str, column: str, line: str, label:
         )  # fmt: skip
 
 
-def _plot_steps(data: Data, kind: str, name: str) -> Picture:
-    from ..plotting import new_figure, powers_of_two
-
-    picture, ax = new_figure()
-    _plot_powers(ax, data, kind, "steps", "-", name)
-    _plot_powers(ax, data, "SGD", "steps", "--", None)
-    for bound, look, label in (
-        ("mle", {"color": "#b0b0b0", "linewidth": 5.0}, "maximum likelihood, $d/2N$"),
-        ("bayes", {"color": "black", "linewidth": 1.4, "linestyle": "-."}, "Bayes bound"),
-    ):
+def plot_bounds(ax: Axes, data: Data) -> None:
+    looks: dict[str, tuple[str, dict[str, Any]]] = {
+        "mle": ("maximum likelihood, $d/2N$", {"color": "#b0b0b0", "linewidth": 5.0}),
+        "bayes": ("Bayes bound", {"color": "black", "linewidth": 1.4, "linestyle": "-."}),
+    }
+    for bound, (label, look) in looks.items():
         here = data["kind"] == bound
         ax.plot(data["batch_size"][here], data["steps"][here], label=label, zorder=1.5, **look)
+
+
+def _plot_steps(data: Data, kind: str, name: str) -> Picture:
+    from ...plotting import new_figure, powers_of_two
+
+    picture, ax = new_figure()
+    plot_powers(ax, data, kind, "steps", "-", name)
+    plot_powers(ax, data, "SGD", "steps", "--", None)
+    plot_bounds(ax, data)
     ax.plot([], [], "--", color="grey", label="dashed: plain SGD, same power")
     powers_of_two(ax)
     ax.set(xlabel="batch size (examples)", ylabel="steps to risk 0.01")
@@ -228,7 +227,7 @@ def _plot_steps(data: Data, kind: str, name: str) -> Picture:
 
 def compute_3a(bins: int | None = None) -> Data:
     """Tuned momentum and plain SGD at each power, and both bounds."""
-    return _with_bounds(_together(("momentum", "SGD"), bins), bins)
+    return with_bounds(together(("momentum", "SGD"), bins), bins)
 
 
 def plot_3a(data: Data) -> Picture:
@@ -237,7 +236,7 @@ def plot_3a(data: Data) -> Picture:
 
 def compute_4(bins: int | None = None) -> Data:
     """Tuned EMA and plain SGD at each power, and both bounds."""
-    return _with_bounds(_together(("EMA", "SGD"), bins), bins)
+    return with_bounds(together(("EMA", "SGD"), bins), bins)
 
 
 def plot_4(data: Data) -> Picture:
@@ -246,12 +245,12 @@ def plot_4(data: Data) -> Picture:
 
 def compute_13(bins: int | None = None) -> Data:
     """Tuned plain SGD at five targets."""
-    table = _tuned("SGD", bins, TARGETS, tuple(2.0 ** np.arange(2, 22)))
+    table = tuned("SGD", bins, TARGETS, tuple(2.0 ** np.arange(2, 22)))
     return {key: table[key] for key in ("target", "batch_size", "steps", "lr")}
 
 
 def plot_13(data: Data) -> Picture:
-    from ..plotting import COLORS, MARKERS, new_figure, powers_of_two
+    from ...plotting import COLORS, MARKERS, new_figure, powers_of_two
 
     picture, ax = new_figure()
     for i, target in enumerate(TARGETS):
@@ -273,7 +272,7 @@ def plot_13(data: Data) -> Picture:
 
 
 def _learning_rates(kinds: tuple[str, ...], bins: int | None) -> Data:
-    table = _together(kinds, bins)
+    table = together(kinds, bins)
     chosen = {key: table[key] for key in ("kind", "power", "batch_size", "steps", "lr", "momentum")}
     return {**chosen, "effective_lr": table["lr"] / (1.0 - table["momentum"])}
 
@@ -294,12 +293,12 @@ def compute_14c(bins: int | None = None) -> Data:
 
 
 def _plot_rates(data: Data, kind: str, label: str, ylabel: str) -> Picture:
-    from ..plotting import new_figure, powers_of_two
+    from ...plotting import new_figure, powers_of_two
 
     picture, ax = new_figure()
-    _plot_powers(ax, data, kind, "effective_lr", "-", label)
+    plot_powers(ax, data, kind, "effective_lr", "-", label)
     if kind != "SGD":
-        _plot_powers(ax, data, "SGD", "effective_lr", "--", None)
+        plot_powers(ax, data, "SGD", "effective_lr", "--", None)
         ax.plot([], [], "--", color="grey", label="dashed: plain SGD, same power")
     limit = float(np.asarray(max_stable_lr(problem(None), SGD(FREE))))
     ax.axhline(limit, color="black", linewidth=1.0, linestyle=":", label="largest stable, plain SGD")
@@ -321,11 +320,11 @@ def plot_14c(data: Data) -> Picture:
     return _plot_rates(data, "momentum", r"$\beta$ tuned", r"optimal effective learning rate $\alpha/(1-\beta)$")
 
 
-_EXACT = (
+EXACT = (
     "All 10^4 eigenvalues instead of 100 bins (`--bins 100` gives those), and minima over the continuum instead of a "
     "grid, so steps are up to some ten percent fewer."
 )
-_BOUNDS = (
+BOUNDS = (
     " The paper's lower bound d/2N is the risk of maximum likelihood, which shrinkage beats. The Bayes bound, which "
     "nothing beats, is drawn too; here it is only 1% lower."
 )
@@ -355,14 +354,14 @@ FIGURES = (
         "Steps to target: momentum and preconditioning",
         "Momentum saves little while batches are small and extends perfect scaling to larger ones; preconditioning "
         "does so too, and also saves steps at small batches; with it, momentum matters less.",
-        _EXACT + _BOUNDS,
+        EXACT + BOUNDS,
     ),
     _figure(
         "4",
         "Steps to target: exponential moving average",
         "Averaging saves steps at small batches, most at power 0, lowers the critical batch size, and is idle at large "
         "batches.",
-        _EXACT + _BOUNDS + " EMA is never above plain SGD, which it contains with decay 0.",
+        EXACT + BOUNDS + " EMA is never above plain SGD, which it contains with decay 0.",
     ),
     _figure(
         "11",
@@ -374,26 +373,26 @@ FIGURES = (
         "13",
         "Steps to target for five targets",
         "One shape, shifted: harder targets have larger critical batch sizes.",
-        _EXACT,
+        EXACT,
     ),
     _figure(
         "14a",
         "Optimal learning rate, plain SGD",
         "Proportional to batch size until it meets the largest stable one; lower, and linear for longer, with "
         "preconditioning.",
-        _EXACT,
+        EXACT,
     ),
     _figure(
         "14b",
         "Optimal effective learning rate, momentum 0.9",
         "On plain SGD's line while batches are small; beyond, it goes on to rise at low powers. At high powers and "
         "large batches momentum 0.9 is more than the problem wants, and the optimum jumps between oscillations.",
-        _EXACT + " Minima are global here: where several learning rates need the same steps, the one of lowest risk.",
+        EXACT + " Minima are global here: where several learning rates need the same steps, the one of lowest risk.",
     ),
     _figure(
         "14c",
         "Optimal effective learning rate, momentum tuned",
         "On plain SGD's line or just above while batches are small, and linear far beyond it.",
-        _EXACT,
+        EXACT,
     ),
 )
