@@ -87,8 +87,13 @@ def _parser() -> argparse.ArgumentParser:
     schedule.add_argument("--pieces", type=int, metavar="P",
                           help="pieces of equal length; default: 50, or as many as steps")  # fmt: skip
     schedule.add_argument("--shape", choices=SHAPES, help="tune only the peak of this shape instead of every piece")
-    schedule.add_argument("--max-lr", type=_number_stable_none, default="stable", metavar="L",
-                          help="largest learning rate; 'stable' (default: 2 / h_1 for plain SGD) or 'none'")  # fmt: skip
+    schedule.add_argument(
+        "--max-lr",
+        type=_number_stable_none,
+        default="stable",
+        metavar="L",
+        help="largest learning rate; 'stable' (default: 2 / h_1 for plain SGD) or 'none'",
+    )
     schedule.add_argument("--plot", metavar="FILE", help="also draw the schedule into FILE (png, pdf, svg)")
     _add_optimizer(schedule)
     _add_problem(schedule)

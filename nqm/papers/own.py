@@ -125,9 +125,9 @@ FIGURES = (
         compute_schedules,
         plot_schedules,
         "At small batches the shape hardly matters: cosine, linear and warmup-stable-decay need 20 to 40% more steps "
-        "than the best schedule, constant rates eight times as many. At large batches noise does not matter, nothing beats "
-        "the largest stable rate, and shapes that spend half the run below it need twice the steps. In between, a "
-        "stable phase with a short cooldown is within a few percent of the best.",
+        "than the best schedule, constant rates eight times as many. At large batches noise does not matter, nothing "
+        "beats the largest stable rate, and shapes that spend half the run below it need twice the steps. In between, "
+        "a stable phase with a short cooldown is within a few percent of the best.",
         "No paper has it. Shapes are taken in 100 pieces and may peak at 2 / h_1 at most; the cooldown of "
         f"warmup-stable-decay is the best of {', '.join(f'{100 * share:g}%' for share in COOLDOWNS)} of the run.",
     ),
@@ -136,9 +136,9 @@ FIGURES = (
         "How batch sizes should grow, given examples and steps",
         compute_ramp,
         plot_ramp,
-        "Batches should grow, most of all in the last tenth of the run (left). For a learning rate too low to matter that "
-        "buys nothing; but it allows a higher one: at its best the ramp leaves a fifth of the risk, nearly what a schedule "
-        "of the learning rate leaves, and both together a quarter less.",
+        "Batches should grow, most of all in the last tenth of the run (left). For a learning rate too low to matter "
+        "that buys nothing; but it allows a higher one: at its best the ramp leaves a fifth of the risk, nearly what a "
+        "schedule of the learning rate leaves, and both together a quarter less.",
         f"No paper has it. {EXAMPLES:,.0f} examples in {STEPS:,} steps, {PIECES} pieces, at least one example a step.",
     ),
 )

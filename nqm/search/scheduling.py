@@ -310,7 +310,7 @@ class Course:
             # A longer memory than 20 helps little, and makes BLAS start threads, which takes ten times as long.
             found = minimize(
                 self.value, point, (steps,), "L-BFGS-B", jac=True, bounds=np.stack([low, high], axis=1),
-                options={"maxcor": min(self.size, 20), "maxiter": 5000, "maxfun": 100 if rough else 10_000,
+                options={"maxcor": min(self.size, 10), "maxiter": 5000, "maxfun": 100 if rough else 10_000,
                          "ftol": 1e-15, "gtol": 1e-8},
             )  # fmt: skip
             gain = value - found.fun
