@@ -194,7 +194,7 @@ def slopes(
         filters += [optimizer.filter({**values, name: values[name] + sign * span}) for sign in (0.5, -0.5)]
     nodes, first = _prepared(problem), filters[0]
     curvature = _preconditioned(problem, float(values.get("power", 0.0)))
-    exponent = int(np.frexp(lr.max())[1])
+    exponent = math.frexp(lr.max())[1]
     found = Slopes(0.0, np.empty(lr.size), np.empty(lr.size), np.empty(len(free)))
     risk = _kernels.chain_gradient(
         np.ldexp(curvature, exponent), nodes.bias, nodes.noise, np.ldexp(lr, -exponent),
@@ -208,9 +208,9 @@ def slopes(
 def _in_units(row: Rows, largest: float) -> Rows:
     """Learning rates and curvatures scaled by a power of two, so that the largest learning rate is about 1."""
     top = float(row.lr.max()) * largest
-    if not 0.0 < top < np.inf:
+    exponent = math.frexp(top)[1] if 0.0 < top < math.inf else 0
+    if exponent == 0:
         return row
-    exponent = int(np.frexp(top)[1])
     return row._replace(lr=np.ldexp(row.lr, -exponent), curvature=np.ldexp(row.curvature, exponent))
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any, ClassVar, Final
 
 import numpy as np
@@ -199,7 +200,7 @@ class SGD(Optimizer):
         """Plain: z = theta. Heavy ball: z = (theta, v) with v = -lr m. Nesterov: z = (theta, momentum v)."""
         momentum = (values or self.hyperparameters)["momentum"]
         if _is_zero(momentum):
-            return _filter([[1.0]], [1.0], query=[1.0], readout=[1.0], start=(1.0,))
+            return _plain()
         # M = [[1 - x, m], [-x, m]], for Nesterov [[1 - (1 + m) x, m], [-m x, m]]
         gain = [two_sum(1.0, momentum), momentum] if self.nesterov else [1.0, 1.0]
         transition = [[1.0, momentum], [0.0, momentum]]
@@ -452,6 +453,12 @@ def _show(value: Hyperparameter) -> str:
         return f"<array {value.shape}>"
     short = f"{value:.6g}"
     return repr(value) if value < 1.0 <= float(short) else short  # a momentum below 1 must not read as 1
+
+
+@cache
+def _plain() -> Filter:
+    """z' = z - lr g."""
+    return _filter([[1.0]], [1.0], query=[1.0], readout=[1.0], start=(1.0,))
 
 
 def _filter(

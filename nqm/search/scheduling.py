@@ -112,7 +112,7 @@ def optimize_schedule(
     >>> problem = nqm.NoisyQuadratic.power_law(10_000)
     >>> best = nqm.optimize_schedule(problem, batch_size=256, target=0.01)
     >>> best.steps, best.status, nqm.tune(problem, nqm.SGD(nqm.FREE), 256, 0.01).steps
-    (9292, 'converged', 31076)
+    (8933, 'converged', 25778)
     """
     optimizer = SGD(FREE) if optimizer is None else optimizer
     course = _checked(problem, batch_size, optimizer, max_lr, examples, pieces, shape)
@@ -414,11 +414,11 @@ class Course:
         values, rates, lengths = self.values(point), self.rates(point, time), self.lengths(time)
         inverse = self._inverse_batches(values, rates, lengths)
         here = lengths > 0
-        lr: Any = Schedule(rates[here], lengths[here]).merged() if self.given is None else self.given
+        lr: Any = Schedule(rates[here], lengths[here]) if self.given is None else self.given
         chosen: Any = self.optimizer.with_values(lr=lr, **{name: values[name] for name in self.names})
         batch: Any = self.batch if self.ramp is None else self.ramp
         if self.examples is not None:
-            batch = Schedule(1.0 / inverse[here], lengths[here]).merged()
+            batch = Schedule(1.0 / inverse[here], lengths[here])
         slope = self.value(point, time)[1]
         slope[(point >= self.high) & (slope < 0.0)] = 0.0
         slope[(point <= self.low) & (slope > 0.0)] = 0.0

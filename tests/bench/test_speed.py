@@ -16,6 +16,7 @@ import nqm
 from nqm import _backend, _kernels
 from nqm.papers.zhang2019 import constant as zhang2019
 
+from .published_schedule import fewest_steps as fewest_with_schedule
 from .published_search import MOMENTA, RATES, fewest_steps
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(1200)]
@@ -181,3 +182,72 @@ def _environment():
     import os
 
     return {**os.environ, "MPLBACKEND": "agg"}
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [nqm.SGD(1.0), nqm.SGD(1.0, 0.9), nqm.EMA(nqm.SGD(1.0), 0.99), nqm.EMA(nqm.SGD(1.0, 0.9), 0.99)],
+    ids=str,
+)
+def test_a_schedule(optimizer):
+    """50 pieces of 200 steps, 100 nodes: the kernel, the public call, the gradient; baseline: NumPy, step by step."""
+    schedule = nqm.Schedule(np.geomspace(1.9, 0.01, 50), 200)
+    values, course = optimizer.hyperparameters, _backend.pieces(schedule, None, np.array([schedule.steps]))
+    row = _backend.rows(EXPLICIT, optimizer, values, 16.0, 1)
+    states, out = _backend._first_states(row), np.zeros((1, 1))
+    parts = (course.lr, course.inverse_batch, course.lengths, course.column)
+    inverse = np.full(50, 1 / 16.0)
+
+    def plain():
+        state = nqm.optimizers.step(optimizer, EXPLICIT.curvature, 1.0)[0] * 0.0 + np.eye(row.scaled.size)
+        for lr in schedule.values:
+            matrix, gain = nqm.optimizers.step(optimizer, EXPLICIT.curvature, float(lr))
+            fresh = gain[:, :, None] * gain[:, None, :]
+            for _ in range(200):
+                state = matrix @ state @ matrix.swapaxes(1, 2) + fresh
+
+    def kernel():
+        _kernels.chain_rows(*row, *parts, states.copy(), out)
+
+    slow = best_of(plain, 1)
+    tell(f"50 pieces, {optimizer}: kernel", best_of(lambda: [kernel() for _ in range(50)]) / 50, slow, "step by step")
+    follow = optimizer.with_values(lr=schedule)
+    public = best_of(lambda: [nqm.risk(EXPLICIT, follow, 16, schedule.steps) for _ in range(50)]) / 50
+    tell("    nqm.risk", public, slow, "step by step")
+    lengths = schedule.lengths
+    both = best_of(lambda: _backend.slopes(EXPLICIT, optimizer, values, (), schedule.values, inverse, lengths))
+    tell("    risk and its gradient", both, slow, "step by step")
+
+
+def test_distance_to_the_floor_of_a_schedule():
+    """Instructions of k = 1, a node and piece of 200 steps (3 bits of 8): 7 doublings of 9, 3 advances of 11, 12 more."""
+    schedule = nqm.Schedule(np.geomspace(1.9, 0.01, 50), 200)
+    instructions = 50 * (7 * 9 + 3 * 11 + 12) * 104
+    course = _backend.pieces(schedule, None, np.array([schedule.steps]))
+    row = _backend.rows(EXPLICIT, nqm.SGD(1.0), {"lr": 1.0, "momentum": 0.0}, 16.0, 1)
+    states, out = _backend._first_states(row), np.zeros((1, 1))
+    parts = (course.lr, course.inverse_batch, course.lengths, course.column)
+    seconds = best_of(lambda: [_kernels.chain_rows(*row, *parts, states.copy(), out) for _ in range(100)]) / 100
+    rate = _peak_flops() / 2
+    tell("floor of 50 pieces, plain SGD: its arithmetic at twice the rate of FMAs", instructions / (2 * rate))
+    print(f"  reached {instructions / seconds / rate:.2f} times that rate, of at most 2", end="")
+
+
+def test_a_million_steps():
+    """A learning rate of its own for each of 10^6 steps, 100 nodes."""
+    schedule = nqm.schedules.cosine(1.9, 10**6)
+    for optimizer in (nqm.SGD(schedule), nqm.SGD(schedule, 0.9), nqm.EMA(nqm.SGD(schedule), 0.99)):
+        seconds = best_of(lambda o=optimizer: nqm.risk(EXPLICIT, o, 16, 10**6), 2)
+        tell(f"10^6 steps, {type(optimizer).__name__}, {len(optimizer.filter().start)} states", seconds)
+
+
+def test_optimised_schedules():
+    """50 pieces to the target at 2^4 ... 2^12, power 0, on the 100 bins; baseline: BFGS in NumPy, written from the paper."""
+    bins = EXACT.binned(100)
+    batches = 2.0 ** np.arange(4, 13)
+    found = [nqm.optimize_schedule(bins, batch, target=0.01) for batch in batches]
+    ours = best_of(lambda: [nqm.optimize_schedule(bins, batch, target=0.01) for batch in batches], 2)
+    began = time.perf_counter()
+    theirs = [fewest_with_schedule(bins.curvature, bins.multiplicity, batch, 0.01, 50) for batch in batches]
+    tell("50-piece schedules to the target, 9 batch sizes", ours, time.perf_counter() - began, "NumPy and BFGS")
+    print(f"\n    steps {[best.steps for best in found]}\n    theirs {theirs}", end="")
