@@ -30,7 +30,8 @@ def of(data, **conditions):
 
 
 def test_all_of_the_paper_that_need_no_network():
-    assert list(FIGURES) == [f"zhang2019-{n}" for n in ("1", "2", "3a", "4", "11", "13", "14a", "14b", "14c")]
+    numbers = ("1", "2", "3a", "3b", "3c", "4", "11", "13", "14a", "14b", "14c", "15")
+    assert list(FIGURES) == [*(f"zhang2019-{n}" for n in numbers), "nqm-schedules", "nqm-ramp"]
 
 
 def test_figure_1_decay_is_the_recursion(data):
@@ -119,10 +120,73 @@ def test_figure_14_learning_rates_grow_linearly_then_level_off(data):
 @pytest.mark.parametrize("name", FIGURES)
 def test_pictures_draw_what_was_computed(data, name):
     picture = FIGURES[name].plot(data[name])
-    drawn = np.concatenate([np.asarray(line.get_ydata(), float) for ax in picture.axes for line in ax.get_lines()])
+    lines = [np.asarray(line.get_ydata(), float) for ax in picture.axes for line in ax.get_lines()]
+    stairs = [patch.get_data().values for ax in picture.axes for patch in ax.patches]
+    drawn = np.concatenate([*lines, *stairs])
     numbers = np.concatenate([c for c in data[name].values() if c.dtype.kind == "f"])
     assert np.isin(drawn, numbers).mean() > 0.6  # the rest: totals, the line of the limit, entries of legends
     assert all(ax.get_xlabel() for ax in picture.axes)
+
+
+def test_figure_3b_schedules_close_the_gap(data):
+    """Never above the constant learning rate nor below Bayes; near the bound at small batches, useless at large ones."""
+    found = data["zhang2019-3b"]
+    bayes = of(found, kind="bayes")["steps"]
+    for power in zhang2019.POWERS:
+        best = of(found, kind="schedule", power=power)["steps"]
+        constant = of(found, kind="SGD", power=power)["steps"]
+        assert np.all(best <= constant)
+        assert np.all(best >= bayes)
+        assert np.all(np.diff(best) <= 0)
+        assert best[0] < 0.5 * constant[0]
+        assert best[-1] > (0.95 if power < 0.7 else 0.75) * constant[-1]
+        assert best[0] < (1.7 if power == 0.0 else 1.4) * bayes[0]
+
+
+def test_figure_3c_schedules_go_down(data):
+    found = data["zhang2019-3c"]
+    for batch in zhang2019.BATCH_SIZES:
+        one = of(found, batch_size=batch)
+        assert one["lr"].size == 50
+        assert np.all(np.diff(one["lr"]) <= 1e-6)
+        assert one["lr"].max() <= 2.0
+        problem, steps = zhang2019.problem(100), int(one["steps"][0])
+        ends = np.round(np.append(one["begin"][1:], 1.0) * steps).astype(int)
+        schedule = nqm.Schedule(one["lr"], np.diff(ends, prepend=0))
+        assert nqm.risk(problem, nqm.SGD(schedule), batch, steps) <= zhang2019.TARGET
+
+
+def test_figure_15_is_the_end_of_3c(data):
+    found, schedules = data["zhang2019-15"], data["zhang2019-3c"]
+    last = [of(schedules, batch_size=batch)["lr"][-1] for batch in zhang2019.BATCH_SIZES]
+    assert found["final_lr"].tolist() == last
+    assert found["slope"][0] == pytest.approx(1.0, abs=0.1)  # "scales linearly with batch size"
+    low = np.isfinite(found["fit"])
+    assert found["fit"][low] == pytest.approx(found["final_lr"][low], rel=0.1)
+
+
+def test_figure_of_schedules(data):
+    found = data["nqm-schedules"]
+    best = of(found, kind="optimised")["steps"]
+    for kind in ("constant", "cosine", "linear to zero", "warmup-stable-decay"):
+        assert np.all(of(found, kind=kind)["steps"] >= best)
+    assert np.all(of(found, kind="Bayes bound")["steps"] <= best)
+    shapes = [of(found, kind=kind)["relative"] for kind in ("cosine", "linear to zero", "warmup-stable-decay")]
+    assert 1.1 < min(s[0] for s in shapes) < max(s[0] for s in shapes) < 1.5  # "20 to 40% more steps"
+    assert of(found, kind="constant")["relative"][0] > 7
+    assert shapes[0][-1] == pytest.approx(2.0, rel=0.05)  # "twice the steps"
+
+
+def test_figure_of_ramps(data):
+    found = data["nqm-ramp"]
+    flat, ramp = (of(found, series=f"risk, {name}")["value"] for name in ("constant batch", "best ramp"))
+    assert np.all(ramp <= flat * (1 + 1e-12))
+    assert 0.15 < ramp.min() / flat.min() < 0.3  # "a fifth of the risk"
+    decay, both = (of(found, series=f"risk, {name}")["value"] for name in ("best learning-rate schedule", "both"))
+    assert ramp.min() == pytest.approx(decay[0], rel=0.1)  # "about what a schedule of the learning rate leaves"
+    assert both == pytest.approx(0.75 * decay, rel=0.05)  # "a quarter less"
+    for lr in np.unique(of(found, series="ramp")["lr"]):
+        assert np.all(np.diff(of(found, series="ramp", lr=lr)["value"]) > 0.0)
 
 
 def test_files_and_index(tmp_path, capsys):

@@ -95,3 +95,5 @@ def test_numbers_in_the_readme():
     problem = space["problem"]
     steps = nqm.steps_to_target(problem, nqm.SGD(0.5, momentum=0.9), batch_size=4096, target=0.01)
     assert f"# {steps}\n" in code
+    schedule, constant = space["schedule"], nqm.tune(problem, nqm.SGD(nqm.FREE), 256, 0.01)
+    assert f"# {schedule.steps} steps, where the best constant learning rate takes {constant.steps}\n" in code
