@@ -180,7 +180,9 @@ def _cell(problem: NoisyQuadratic, name: str, optimizer: Optimizer, target: floa
             best = tune(problem, optimizer, batch, target)
             return _row(name, best.optimizer, target, batch, best.steps, best.risk, best.status)
         steps = float(steps_to_target(problem, optimizer, batch, target))
-        reached = float(risk(problem, optimizer, batch, min(steps, 2.0**53)))
+        schedule = optimizer.schedule
+        end = 2.0**53 if schedule is None or schedule.beyond == "hold" else schedule.steps
+        reached = float(risk(problem, optimizer, batch, min(steps, end)))
         return _row(name, optimizer, target, batch, steps, reached, "fixed" if np.isfinite(steps) else "unreachable")
     except Exception as error:  # whatever it is, it is this cell's answer
         return _failed(name, optimizer, target, batch, error)

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from .. import _backend, _checks
-from .._checks import FloatArray
+from .._checks import FloatArray, IntArray
 from ..optimizers import FREE, Optimizer
 from ..problem import NoisyQuadratic
-from ..risk import stable_lr
+from ..risk import split, stable_lr
+from ..schedules import Schedule
 
 
 class Space:
@@ -31,7 +32,8 @@ class Space:
     ) -> None:
         self.problem, self.optimizer = problem, optimizer
         self.names = optimizer.free
-        self.fixed = {k: v for k, v in optimizer.hyperparameters.items() if v is not FREE}
+        self.schedule, values = split(optimizer)
+        self.fixed = {k: v for k, v in values.items() if v is not FREE}
         self.bounds = _checked_bounds({} if bounds is None else bounds, self.names)
         ranges = [self._range(name) for name in self.names]
         self.low = np.array([low for low, _ in ranges])
@@ -72,6 +74,27 @@ class Space:
         chosen: Optimizer = self.optimizer.with_values(**{name: float(values[name][0]) for name in self.names})
         return chosen
 
+    def risks(
+        self, nodes: NoisyQuadratic, values: Mapping[str, Any], batch: float | Schedule, steps: int, count: int
+    ) -> FloatArray:
+        """Risk after ``steps`` steps, one a row of values: (count,)."""
+        if self.schedule is None and not isinstance(batch, Schedule):
+            return _backend.risk(nodes, self.optimizer, values, batch, np.full(count, steps))
+        return self._along(nodes, values, batch, np.array([steps]), count)[:, 0]
+
+    def dyadic_risks(self, values: Mapping[str, Any], batch: float | Schedule, levels: int, count: int) -> FloatArray:
+        """Risk after 2^j steps, on the coarsest rule: (count, levels)."""
+        if self.schedule is None and not isinstance(batch, Schedule):
+            return _backend.dyadic_risk(self.problem, self.optimizer, values, batch, count, levels)
+        return self._along(self.problem, values, batch, 2 ** np.arange(levels), count)
+
+    def _along(
+        self, nodes: NoisyQuadratic, values: Mapping[str, Any], batch: float | Schedule, times: IntArray, count: int
+    ) -> FloatArray:
+        size, ramp = (1.0, batch) if isinstance(batch, Schedule) else (batch, None)
+        parts = _backend.pieces(self.schedule, ramp, times)
+        return _backend.chained_risk(nodes, self.optimizer, values, size, count, parts, times.size)
+
     def without(self, name: str) -> Space:
         """The space with ``name`` fixed at its least value."""
         least = self.bounds[name][0] if name in self.bounds else 0.0
@@ -98,7 +121,7 @@ def _checked_bounds(
 class Landscape:
     """log risk over a space, at any number of steps, on one rule for the spectrum."""
 
-    def __init__(self, space: Space, batch: float) -> None:
+    def __init__(self, space: Space, batch: float | Schedule) -> None:
         self.space, self.batch, self.nodes = space, batch, space.problem
         n = space.low.size
         axes = [sign * row for row in np.eye(n) for sign in (1.0, -1.0)]
@@ -110,8 +133,7 @@ class Landscape:
     def log_risk(self, points: FloatArray, steps: float, nodes: NoisyQuadratic | None = None) -> FloatArray:
         """At points of shape (..., free), after ``steps`` steps: shape (...). ``nodes``: another rule than the own."""
         flat = points.reshape(-1, points.shape[-1])
-        times = np.full(len(flat), int(steps))
-        found = _backend.risk(nodes or self.nodes, self.space.optimizer, self.space.values(flat), self.batch, times)
+        found = self.space.risks(nodes or self.nodes, self.space.values(flat), self.batch, int(steps), len(flat))
         return np.log(np.maximum(found, 1e-300)).reshape(points.shape[:-1])
 
     def screen(self, points: FloatArray, steps: float) -> FloatArray:

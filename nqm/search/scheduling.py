@@ -21,7 +21,7 @@ from ..problem import NoisyQuadratic
 from ..risk import batches, check_problem, risk, stable_lr
 from ..schedules import Schedule, equal_lengths
 from .crossing import searchable
-from .tuning import bracket, tune
+from .tuning import bracket, examples_seen, tune
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,9 +57,7 @@ class OptimizedSchedule:
     @property
     def examples(self) -> float:
         """Training examples seen."""
-        if not isinstance(self.batch_size, Schedule):
-            return self.steps * self.batch_size
-        return float(self.batch_size.values @ self.batch_size.lengths) if math.isfinite(self.steps) else math.inf
+        return examples_seen(self.batch_size, self.steps)
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """The schedule against the step; returns the axes."""

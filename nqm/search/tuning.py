@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from .. import _backend, _checks
+from .. import _checks
 from .._checks import FloatArray
 from ..optimizers import Optimizer
 from ..problem import NoisyQuadratic
-from ..risk import check_problem, risk
+from ..risk import batches, check_problem, risk
+from ..schedules import Schedule
 from .crossing import searchable, steps_to_target
 from .landscape import Landscape, Space
 
@@ -33,33 +34,33 @@ class Tuned:
     optimizer: Optimizer
     steps: float
     risk: float
-    batch_size: float
+    batch_size: float | Schedule
     target: float
     status: str
 
     @property
     def examples(self) -> float:
-        """Training examples seen: steps * batch_size."""
-        return self.steps * self.batch_size
+        """Training examples seen: steps * batch_size, summed along a schedule."""
+        return examples_seen(self.batch_size, self.steps)
 
 
 def tune(
     problem: NoisyQuadratic,
     optimizer: Optimizer,
-    batch_size: float,
+    batch_size: float | Schedule,
     target: float,
     bounds: Mapping[str, tuple[float, float]] | None = None,
 ) -> Tuned:
     """The fewest steps in which some choice of the free hyperparameters reaches the target.
 
     Minimises over the continuum, not a grid: the smallest T with min risk(T) <= target, and among the choices that
-    reach it
-    the one of lowest risk. Momentum has several local minima; all that a coarse scan finds are followed.
+    reach it the one of lowest risk. Momentum has several local minima; all that a coarse scan finds are followed.
 
     Args:
         problem: the noisy quadratic.
-        optimizer: with ``nqm.FREE`` for any of lr, momentum, decay, e.g. ``SGD(lr=FREE, momentum=FREE)``.
-        batch_size: examples a step, > 0.
+        optimizer: with ``nqm.FREE`` for any of lr, momentum, decay, e.g. ``SGD(lr=FREE, momentum=FREE)``; an lr that is
+            not may be a :class:`nqm.Schedule` that holds. (:func:`nqm.optimize_schedule` finds schedules.)
+        batch_size: examples a step, > 0, or a :class:`nqm.Schedule` of them that holds.
         target: risk to reach, > 0.
         bounds: {"lr": (low, high), ...} for free hyperparameters. Default: 0 < lr < max_stable_lr (for the momentum at
             hand), 0 <= momentum, decay <= 1 - 1e-8.
@@ -80,7 +81,15 @@ def tune(
         raise ValueError(f"optimizer: expected nqm.FREE for at least one of lr, momentum, decay, got {optimizer}")
     if optimizer.shape != ():
         raise ValueError(f"optimizer: expected plain numbers beside nqm.FREE, got arrays of shape {optimizer.shape}")
-    batch = _checks.real(batch_size, "batch_size", low=0.0)
+    size, ramp = batches(batch_size)
+    if size.shape != ():
+        raise ValueError(f"batch_size: expected a single number or a schedule, got an array of shape {size.shape}")
+    for given in (optimizer.schedule, ramp):
+        if given is not None and given.beyond == "error":
+            raise ValueError(
+                f"expected a schedule that holds its last value, to search over steps, got {given} that ends"
+            )
+    batch = float(size) if ramp is None else ramp
     goal = _checks.real(target, "target", low=0.0)
     space = Space(searchable(problem), optimizer, bounds)
     if problem.initial_risk <= goal:
@@ -96,13 +105,21 @@ def tune(
     return Tuned(chosen, int(steps), reached, batch, goal, "tuned")
 
 
+def examples_seen(batch_size: float | Schedule, steps: float) -> float:
+    """steps * batch_size, summed along a schedule."""
+    if not isinstance(batch_size, Schedule) or math.isinf(steps) or steps == 0:
+        return steps * (1.0 if isinstance(batch_size, Schedule) else batch_size)
+    course = batch_size.cut(int(steps))
+    return float(course.values @ course.lengths)
+
+
 _Candidate = tuple[FloatArray, float]  # a point in a Space, and the steps it takes
 
 FEW = 1024.0
 """Up to so many steps, ripples of the landscape decide the optimum and evaluations are cheap: look closer."""
 
 
-def _fewest_steps(space: Space, batch: float, target: float) -> _Candidate:
+def _fewest_steps(space: Space, batch: float | Schedule, target: float) -> _Candidate:
     """The best point and its steps (inf if none reaches the target; then the point of least risk seen)."""
     goal = math.log(target)
     known = [_embedded(space, name, batch, target) for name in space.names[1:] if name in ("momentum", "decay")]
@@ -133,14 +150,16 @@ def _fewest_steps(space: Space, batch: float, target: float) -> _Candidate:
     return point, steps
 
 
-def _embedded(space: Space, name: str, batch: float, target: float) -> _Candidate:
+def _embedded(space: Space, name: str, batch: float | Schedule, target: float) -> _Candidate:
     """What is possible with ``name`` at its least value, as a candidate of ``space``."""
     point, steps = _fewest_steps(space.without(name), batch, target)
     column = space.names.index(name)
     return np.insert(point, column, space.low[column]), steps
 
 
-def _scan(space: Space, batch: float, target: float, known: list[_Candidate]) -> tuple[FloatArray, FloatArray, float]:
+def _scan(
+    space: Space, batch: float | Schedule, target: float, known: list[_Candidate]
+) -> tuple[FloatArray, FloatArray, float]:
     """A grid over the space, starting points, and a guess of the steps.
 
     Risk at 2^0, 2^1, ... steps on the grid; log-log interpolation in between.
@@ -150,7 +169,7 @@ def _scan(space: Space, batch: float, target: float, known: list[_Candidate]) ->
     flat = grid.reshape(-1, grid.shape[-1])
     values = space.values(flat)
     for levels in (24, 54) if math.isinf(ceiling) else (math.ceil(math.log2(ceiling)) + 2,):
-        risks = _backend.dyadic_risk(space.problem, space.optimizer, values, batch, len(flat), levels)
+        risks = space.dyadic_risks(values, batch, levels, len(flat))
         times = _interpolated(risks, target)
         if np.isfinite(times).any():
             break
