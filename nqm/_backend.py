@@ -194,7 +194,7 @@ def slopes(
         filters += [optimizer.filter({**values, name: values[name] + sign * span}) for sign in (0.5, -0.5)]
     nodes, first = _prepared(problem), filters[0]
     curvature = _preconditioned(problem, float(values.get("power", 0.0)))
-    exponent = math.frexp(lr.max())[1]
+    exponent = max(-1000, math.frexp(lr.max())[1])
     found = Slopes(0.0, np.empty(lr.size), np.empty(lr.size), np.empty(len(free)))
     risk = _kernels.chain_gradient(
         np.ldexp(curvature, exponent), nodes.bias, nodes.noise, np.ldexp(lr, -exponent),
@@ -208,7 +208,7 @@ def slopes(
 def _in_units(row: Rows, largest: float) -> Rows:
     """Learning rates and curvatures scaled by a power of two, so that the largest learning rate is about 1."""
     top = float(row.lr.max()) * largest
-    exponent = math.frexp(top)[1] if 0.0 < top < math.inf else 0
+    exponent = max(-1000, math.frexp(top)[1]) if 0.0 < top < math.inf else 0
     if exponent == 0:
         return row
     return row._replace(lr=np.ldexp(row.lr, -exponent), curvature=np.ldexp(row.curvature, exponent))
@@ -299,10 +299,6 @@ class ScheduledMarch:
         ends = [s.steps for s in given if s.beyond == "error"]
         longest = min([max(s.steps for s in given), *ends])
         self._parts = pieces(schedule, ramp, np.array([longest]))
-        # Without a learning rate means stay: no bound can tell. SGD rests, once an average has caught up.
-        self._resting = (self._parts.lr == 0.0) & ("momentum" in values)
-        if self._resting[-1]:
-            ends.append(longest + math.ceil(50.0 / (1.0 - values.get("decay", 0.0))))
         self.end = min(ends, default=2**53)
         self._problem, self._optimizer, self._batch = problem, optimizer, batch_size
         self._values = dict(values)
@@ -321,7 +317,7 @@ class ScheduledMarch:
         lengths[-1] += self.end - lengths.sum()  # the last piece is held
         at, time, answer = 0, 0, 0.0
         while at < lengths.size:
-            long = (lengths[at:] > SHORT) & ~self._resting[at:]
+            long = lengths[at:] > SHORT
             short = int(np.argmax(long)) if long.any() else long.size
             here = slice(at, at + max(short, 1))
             if short:
@@ -335,9 +331,11 @@ class ScheduledMarch:
                 values = {**self._values, "lr": whole.lr[0] * parts.lr[at]}
                 batch = self._batch / parts.inverse_batch[at]
                 length = int(lengths[at])
-                found = March(self._problem, self._optimizer, values, batch, length, (states[0], unit)).run(
-                    target, last
-                )
+                if parts.lr[at] == 0.0 and "momentum" in values:  # SGD rests, and no bound can tell that it does
+                    found = _at_rest(row, states[0], float(values.get("decay", 0.0)), target, last, length)
+                else:
+                    march = March(self._problem, self._optimizer, values, batch, length, (states[0], unit))
+                    found = march.run(target, last)
                 if at + 1 < lengths.size:
                     kernels.chain_rows(
                         *row, parts.lr[here], parts.inverse_batch[here], lengths[here], np.array([-1]), states,
@@ -354,6 +352,40 @@ class ScheduledMarch:
             time += int(lengths[here].sum())
             at = here.stop
         return answer if last else np.inf
+
+
+def _at_rest(row: Rows, state: FloatArray, decay: float, target: float, last: bool, length: int) -> float:
+    """As :meth:`March.run` while lr = 0: theta stays, and the average of k states is theta + decay^t (average - theta).
+
+    The risk is A + 2 B g + C g^2 with g = decay^t, so it lies at or below the target between two roots.
+    """
+    from . import _kernels
+
+    k, nodes = len(row.start), row.bias.size
+    slots = state.reshape(len(state), -1, _kernels.BLOCK).transpose(1, 0, 2).reshape(-1, len(state) * _kernels.BLOCK)
+    mean, noise = slots[:k, :nodes], row.noise * np.square(row.curvature[0])
+    moments = np.zeros((k, k))
+    for slot, (i, j) in enumerate(zip(*np.triu_indices(k), strict=True)):
+        with np.errstate(over="ignore", invalid="ignore"):
+            moments[i, j] = moments[j, i] = np.sum(
+                np.where(row.bias > 0.0, row.bias * mean[i] * mean[j], 0.0) + noise * slots[2 * k + slot, :nodes]
+            )
+    theta = np.eye(k)[0]
+    gap = np.eye(k)[-1] - theta if decay > 0.0 else np.zeros(k)
+    a, b, c = theta @ moments @ theta, theta @ moments @ gap, gap @ moments @ gap
+    inside = b * b - c * (a - target)
+    enter, leave = np.inf, np.inf  # the steps at or below the target are enter <= t < leave
+    if a + 2.0 * b + c <= target:
+        enter = 0.0
+    elif inside >= 0.0 and c > 0.0 and 0.0 < -b + math.sqrt(inside) < c:
+        enter = float(np.ceil(np.log((-b + math.sqrt(inside)) / c) / np.log(decay)))
+    if a > target and c > 0.0 and inside >= 0.0 and -b - math.sqrt(inside) > 0.0:
+        leave = float(np.floor(np.log((-b - math.sqrt(inside)) / c) / np.log(decay))) + 1.0
+    if not last:
+        return enter if enter < min(leave, length) else np.inf
+    if enter >= min(leave, length) or leave < length:
+        return np.inf  # above at the end
+    return enter
 
 
 def _first_states(row: Rows) -> FloatArray:

@@ -1260,16 +1260,19 @@ def _gradient1(
 
 @compiled
 def _product(C, A, ai, aj, B, bi, bj, scale, k, count):
-    """C += scale A B for blocks of k x k matrices. Entry (i, j) lies in slot i ai + j aj: (k, 1) plain, (1, k)
-    transposed."""
+    """C += scale A B for blocks of k x k matrices, k = 2 or 3. Entry (i, j) lies in slot i ai + j aj: (k, 1) plain,
+    (1, k) transposed."""
     N = BLOCK
     for i in range(k):
         for j in range(k):
-            c = (k * i + j) * N
-            for m in range(k):
-                a, b = (i * ai + m * aj) * N, (m * bi + j * bj) * N
+            c, a, b = (k * i + j) * N, i * ai * N, j * bj * N
+            a1, b1, a2, b2 = a + aj * N, b + bi * N, a + 2 * aj * N, b + 2 * bi * N
+            if k == 2:
                 for n in range(count):
-                    C[c + n] += scale * A[a + n] * B[b + n]
+                    C[c + n] += scale * (A[a + n] * B[b + n] + A[a1 + n] * B[b1 + n])
+            else:
+                for n in range(count):
+                    C[c + n] += scale * (A[a + n] * B[b + n] + A[a1 + n] * B[b1 + n] + A[a2 + n] * B[b2 + n])
 
 
 @compiled
