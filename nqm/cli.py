@@ -235,7 +235,7 @@ def _schedule(arguments: argparse.Namespace) -> int:
         target=arguments.target,
         steps=arguments.steps,
         examples=arguments.examples,
-        pieces=arguments.pieces or max(1, int(min(50.0, arguments.steps or 50.0))),
+        pieces=arguments.pieces if arguments.pieces is not None else _pieces(arguments.steps),
         optimizer=_optimizer(arguments),
         shape=getattr(schedules, arguments.shape) if arguments.shape else None,
         max_lr=arguments.max_lr,
@@ -275,6 +275,10 @@ def _schedule(arguments: argparse.Namespace) -> int:
             for number, begin in zip(value.values, value.ends - value.lengths, strict=True):
                 print(f"{number:13.6g}  from {begin}")
     return 0
+
+
+def _pieces(steps: float | None) -> int:
+    return 50 if steps is None or not 1.0 <= steps < 50.0 else int(steps)
 
 
 def _sweep(arguments: argparse.Namespace) -> int:

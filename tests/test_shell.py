@@ -71,7 +71,38 @@ def test_sweep_prints_a_table_and_draws(capsys, tmp_path):
     assert [cell["batch_size"] for cell in json.loads(out)["cells"]] == [16, 1024]
 
 
-@pytest.mark.parametrize("command", ["steps", "sweep", "figures"])
+def test_schedule_prints_and_draws(capsys, tmp_path):
+    problem, picture = nqm.NoisyQuadratic.power_law(100), tmp_path / "schedule.png"
+    words = ("schedule", "--batch-size", "64", "--target", "0.1", "--pieces", "4", "--dim", "100")
+    best = nqm.optimize_schedule(problem, 64, target=0.1, pieces=4)
+    code, out, _ = shell(capsys, *words, "--plot", str(picture))
+    assert code == 0
+    assert f"steps  {best.steps}\n" in out
+    assert "converged" in out
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    code, out, _ = shell(capsys, *words, "--json")
+    told = json.loads(out)
+    assert told["lr"] == {"values": best.schedule.values.tolist(), "lengths": best.schedule.lengths.tolist()}
+    assert told["batch_size"] == 64.0
+    assert told["risk"] == best.risk
+    assert nqm.risk(problem, nqm.SGD(nqm.Schedule(**told["lr"])), 64, told["steps"]) == best.risk
+
+
+def test_schedule_of_batch_sizes_and_of_a_shape(capsys):
+    words = ("schedule", "--steps", "40", "--dim", "100", "--json")
+    code, out, _ = shell(capsys, *words, "--batch-size", "free", "--examples", "4000", "--lr", "0.5", "--pieces", "4")
+    assert code == 0
+    told = json.loads(out)
+    assert told["lr"] == 0.5
+    assert sorted(told["batch_size"]["values"]) == told["batch_size"]["values"]  # it ramps up
+    assert told["examples"] == pytest.approx(4000)
+    code, out, _ = shell(capsys, *words, "--batch-size", "64", "--shape", "linear", "--max-lr", "none")
+    assert code == 0
+    values = json.loads(out)["lr"]["values"]  # 40 pieces of a step
+    assert values == pytest.approx(nqm.schedules.linear(values[0], 40).values, rel=1e-9)
+
+
+@pytest.mark.parametrize("command", ["steps", "sweep", "schedule", "figures"])
 def test_help_has_an_example(capsys, command):
     code, out, _ = shell(capsys, command, "--help")
     assert code == 0
@@ -99,6 +130,19 @@ def test_help_has_an_example(capsys, command):
             "sweep --target 0.3 --batch-sizes 8 --dim 10 --plot picture.xyz",
             "picture.xyz: expected a file name ending in",
         ),
+        ("schedule --batch-size 8", "one of the arguments --target --steps is required"),
+        ("schedule --batch-size 8 --target 0.1 --steps 5", "not allowed with argument"),
+        ("schedule --batch-size 8 --steps 5 --pieces 9", "got 9 pieces for 5 steps"),
+        ("schedule --batch-size 8 --steps 5 --pieces 0", "pieces: expected whole numbers from 1"),
+        ("schedule --batch-size 8 --steps 0", "steps: expected whole numbers from 1"),
+        ("schedule --batch-size 8 --steps nan", "steps"),
+        ("schedule --batch-size 8 --steps 5 --lr 0.1", "expected lr nqm.FREE"),
+        ("schedule --batch-size free --steps 5", "expected examples together with batch_size"),
+        ("schedule --batch-size free --examples 2 --steps 5", "examples: expected at least one"),
+        ("schedule --batch-size 8 --steps 5 --max-lr high", "expected a number, 'stable' or 'none'"),
+        ("schedule --batch-size 8 --steps 5 --max-lr -1", "max_lr"),
+        ("schedule --batch-size 8 --steps 5 --shape square", "--shape"),
+        ("schedule --batch-size 8 --steps 5 --plot picture.xyz", "expected a file name ending in"),
         ("figures nothing", "unknown figure 'nothing': expected one of zhang2019-1"),
         ("figures --bins 1", "--bins"),
     ],

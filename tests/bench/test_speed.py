@@ -220,7 +220,7 @@ def test_a_schedule(optimizer):
 
 
 def test_distance_to_the_floor_of_a_schedule():
-    """Instructions of k = 1, a node and piece of 200 steps (3 bits of 8): 7 doublings of 9, 3 advances of 11, 12 more."""
+    """Instructions of k = 1, a node and piece of 200 steps (3 bits of 8): 7 doublings of 9, 3 advances of 11, 12."""
     schedule = nqm.Schedule(np.geomspace(1.9, 0.01, 50), 200)
     instructions = 50 * (7 * 9 + 3 * 11 + 12) * 104
     course = _backend.pieces(schedule, None, np.array([schedule.steps]))
@@ -242,7 +242,7 @@ def test_a_million_steps():
 
 
 def test_optimised_schedules():
-    """50 pieces to the target at 2^4 ... 2^12, power 0, on the 100 bins; baseline: BFGS in NumPy, written from the paper."""
+    """50 pieces to the target at 2^4 ... 2^12, power 0, on the 100 bins; baseline: BFGS in NumPy, from the paper."""
     bins = EXACT.binned(100)
     batches = 2.0 ** np.arange(4, 13)
     found = [nqm.optimize_schedule(bins, batch, target=0.01) for batch in batches]
