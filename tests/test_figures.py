@@ -129,7 +129,7 @@ def test_pictures_draw_what_was_computed(data, name):
 
 
 def test_figure_3b_schedules_close_the_gap(data):
-    """Never above the constant learning rate nor below Bayes; near the bound at small batches, useless at large ones."""
+    """Never above constant rates nor below Bayes; near the bound at small batches, useless at large ones."""
     found = data["zhang2019-3b"]
     bayes = of(found, kind="bayes")["steps"]
     for power in zhang2019.POWERS:
