@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -21,7 +21,7 @@ from ..problem import NoisyQuadratic
 from ..risk import batches, check_problem, risk, stable_lr
 from ..schedules import Schedule, equal_lengths
 from .crossing import searchable
-from .tuning import bracket, examples_seen, tune
+from .tuning import bracket, examples_seen, require_held, tune
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,6 +32,7 @@ CONVERGED = 1e-4
 ROOM = 30.0  # how far below the bound a log learning rate may go
 LEAST, MOST = 1e-6, 18.0  # -log(1 - value) of a momentum or decay
 MOST_PIECES = 10_000
+FEW = 12  # up to so many variables, starts all over the place are cheap
 
 
 @dataclass(frozen=True)
@@ -122,8 +123,11 @@ def optimize_schedule(
         time = _checks.whole(steps, "steps", low=1)
         course.check_steps(time)
         point, _ = course.best_of(course.starts(time), time, None, rounds, generator)
+        if course.refine(point, time):
+            point = course.minimise(point[None, :], time)[0][0]
         return course.result(point, time, None)
     goal = _checks.real(target, "target", low=0.0)
+    require_held(course.given, course.ramp)
     if problem.initial_risk <= goal:
         return course.result(course.middle(), 0, goal)
     point, found = _fewest_steps(course, goal, rounds, generator)
@@ -133,11 +137,14 @@ def optimize_schedule(
 def _fewest_steps(course: Course, target: float, restarts: int, generator: np.random.Generator) -> tuple[Any, float]:
     goal = math.log(target)
     guess = course.guess(target)
-    point, _ = course.best_of(course.starts(guess), guess, goal, 0, generator)
+    point, value = course.best_of(course.starts(guess), guess, goal, 0, generator)
+    if course.examples is not None and value > goal:
+        course.farthest = guess
+        return point, math.inf
     while True:
         point, steps = bracket(course, point, guess, goal)
         if math.isinf(steps):
-            return point, steps
+            return course.best_of(course.starts(course.farthest), course.farthest, None, 0, generator)[0], steps
         if course.refine(point, steps):
             guess = steps
             continue
@@ -150,6 +157,15 @@ def _fewest_steps(course: Course, target: float, restarts: int, generator: np.ra
         point, guess = other, sooner
     points, _ = course.minimise(np.stack([point, other]) if sooner >= 1.0 else point[None, :], steps)
     return min(points, key=lambda p: course.value(p, steps)[0]), steps
+
+
+class Layout(NamedTuple):
+    """Pieces of T steps, cut where a given schedule changes within one."""
+
+    lengths: IntArray  # (pieces,), of the variables; 0 for some where there are fewer steps than pieces
+    parts: IntArray  # (parts,), what they are cut into
+    owner: IntArray  # (parts,), the piece that each is of
+    begins: IntArray  # (parts,), first step
 
 
 class Course:
@@ -170,6 +186,8 @@ class Course:
         self.problem, self.nodes, self.optimizer = problem, searchable(problem), optimizer
         self.batch, self.ramp, self.examples, self.max_lr, self.weights = batch, ramp, examples, max_lr, weights
         self.shape = shape
+        self.farthest = 2.0**40  # steps of which an answer "unreachable" tells
+        self._laid_out: tuple[float, Layout] | None = None
         self._profiled: tuple[int, FloatArray] | None = None
         self.pieces = weights if isinstance(weights, int) else weights.size
         self.names = tuple(name for name in optimizer.free if name != "lr")
@@ -192,6 +210,9 @@ class Course:
             raise ValueError(
                 f"pieces: expected relative lengths that leave every piece a step, got one below 1 of {steps}"
             )
+        for given in (self.given, self.ramp):
+            if isinstance(given, Schedule):
+                given.cut(steps)  # refuses where it ends before
         if self.examples is not None and self.examples < steps:
             raise ValueError(f"examples: expected at least one for each of the {steps} steps, got {self.examples:g}")
 
@@ -217,25 +238,37 @@ class Course:
             return float(self.max_lr)
         return float(np.asarray(stable_lr(self.problem, self.optimizer, {"momentum": 0.0, **values})))
 
+    def layout(self, steps: float) -> Layout:
+        """The pieces of so many steps; the last ones asked for are kept."""
+        if self._laid_out is None or self._laid_out[0] != steps:
+            lengths = self.lengths(steps)
+            given = [s.ends for s in (self.given, self.ramp) if isinstance(s, Schedule)]
+            ends = np.unique(np.concatenate([np.cumsum(lengths), *(e[e < steps] for e in given)]))
+            ends = ends[ends > 0]
+            begins = np.concatenate([[0], ends[:-1]])
+            owner = np.searchsorted(np.cumsum(lengths), begins, side="right")
+            self._laid_out = steps, Layout(lengths, ends - begins, owner, begins)
+        return self._laid_out[1]
+
     def rates(self, point: FloatArray, steps: float) -> FloatArray:
-        """Learning rates of the pieces."""
-        lengths = self.lengths(steps)
-        if self.given is None:
-            factors = np.exp(point[: self.rates_free])
-            if self.shape is not None:
-                factors = factors[0] * self._profile(lengths)
-            return np.asarray(self.limit(self.values(point)) * factors)
+        """Learning rates of the parts of the pieces."""
+        layout = self.layout(steps)
         if isinstance(self.given, Schedule):
-            return np.asarray(self.given(np.cumsum(lengths) - lengths))
-        return np.full(self.pieces, self.given)
+            return np.asarray(self.given(layout.begins))
+        if self.given is not None:
+            return np.full(layout.parts.size, self.given)
+        factors = np.exp(point[: self.rates_free])
+        if self.shape is not None:
+            factors = factors[0] * self._profile(layout.lengths)
+        return np.asarray(self.limit(self.values(point)) * factors[layout.owner])
 
     def _profile(self, lengths: IntArray) -> FloatArray:
-        """Mean over each piece of the shape with peak 1."""
+        """Mean over each piece of the shape, where its peak is 1."""
         assert self.shape is not None
         steps = int(lengths.sum())
         if self._profiled is None or self._profiled[0] != steps:
             course = self.shape(1.0, steps)
-            if not isinstance(course, Schedule) or course.steps != steps:
+            if not isinstance(course, Schedule) or course.steps != steps or not course.values.any():
                 raise TypeError(
                     f"shape: expected a function (value, steps) -> Schedule of {steps} steps, got {course!r}"
                 )
@@ -243,7 +276,7 @@ class Course:
             area = np.concatenate([[0.0], np.cumsum(course.values * course.lengths)])
             ends = np.cumsum(lengths)
             means = np.diff(np.interp(ends, edges, area), prepend=0.0) / np.maximum(lengths, 1)
-            self._profiled = (steps, means)
+            self._profiled = (steps, means / course.values.max())
         return self._profiled[1]
 
     def batches(self, shares: FloatArray, lengths: IntArray) -> FloatArray:
@@ -252,6 +285,8 @@ class Course:
         assert self.examples is not None
         count = np.maximum(lengths, 1)
         root = np.sqrt(shares / count)
+        if not np.all(np.isfinite(root)):  # diverged: no batch size helps
+            root = np.ones(root.size)
         above = lengths > 0
         sizes = np.ones(lengths.size)
         while True:
@@ -268,12 +303,12 @@ class Course:
         """log risk and its gradient at a point; 1e10 and 0 where it has diverged."""
         if steps > self.most:
             return 1e10, np.zeros(self.size)
-        values, rates, lengths = self.values(point), self.rates(point, steps), self.lengths(steps)
-        found = self._slopes(values, rates, self._inverse_batches(values, rates, lengths), lengths)
+        values, rates, layout = self.values(point), self.rates(point, steps), self.layout(steps)
+        found = self._slopes(values, rates, self._inverse_batches(values, rates, layout), layout)
         gradient = np.zeros(self.size)
         if not (0.0 < found.risk < math.inf and np.all(np.isfinite(found.by_log_lr))):
             return 1e10, gradient
-        by_lr = found.by_log_lr / found.risk
+        by_lr = np.bincount(layout.owner, found.by_log_lr, self.pieces) / found.risk
         if self.given is None:
             gradient[: self.rates_free] = by_lr if self.shape is None else by_lr.sum()
         for i, name in enumerate(self.names, self.rates_free):
@@ -349,16 +384,24 @@ class Course:
             levels = [np.full(len(self.names), u) for u in (0.01, 2.0, max(0.5, math.log(steps) - 2.0))]
         if self.given is not None:
             return levels
+        few = np.random.default_rng(0).uniform(
+            -4.0, 0.0, (16 if self.size <= FEW and self.shape is None else 0, self.size)
+        )
         starts = []
         for level in levels:
             flat = [np.concatenate([np.full(self.rates_free, u), level]) for u in np.linspace(-16.0, -0.05, 40)]
             best = min(flat, key=lambda p: self.value(p, steps)[0])
-            decay = np.concatenate([np.linspace(-0.1, min(best[0] - 1.0, -2.0), self.rates_free), level])
-            starts += [decay, best] if self.shape is None else [best]
+            tops = (-0.1,) if self.bounded else (-0.1, 1.5, 4.0)
+            if self.shape is None:
+                ends = min(best[0] - 1.0, -2.0)
+                starts += [np.concatenate([np.linspace(top, ends, self.rates_free), level]) for top in tops]
+            starts.append(best)
             if self.rough(steps):
                 waves = [np.concatenate([w, level]) for w in self._chebyshev()]
                 starts += sorted(waves, key=lambda p: self.value(p, steps)[0])[:4]
-        return starts
+        for start in few:
+            start[self.rates_free :] = levels[-1] * -0.25 * start[self.rates_free :]
+        return [*few, *starts]
 
     def _chebyshev(self) -> Iterator[FloatArray]:
         """Log of steps 1 / h at Chebyshev's points of [low, h_1], relative to the limit 2 / h_1: falling, and in
@@ -371,18 +414,40 @@ class Course:
 
     def guess(self, target: float) -> float:
         """Steps to start from: what the best constant learning rate takes."""
-        if self.examples is not None:  # more steps than enough may be too many: look from few to many
-            lowest = (math.inf, 1.0)
-            for time in np.unique(np.geomspace(1.0, self.most, 24).round()).tolist():
-                lowest = min(lowest, (self._descend(self.starts(time)[-1], time)[1], time))
-                if lowest[0] <= math.log(target):
-                    break
-            return lowest[1]
+        if self.examples is not None:
+            return self._scanned(math.log(target))
         zero = dict.fromkeys(self.names, 0.0)
         size = self.batch if self.ramp is None else float(self.ramp.values[-1])
         plain = self.optimizer.with_values(**zero)
         tuned = tune(self.problem, plain, size, target).steps
         return tuned if math.isfinite(tuned) else 2.0**30
+
+    def _scanned(self, goal: float) -> float:
+        """Of given examples, more steps are not always better: the first that do, or else those of the least risk.
+
+        Looks at all numbers of steps up to 256, or at 64 from few to many; then closer around the lowest.
+        """
+        seen: dict[float, float] = {}
+
+        def low(time: float) -> float:
+            if time not in seen:
+                seen[time] = self._descend(self.starts(time)[-1], time)[1]
+            return seen[time]
+
+        every = np.arange(1.0, self.most + 1.0) if self.most <= 256 else np.geomspace(1.0, self.most, 64).round()
+        times = np.unique(every).tolist()
+        for time in times:
+            if low(time) <= goal:
+                return float(time)
+        at = times.index(min(times, key=low))
+        below, above = times[max(at - 1, 0)], times[min(at + 1, len(times) - 1)]
+        while above - below > 2.0:  # ternary search
+            step = max(1.0, (above - below) // 3.0)
+            left, right = below + step, above - step
+            if min(low(left), low(right)) <= goal:
+                return left if low(left) <= goal else right
+            below, above = (below, right) if low(left) <= low(right) else (left, above)
+        return min(seen, key=lambda time: (seen[time] > goal, seen[time]))
 
     @property
     def most(self) -> float:
@@ -404,19 +469,18 @@ class Course:
         return moved
 
     def result(self, point: FloatArray, steps: float, target: float | None) -> OptimizedSchedule:
-        time = steps if math.isfinite(steps) else min(self.most, 2.0**40)
+        time = steps if math.isfinite(steps) else self.farthest
         if time == 0.0:
-            time = float(self.pieces)
-        elif math.isfinite(steps) and target is None:
-            self.refine(point, time)
-        values, rates, lengths = self.values(point), self.rates(point, time), self.lengths(time)
-        inverse = self._inverse_batches(values, rates, lengths)
-        here = lengths > 0
-        lr: Any = Schedule(rates[here], lengths[here]) if self.given is None else self.given
+            time = min(float(self.pieces), self.most)
+        values, rates, layout = self.values(point), self.rates(point, time), self.layout(time)
+        inverse = self._inverse_batches(values, rates, layout)
+        first = np.unique(layout.owner, return_index=True)[1]  # of each piece that has steps
+        lengths = layout.lengths[layout.lengths > 0]
+        lr: Any = Schedule(rates[first], lengths) if self.given is None else self.given
         chosen: Any = self.optimizer.with_values(lr=lr, **{name: values[name] for name in self.names})
         batch: Any = self.batch if self.ramp is None else self.ramp
         if self.examples is not None:
-            batch = Schedule(1.0 / inverse[here], lengths[here])
+            batch = Schedule(1.0 / inverse[first], lengths)
         slope = self.value(point, time)[1]
         slope[(point >= self.high) & (slope < 0.0)] = 0.0
         slope[(point <= self.low) & (slope > 0.0)] = 0.0
@@ -432,18 +496,21 @@ class Course:
             chosen, batch, target,
         )  # fmt: skip
 
-    def _inverse_batches(self, values: dict[str, Any], rates: FloatArray, lengths: IntArray) -> FloatArray:
+    def _inverse_batches(self, values: dict[str, Any], rates: FloatArray, layout: Layout) -> FloatArray:
         if self.examples is not None:
-            shares = self._slopes(values, rates, np.ones(self.pieces), lengths).by_log_inverse_batch
-            return 1.0 / self.batches(shares, lengths)
+            shares = self._slopes(values, rates, np.ones(rates.size), layout).by_log_inverse_batch
+            sizes = self.batches(np.bincount(layout.owner, shares, self.pieces).astype(float), layout.lengths)
+            return np.asarray(1.0 / sizes[layout.owner])
         if self.ramp is None:
-            return np.full(self.pieces, 1.0 / self.batch)
-        return 1.0 / np.asarray(self.ramp(np.cumsum(lengths) - lengths))
+            return np.full(rates.size, 1.0 / self.batch)
+        return 1.0 / np.asarray(self.ramp(layout.begins))
 
     def _slopes(
-        self, values: dict[str, Any], rates: FloatArray, inverse: FloatArray, lengths: IntArray
+        self, values: dict[str, Any], rates: FloatArray, inverse: FloatArray, layout: Layout
     ) -> _backend.Slopes:
-        return _backend.slopes(self.nodes, self.optimizer, {**values, "lr": 1.0}, self.names, rates, inverse, lengths)
+        return _backend.slopes(
+            self.nodes, self.optimizer, {**values, "lr": 1.0}, self.names, rates, inverse, layout.parts
+        )
 
 
 def _leja(points: FloatArray) -> FloatArray:

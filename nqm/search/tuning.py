@@ -84,11 +84,7 @@ def tune(
     size, ramp = batches(batch_size)
     if size.shape != ():
         raise ValueError(f"batch_size: expected a single number or a schedule, got an array of shape {size.shape}")
-    for given in (optimizer.schedule, ramp):
-        if given is not None and given.beyond == "error":
-            raise ValueError(
-                f"expected a schedule that holds its last value, to search over steps, got {given} that ends"
-            )
+    require_held(optimizer.schedule, ramp)
     batch = float(size) if ramp is None else ramp
     goal = _checks.real(target, "target", low=0.0)
     space = Space(searchable(problem), optimizer, bounds)
@@ -103,6 +99,15 @@ def tune(
     if math.isinf(steps):
         return Tuned(chosen, math.inf, reached, batch, goal, "unreachable")
     return Tuned(chosen, int(steps), reached, batch, goal, "tuned")
+
+
+def require_held(*given: Any) -> None:
+    """Refuse schedules that end: a search over steps may ask for any number of them."""
+    for one in given:
+        if isinstance(one, Schedule) and one.beyond == "error":
+            raise ValueError(
+                f"expected a schedule that holds its last value, to search over steps, got {one} that ends"
+            )
 
 
 def examples_seen(batch_size: float | Schedule, steps: float) -> float:
