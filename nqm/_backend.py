@@ -239,7 +239,8 @@ class March:
         self._weight, self._extra = row.noise, np.empty((0, blocks, k * _kernels.BLOCK))
         if carried is not None:
             kept, unit = carried
-            self._weight = row.noise * np.square(row.curvature[0] * unit)
+            with np.errstate(over="ignore", invalid="ignore"):  # diverged
+                self._weight = row.noise * np.square(row.curvature[0] * unit)
             self._extra = np.empty((k, blocks, k * _kernels.BLOCK))
             for block in range(blocks):
                 h = row.curvature[0, block * _kernels.BLOCK : (block + 1) * _kernels.BLOCK]

@@ -1194,8 +1194,7 @@ def carry_over(curvature, lr, unit, transition, gain, fresh, query, readout, sta
 
 @compiled
 def _gradient1(
-    curvature, bias, noise, lr, transition, gain, fresh, query, readout, start, scaled, inverse_batch, lengths,
-    by_lr, by_batch,
+    curvature, bias, noise, lr, transition, gain, query, readout, start, inverse_batch, lengths, by_lr, by_batch
 ):  # fmt: skip
     """`chain_gradient` for one state: q' = A q + v W G with A = a^2s, G = sum_(j<s) a^2j, W = b^2 / batch.
 
@@ -1343,8 +1342,8 @@ def chain_gradient(
     by_value[:] = 0.0
     if k == 1:
         return _gradient1(
-            curvature, bias, noise, lr, transition[0], gain[0], fresh[0], query, readout, start, scaled,
-            inverse_batch, lengths, by_lr, by_batch,
+            curvature, bias, noise, lr, transition[0], gain[0], query, readout, start, inverse_batch, lengths, by_lr,
+            by_batch,
         )  # fmt: skip
     N = BLOCK
     pieces, kk = lr.size, k * k

@@ -267,7 +267,7 @@ def _schedule(arguments: argparse.Namespace) -> int:
     for name, value in answer.items():
         if value is not None:
             print(f"{name:>13}  {value if isinstance(value, int | str) else format(value, '.6g')}")
-    for name, value in scheduled.items():
+    for name, value in scheduled.items() if best.steps else ():
         if isinstance(value, float):
             print(f"{name:>13}  {value:.6g}")
         else:

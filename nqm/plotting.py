@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -92,18 +92,12 @@ def plot_sweep(sweep: Sweep, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def plot_schedules(schedules: Mapping[str, Schedule], ax: Axes | None = None) -> Axes:
-    """Values against the share of the steps done, on a logarithmic axis; a single one against the step itself."""
+def plot_schedule(schedule: Schedule, ax: Axes | None = None) -> Axes:
+    """Values against the step, on a logarithmic axis."""
     with style():
         if ax is None:
             ax = plt.subplots()[1]
-        alone = len(schedules) == 1
-        colors = mpl.colormaps["viridis"](np.linspace(0.0, 0.9, len(schedules)))
-        for color, (name, schedule) in zip(colors, schedules.items(), strict=True):
-            edges = np.concatenate([[0], schedule.ends]) / (1 if alone else schedule.steps)
-            ax.stairs(schedule.values, edges, baseline=None, color=color, linewidth=1.6, label=name or None)
+        ax.stairs(schedule.values, np.concatenate([[0], schedule.ends]), baseline=None, color=COLORS[0], linewidth=1.6)
         ax.set_yscale("log")
-        ax.set_xlabel("step" if alone else "share of the steps")
-        if any(schedules):
-            ax.legend()
+        ax.set_xlabel("step")
     return ax

@@ -129,6 +129,11 @@ def lowest_pieced(start, steps, power, batch, extra):
     return math.exp(found.fun)
 
 
+@cache
+def lowest(power, batch, steps):
+    return optimize_schedule(PROBLEM, batch, steps=steps, pieces=10, optimizer=sgd(power), restarts=0)
+
+
 def log_factors(best):
     return np.log(best.schedule(np.arange(10) * (best.steps // 10)) / 2.0)
 
@@ -150,14 +155,13 @@ def test_never_more_steps_than_the_authors_notebook(cell):
 def test_the_authors_step_counts_are_the_best_under_their_biased_sum_of_noise(cell):
     """With 1e-8 added to 1 - (1 - lr h)^2, as they do, the best schedule misses at their step and hits 10 later."""
     power, batch = cell["power"], cell["batch"]
-    lowest = []
-    for steps in (cell["steps"], cell["steps"] + 10):
-        best = optimize_schedule(PROBLEM, batch, steps=steps, pieces=10, optimizer=sgd(power))
-        ours = math.exp(pieced(log_factors(best), steps, power, batch, 1e-8))
-        lowest.append(min(ours, lowest_pieced(log_factors(best), steps, power, batch, 1e-8)))
-        assert lowest[-1] > ours * (1.0 - 1e-6)  # their formula has its minimum at the same schedule
-        assert ours < best.risk  # and always says less
-    assert lowest[0] > TARGET >= lowest[1]
+    steps = cell["steps"] + 10
+    best = lowest(power, batch, steps)
+    start = log_factors(best)
+    ours = math.exp(pieced(start, steps, power, batch, 1e-8))
+    assert ours < best.risk  # their formula says less
+    assert lowest_pieced(start, steps, power, batch, 1e-8) > ours * (1.0 - 1e-6)  # with its minimum at the same place
+    assert lowest_pieced(start, cell["steps"], power, batch, 1e-8) > TARGET >= ours
 
 
 @notebook
@@ -165,14 +169,14 @@ def test_the_authors_step_counts_are_the_best_under_their_biased_sum_of_noise(ce
 def test_where_the_authors_say_less_the_exact_risk_misses_the_target(power, batch):
     """Under the closed form without the 1e-8, from our schedule and from random ones, at their step."""
     (steps,) = (c["steps"] + 10 for c in reference_cells() if (c["power"], c["batch"]) == (power, batch))
-    best = optimize_schedule(PROBLEM, batch, steps=steps, pieces=10, optimizer=sgd(power))
+    best = lowest(power, batch, steps)
     assert math.exp(pieced(log_factors(best), steps, power, batch, 0.0)) == pytest.approx(best.risk, rel=1e-10)
     assert math.exp(pieced(log_factors(best), steps, power, batch, 1e-8)) <= TARGET < best.risk
     rng = np.random.default_rng(0)
-    starts = [log_factors(best)] + [-np.sort(rng.uniform(0.0, 9.0, 10)) for _ in range(5)]
-    lowest = [lowest_pieced(start, steps, power, batch, 0.0) for start in starts]
-    assert TARGET < best.risk * (1.0 - 1e-8) < min(lowest)
-    assert np.median(lowest) == pytest.approx(best.risk, rel=1e-6)  # the search by itself does get there
+    starts = [log_factors(best)] + [-np.sort(rng.uniform(0.0, 9.0, 10)) for _ in range(3)]
+    found = [lowest_pieced(start, steps, power, batch, 0.0) for start in starts]
+    assert TARGET < best.risk * (1.0 - 1e-8) < min(found)
+    assert np.median(found) == pytest.approx(best.risk, rel=1e-6)  # the search by itself does get there
 
 
 # --- Bayes' bound ------------------------------------------------------------------------------------------
@@ -187,10 +191,10 @@ def test_never_fewer_examples_than_bayes(power, batch, pieces):
 
 
 @pytest.mark.parametrize("optimizer", [sgd(0.5), SGD(FREE, FREE), EMA(SGD(FREE), FREE)], ids=str)
-@pytest.mark.parametrize(("batch", "steps"), [(1, 500), (64, 200), (2**16, 20)])
+@pytest.mark.parametrize(("batch", "steps"), [(1, 300), (2**16, 10)])
 def test_never_below_bayes_at_fixed_steps(optimizer, batch, steps):
-    best = optimize_schedule(PROBLEM, batch, steps=steps, pieces=10, optimizer=optimizer)
-    assert best.risk >= nqm.bounds.bayes(PROBLEM, steps * batch)
+    best = optimize_schedule(SMALL, batch, steps=steps, pieces=4, optimizer=optimizer)
+    assert best.risk >= nqm.bounds.bayes(SMALL, steps * batch)
 
 
 @pytest.mark.parametrize("optimizer", [SGD(0.3), SGD(FREE)], ids=str)
@@ -203,7 +207,7 @@ def test_never_below_bayes_with_batch_sizes_of_ones_own(optimizer, examples):
 # --- what contains what ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("power", "batch"), [(0.0, 16), (0.0, 256), (0.0, 4096), (0.5, 1024)])
+@pytest.mark.parametrize(("power", "batch"), [(0.0, 16), (0.0, 4096), (0.5, 1024)])
 def test_more_pieces_are_never_worse(power, batch):
     """Each number of pieces contains the ones before, also at steps that they do not divide."""
     pieces = (1, 2, 5, 10, 20, 40)
@@ -229,15 +233,14 @@ def test_one_piece_is_tuned_with_momentum_or_averages_too(optimizer):
     """But for a ripple along the valley of momentum, at which ``tune`` looks more closely."""
     one = optimize_schedule(PROBLEM, 4096, target=TARGET, pieces=1, optimizer=optimizer)
     steps = nqm.tune(PROBLEM, optimizer, 4096, TARGET).steps
-    assert steps <= one.steps <= (1.001 * steps if optimizer == SGD(FREE, FREE) else steps)
+    assert steps <= one.steps <= (1.005 * steps if optimizer == SGD(FREE, FREE) else steps)
 
 
 @pytest.mark.parametrize("optimizer", [SGD(FREE, FREE), SGD(FREE, FREE, nesterov=True), EMA(SGD(FREE), FREE)], ids=str)
-@pytest.mark.parametrize("batch", [64, 1024])
-def test_what_contains_sgd_is_never_worse(optimizer, batch):
-    best = optimize_schedule(PROBLEM, batch, target=TARGET, pieces=5, optimizer=optimizer)
+def test_what_contains_sgd_is_never_worse(optimizer):
+    best = optimize_schedule(PROBLEM, 1024, target=TARGET, pieces=5, optimizer=optimizer)
     assert best.status == "converged"
-    assert best.steps <= soonest(0.0, batch, 5).steps
+    assert best.steps <= soonest(0.0, 1024, 5).steps
     assert not best.optimizer.free
 
 
@@ -324,35 +327,44 @@ def test_random_restarts_find_nothing_sooner(optimizer, batch, target):
     assert lowest[best.steps] > best.risk * (1.0 - 1e-7)  # and among ties, the lowest
 
 
-@pytest.mark.parametrize(("batch", "pieces"), [(4, 4), (100, 5)])
-@pytest.mark.parametrize("optimizer", [SGD(FREE), SGD(FREE, FREE), EMA(SGD(FREE), FREE)], ids=str)
-def test_no_step_before_the_answer_reaches_the_target(optimizer, batch, pieces):
+EACH_STEP = [
+    *itertools.product((SGD(FREE), SGD(FREE, FREE), EMA(SGD(FREE), FREE)), ((4, 4), (100, 5)), (0.2,)),
+    (SGD(FREE, 0.9), (4, 4), 0.2),
+    (SGD(FREE, 0.9), (1000, 5), 0.1),
+]
+
+
+@pytest.mark.parametrize(("optimizer", "case", "target"), EACH_STEP, ids=str)
+def test_no_step_before_the_answer_reaches_the_target(optimizer, case, target):
     """Fixed steps, one after the other, with as many pieces as there are steps while there are fewer."""
+    batch, pieces = case
+    best = optimize_schedule(SMALL, batch, target=target, pieces=pieces, optimizer=optimizer)
+    for steps in range(1, best.steps):
+        sooner = optimize_schedule(SMALL, batch, steps=steps, pieces=min(pieces, steps), optimizer=optimizer)
+        assert sooner.risk > target
 
-    def least(steps):
-        return optimize_schedule(SMALL, batch, steps=steps, pieces=min(pieces, steps), optimizer=optimizer).risk
 
-    best = optimize_schedule(SMALL, batch, target=0.15, pieces=pieces, optimizer=optimizer)
-    risks = [least(steps) for steps in range(1, best.steps + 1)]
-    assert min(risks[:-1]) > 0.15 >= risks[-1]
-    assert risks[-1] == pytest.approx(best.risk, rel=1e-6)
+CROWD = pytest.mark.xfail(strict=True, reason="the first basin found below the target is kept, here 14% higher")
+
+
+@pytest.mark.parametrize(("batch", "target"), [(4, 0.2), (4, 0.05), pytest.param(100, 0.2, marks=CROWD), (100, 0.05)])
+def test_among_schedules_of_as_many_steps_the_lowest(batch, target):
+    best = optimize_schedule(SMALL, batch, target=target, pieces=5)
+    fixed = optimize_schedule(SMALL, batch, steps=best.steps, pieces=min(5, best.steps))
+    assert best.risk == pytest.approx(fixed.risk, rel=1e-7)
 
 
 # --- another optimiser -------------------------------------------------------------------------------------
 
 EVOLVED = [
-    (SGD(FREE), 20, 3, 4.0),
     (SGD(FREE), 20, 5, 4.0),
     (SGD(FREE), 30, 4, 32.0),
     (SGD(FREE), 12, 5, 100.0),
     (SGD(FREE), 5, 5, 32.0),
     (SGD(FREE), 6, 6, 32.0),
-    (SGD(FREE, 0.9), 20, 3, 4.0),
     (SGD(FREE, 0.9), 20, 4, 64.0),
-    (SGD(FREE, 0.9), 40, 4, 4.0),
     (SGD(FREE, FREE), 20, 3, 4.0),
     (SGD(FREE, FREE), 20, 4, 64.0),
-    (EMA(SGD(FREE), 0.8), 20, 3, 4.0),
     (EMA(SGD(FREE), 0.8), 20, 4, 64.0),
     (EMA(SGD(FREE), FREE), 20, 3, 4.0),
     (EMA(SGD(FREE), FREE), 20, 4, 64.0),
@@ -604,8 +616,11 @@ def test_batch_sizes_under_learning_rates_that_change_within_a_piece():
 # --- the same question in other words ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("optimizer", [SGD(FREE), SGD(FREE, FREE), EMA(SGD(FREE), FREE)], ids=str)
-@pytest.mark.parametrize("scale", [4.0, 0.01])
+@pytest.mark.parametrize(
+    ("optimizer", "scale"),
+    [(SGD(FREE), 4.0), (SGD(FREE), 0.01), (SGD(FREE, FREE), 0.01), (EMA(SGD(FREE), FREE), 4.0)],
+    ids=str,
+)
 def test_scaled_curvatures(optimizer, scale):
     """h -> s h, and gradients with them: learning rates of 1 / s, risks of s times as much."""
     first = optimize_schedule(SMALL, 4, target=0.06, pieces=4, optimizer=optimizer)
@@ -642,9 +657,9 @@ def test_momentum_averages_and_preconditioners_that_do_nothing():
         assert (best.steps, best.risk) == (plain.steps, pytest.approx(plain.risk, rel=1e-9))
 
 
-@pytest.mark.parametrize("optimizer", [SGD(FREE), SGD(FREE, 0.9)], ids=str)
+@pytest.mark.parametrize("optimizer", [SGD(FREE), EMA(SGD(FREE), 0.99)], ids=str)
 def test_power_laws_are_optimised_on_the_explicit_sum(optimizer):
-    law, explicit = NoisyQuadratic.power_law(1000), NoisyQuadratic(1.0 / np.arange(1.0, 1001.0))
+    law, explicit = NoisyQuadratic.power_law(400), NoisyQuadratic(1.0 / np.arange(1.0, 401.0))
     best, other = (
         optimize_schedule(problem, 256, target=TARGET, pieces=10, optimizer=optimizer) for problem in (law, explicit)
     )
@@ -796,8 +811,8 @@ SPENT = [
     (SGD(1.0), 100, 1.5),
     (SGD(0.3), 100, 1.001),
     (SGD(0.3), 100, 1.1),
-    (SGD(FREE), 60, 1.001),
-    (SGD(FREE), 60, 1.5),
+    (SGD(FREE), 30, 1.001),
+    (SGD(FREE), 30, 1.5),
 ]
 
 

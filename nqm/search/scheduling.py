@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 CONVERGED = 1e-4
 """Largest slope of log risk by any log learning rate that counts as flat."""
 
-ROOM = 30.0  # how far below the bound a log learning rate may go
+ROOM = 40.0  # how far below the bound a log learning rate may go
 LEAST, MOST = 1e-6, 18.0  # -log(1 - value) of a momentum or decay
 MOST_PIECES = 10_000
+MOST_ASKED = 10**6  # steps of a shape
 FEW = 12  # up to so many variables, starts all over the place are cheap
 
 
@@ -62,9 +63,11 @@ class OptimizedSchedule:
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """The schedule against the step; returns the axes."""
-        from ..plotting import plot_schedules
+        from ..plotting import plot_schedule
 
-        return plot_schedules({"": self.schedule}, ax)
+        ax = plot_schedule(self.schedule, ax)
+        ax.set_ylabel("learning rate" if self.schedule is self.optimizer.schedule else "batch size (examples)")
+        return ax
 
 
 def optimize_schedule(
@@ -100,9 +103,12 @@ def optimize_schedule(
             the schedule is the shape in so many ``pieces``, each with the shape's mean over it.
         max_lr: bound of all learning rates. "stable": the largest stable one, 2 / h_1 for plain SGD, as in the paper.
             None: no bound; with few steps a piece, steps beyond 2 / h_1 then help (Chebyshev's), at the price of a
-            landscape with cliffs and many minima.
+            landscape with cliffs and many minima. The same holds for numbers above that.
         restarts: random restarts from around the best, on top of the fixed starting points.
         seed: of those.
+
+    Plain SGD with 50 pieces takes a tenth of a second. Momentum, more so if FREE, takes seconds to a minute: there are
+    several minima, and a gradient costs ten times as much.
 
     Raises:
         TypeError, ValueError: for wrong arguments, before any work.
@@ -131,7 +137,16 @@ def optimize_schedule(
     if problem.initial_risk <= goal:
         return course.result(course.middle(), 0, goal)
     point, found = _fewest_steps(course, goal, rounds, generator)
-    return course.result(point, found, goal)
+    best = course.result(point, found, goal)
+    for _ in range(64):  # the exact risk has the last word
+        if not math.isfinite(found) or best.risk <= goal or found >= course.most:
+            break
+        course.refine(point, found)
+        excess = math.log(best.risk / goal) if math.isfinite(best.risk) else 1.0
+        found = min(found + max(1.0, math.floor(0.5 * excess * found)), course.most)
+        point = course.minimise(point[None, :], found)[0][0]
+        best = course.result(point, found, goal)
+    return best
 
 
 def _fewest_steps(course: Course, target: float, restarts: int, generator: np.random.Generator) -> tuple[Any, float]:
@@ -195,10 +210,14 @@ class Course:
         self.given = None if optimizer.hyperparameters["lr"] is FREE else optimizer.hyperparameters["lr"]
         self.rates_free = 0 if self.given is not None else self.pieces if shape is None else 1
         self.size = self.rates_free + len(self.names)
-        self.bounded = max_lr is not None
+        # Where the largest stable learning rate lies, for momentum 0, relative to the bound.
+        stable = float(np.asarray(stable_lr(problem, optimizer, {**self.fixed, **dict.fromkeys(self.names, 0.0)})))
+        self.stable = math.log(stable / max_lr) if isinstance(max_lr, float) and 0.0 < stable < math.inf else 0.0
+        self.bounded = max_lr is not None and self.stable > -1e-9
+        self.stable = min(self.stable, 0.0)
         self.high = np.zeros(self.size)
-        self.low = np.full(self.size, -ROOM)
-        if not self.bounded:
+        self.low = np.full(self.size, self.stable - ROOM)
+        if max_lr is None:
             self.high[: self.rates_free] = ROOM
         if self.names:
             self.low[-len(self.names) :], self.high[-len(self.names) :] = LEAST, MOST
@@ -267,15 +286,16 @@ class Course:
         assert self.shape is not None
         steps = int(lengths.sum())
         if self._profiled is None or self._profiled[0] != steps:
-            course = self.shape(1.0, steps)
-            if not isinstance(course, Schedule) or course.steps != steps or not course.values.any():
+            asked = min(steps, MOST_ASKED)  # and stretched
+            course = self.shape(1.0, asked)
+            if not isinstance(course, Schedule) or course.steps != asked or not course.values.any():
                 raise TypeError(
-                    f"shape: expected a function (value, steps) -> Schedule of {steps} steps, got {course!r}"
+                    f"shape: expected a function (value, steps) -> Schedule of {asked} steps, got {course!r}"
                 )
-            edges = np.concatenate([[0], course.ends])
-            area = np.concatenate([[0.0], np.cumsum(course.values * course.lengths)])
-            ends = np.cumsum(lengths)
-            means = np.diff(np.interp(ends, edges, area), prepend=0.0) / np.maximum(lengths, 1)
+            stretch = steps / asked
+            edges = stretch * np.concatenate([[0], course.ends])
+            area = stretch * np.concatenate([[0.0], np.cumsum(course.values * course.lengths)])
+            means = np.diff(np.interp(np.cumsum(lengths), edges, area), prepend=0.0) / np.maximum(lengths, 1)
             self._profiled = (steps, means / course.values.max())
         return self._profiled[1]
 
@@ -314,8 +334,8 @@ class Course:
         for i, name in enumerate(self.names, self.rates_free):
             rest = 1.0 - values[name]  # d value / d u
             gradient[i] = rest * found.by_value[i - self.rates_free] / found.risk
-            if self.given is None and self.max_lr == "stable" and name == "momentum":  # the limit moves along
-                span = 0.5 * min(values[name], rest)
+            if self.given is None and name == "momentum" and not isinstance(self.max_lr, float):  # the limit moves too
+                span = 1e-5 * min(values[name], rest)
                 ends = [self.limit({**values, name: values[name] + sign * span}) for sign in (0.5, -0.5)]
                 gradient[i] += rest * float(by_lr.sum()) * math.log(ends[0] / ends[1]) / span
         return math.log(found.risk), gradient
@@ -332,14 +352,19 @@ class Course:
         """Without bounds and with a few steps a piece, the landscape has cliffs, and many minima."""
         return not self.bounded and steps < 4 * self.rates_free
 
-    def _descend(self, point: FloatArray, steps: float, rounds: int = 40) -> tuple[FloatArray, float]:
+    def _descend(
+        self, point: FloatArray, steps: float, rounds: int = 40, ceiling: float = math.inf
+    ) -> tuple[FloatArray, float]:
+        """The minimum below ``point``, with learning rates below ``ceiling``, and log risk there."""
         from scipy.optimize import minimize
 
-        point, rough = np.clip(point, self.low, self.high), self.rough(steps)
+        highest = self.high.copy()
+        highest[: self.rates_free] = np.minimum(highest[: self.rates_free], ceiling)
+        point, rough = np.clip(point, self.low, highest), self.rough(steps) and ceiling > self.stable
         value = self.value(point, steps)[0]
         reach = 0.5 if rough else math.inf  # line searches would jump over cliffs
         for _ in range(rounds if self.size else 0):
-            low, high = np.maximum(self.low, point - reach), np.minimum(self.high, point + reach)
+            low, high = np.maximum(self.low, point - reach), np.minimum(highest, point + reach)
             # A longer memory than 20 helps little, and makes BLAS start threads, which takes ten times as long.
             found = minimize(
                 self.value, point, (steps,), "L-BFGS-B", jac=True, bounds=np.stack([low, high], axis=1),
@@ -389,18 +414,24 @@ class Course:
         )
         starts = []
         for level in levels:
-            flat = [np.concatenate([np.full(self.rates_free, u), level]) for u in np.linspace(-16.0, -0.05, 40)]
+            levels_of_lr = self.stable + np.linspace(-36.0, -0.05, 80)
+            flat = [np.concatenate([np.full(self.rates_free, u), level]) for u in levels_of_lr]
             best = min(flat, key=lambda p: self.value(p, steps)[0])
             tops = (-0.1,) if self.bounded else (-0.1, 1.5, 4.0)
             if self.shape is None:
-                ends = min(best[0] - 1.0, -2.0)
-                starts += [np.concatenate([np.linspace(top, ends, self.rates_free), level]) for top in tops]
+                end = min(best[0] - 1.0, self.stable - 2.0)
+                starts += [
+                    np.concatenate([np.linspace(self.stable + top, end, self.rates_free), level]) for top in tops
+                ]
             starts.append(best)
+            if not self.bounded:
+                starts.append(self._descend(best, steps, ceiling=self.stable)[0])
             if self.rough(steps):
-                waves = [np.concatenate([w, level]) for w in self._chebyshev()]
+                waves = [np.concatenate([self.stable + w, level]) for w in self._chebyshev()]
                 starts += sorted(waves, key=lambda p: self.value(p, steps)[0])[:4]
         for start in few:
-            start[self.rates_free :] = levels[-1] * -0.25 * start[self.rates_free :]
+            start[self.rates_free :] *= -0.25 * levels[-1]
+            start[: self.rates_free] += self.stable
         return [*few, *starts]
 
     def _chebyshev(self) -> Iterator[FloatArray]:
@@ -481,10 +512,12 @@ class Course:
         batch: Any = self.batch if self.ramp is None else self.ramp
         if self.examples is not None:
             batch = Schedule(1.0 / inverse[first], lengths)
-        slope = self.value(point, time)[1]
+        height, slope = self.value(point, time)
         slope[(point >= self.high) & (slope < 0.0)] = 0.0
-        slope[(point <= self.low) & (slope > 0.0)] = 0.0
-        norm = 0.0 if steps == 0 else float(np.abs(slope).max(initial=0.0))
+        least = slope[self.rates_free :]  # a learning rate at its floor is no minimum, a momentum of 0 may be
+        least[(point[self.rates_free :] <= LEAST) & (least > 0.0)] = 0.0
+        norm = float(np.abs(slope).max(initial=0.0)) if height < 1e9 else math.inf
+        norm = 0.0 if steps == 0 else norm
         status = "converged" if norm <= CONVERGED else "stalled"
         if steps == 0:
             status = "already there"

@@ -178,7 +178,8 @@ def _scan(
         times = _interpolated(risks, target)
         if np.isfinite(times).any():
             break
-    order = _local_minima(np.where(np.isfinite(times), times, 1e300 * risks.min(axis=1)).reshape(grid.shape[:-1]))
+    far = np.minimum(risks.min(axis=1), 1e8) * 1e300
+    order = _local_minima(np.where(np.isfinite(times), times, far).reshape(grid.shape[:-1]))
     starts = [point for point, _ in known] + list(flat[order[:4]])
     guess = min(ceiling, times.min())
     if math.isinf(guess):
