@@ -138,7 +138,11 @@ SAYS = [
     (lambda: NoisyQuadratic.power_law([10, 20]), ValueError, "dim: expected a single number, got [10, 20] (list)"),
     (lambda: NoisyQuadratic.power_law(10, [1.0]), ValueError, "exponent: expected a single number, got"),
     (lambda: PROBLEM.binned([10]), ValueError, "bins: expected a single number, got"),
-    (lambda: tune(batch_size=[4, 8]), ValueError, "batch_size: expected a single number, got [4, 8] (list)"),
+    (
+        lambda: tune(batch_size=[4, 8]),
+        ValueError,
+        "batch_size: expected a single number or a schedule, got an array of shape (2,)",
+    ),
     (lambda: tune(target=[0.1]), ValueError, "target: expected a single number, got"),
     # other things than a problem or an optimizer
     (lambda: risk(problem=[1.0, 0.1]), TypeError, "problem: expected a nqm.NoisyQuadratic, got [1.0, 0.1] (list)"),

@@ -99,6 +99,8 @@ def _crossing(
         end = along.end
         return along.run(target, last)
 
+    if not last and (schedule is not None or ramp is not None) and float(risk(problem, optimizer, batch, 0)) <= target:
+        return 0.0  # where lr = 0 the risk may stay as it is, in a tie with the target
     nodes = searchable(problem)
     found = walk(nodes)
     while not nodes._is_exact():
