@@ -362,6 +362,7 @@ def _at_rest(row: Rows, state: FloatArray, decay: float, target: float, last: bo
     """
     from . import _kernels
 
+    target *= 1.0 + 1e-13  # in a tie the risk stays at the target; `risk` has the last word
     k, nodes = len(row.start), row.bias.size
     slots = state.reshape(len(state), -1, _kernels.BLOCK).transpose(1, 0, 2).reshape(-1, len(state) * _kernels.BLOCK)
     mean, noise = slots[:k, :nodes], row.noise * np.square(row.curvature[0])
