@@ -112,20 +112,13 @@ def pieces(lr: Schedule | None, batch_size: Schedule | None, times: IntArray) ->
     stops = ends[0] if alone else _union([*ends, times])
     starts = np.zeros_like(stops)
     starts[1:] = stops[:-1]
-    rate, batch = (
-        np.ones(stops.size)
-        if one is None
-        else one[0]
-        if alone
-        else one[0][np.searchsorted(one[1][:-1], starts, "right")]
-        for one in given
-    )
-    if alone:
-        column = np.full(stops.size, -1)
-        column[-1] = 0
-    else:
-        column = np.searchsorted(times, stops)
-        column[times[column] != stops] = -1
+
+    def during(values: FloatArray, ends: IntArray) -> FloatArray:
+        return values if alone else values[np.searchsorted(ends[:-1], starts, "right")]
+
+    rate, batch = (np.ones(stops.size) if one is None else during(*one) for one in given)
+    column = np.searchsorted(times, stops)
+    column[times[column] != stops] = -1
     with np.errstate(over="ignore"):  # a batch size below 1e-308: infinitely much noise
         return Pieces(rate, 1.0 / batch, stops - starts, column)
 
@@ -194,7 +187,7 @@ def slopes(
         filters += [optimizer.filter({**values, name: values[name] + sign * span}) for sign in (0.5, -0.5)]
     nodes, first = _prepared(problem), filters[0]
     curvature = _preconditioned(problem, float(values.get("power", 0.0)))
-    exponent = max(-1000, math.frexp(lr.max())[1])
+    exponent = _unit(float(lr.max()))
     found = Slopes(0.0, np.empty(lr.size), np.empty(lr.size), np.empty(len(free)))
     risk = _kernels.chain_gradient(
         np.ldexp(curvature, exponent), nodes.bias, nodes.noise, np.ldexp(lr, -exponent),
@@ -207,11 +200,15 @@ def slopes(
 
 def _in_units(row: Rows, largest: float) -> Rows:
     """Learning rates and curvatures scaled by a power of two, so that the largest learning rate is about 1."""
-    top = float(row.lr.max()) * largest
-    exponent = max(-1000, math.frexp(top)[1]) if 0.0 < top < math.inf else 0
+    exponent = _unit(float(row.lr.max()) * largest)
     if exponent == 0:
         return row
     return row._replace(lr=np.ldexp(row.lr, -exponent), curvature=np.ldexp(row.curvature, exponent))
+
+
+def _unit(largest: float) -> int:
+    """The power of two next to the largest learning rate, as far as floats can be scaled by it."""
+    return max(-1000, math.frexp(largest)[1]) if 0.0 < largest < math.inf else 0
 
 
 class March:

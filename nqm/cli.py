@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         commands, "schedule", _schedule, "the best schedule: fewest steps to a target, or least risk after given steps",
         "nqm schedule --batch-size 256 --target 0.01 --pieces 50 --plot schedule.png",
     )  # fmt: skip
-    schedule.add_argument("--batch-size", type=_number_or_free, required=True, metavar="B",
+    schedule.add_argument("--batch-size", type=_number_or("free"), required=True, metavar="B",
                           help="examples a step, or 'free' to find the best ramp of it (with --examples)")  # fmt: skip
     goal = schedule.add_mutually_exclusive_group(required=True)
     goal.add_argument("--target", type=float, metavar="R", help="risk to reach in the fewest steps")
@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     schedule.add_argument("--shape", choices=SHAPES, help="tune only the peak of this shape instead of every piece")
     schedule.add_argument(
         "--max-lr",
-        type=_number_stable_none,
+        type=_number_or("stable", "none"),
         default="stable",
         metavar="L",
         help="largest learning rate; 'stable' (default: 2 / h_1 for plain SGD) or 'none'",
@@ -126,15 +126,19 @@ def _command(
 
 
 def _add_optimizer(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("optimizer (numbers, or 'free' to tune them)")
-    group.add_argument("--lr", type=_number_or_free, default="free", metavar="L", help="learning rate; default: free")
-    group.add_argument("--momentum", type=_number_or_free, default=0.0, metavar="M", help="in [0, 1); default: 0")
+    group, number = parser.add_argument_group("optimizer (numbers, or 'free' to tune them)"), _number_or("free")
+    group.add_argument("--lr", type=number, default="free", metavar="L", help="learning rate; default: free")
+    group.add_argument("--momentum", type=number, default=0.0, metavar="M", help="in [0, 1); default: 0")
     group.add_argument("--nesterov", action="store_true", help="Nesterov's form of momentum")
     group.add_argument(
         "--power", type=float, default=0.0, metavar="P", help="preconditioner H^P, P in [0, 1]; default: 0"
     )
     group.add_argument(
-        "--ema", type=_number_or_free, default=None, metavar="D", help="decay of an average of the iterates, in [0, 1)"
+        "--ema",
+        type=number,
+        default=None,
+        metavar="D",
+        help="decay of an average of the iterates, in [0, 1)",
     )
 
 
@@ -150,22 +154,20 @@ def _version() -> str:
     return f"nqm {__version__}"
 
 
-def _number_or_free(text: str) -> Any:
-    if text == "free":
-        return text
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a number or 'free', got {text!r}") from None
+def _number_or(*words: str) -> Callable[[str], Any]:
+    """Parses a number, or lets one of the words through."""
+    quoted = [repr(word) for word in words]
 
+    def parse(text: str) -> Any:
+        if text in words:
+            return text
+        try:
+            return float(text)
+        except ValueError:
+            expected = " or ".join([", ".join(["a number", *quoted[:-1]]), quoted[-1]])
+            raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}") from None
 
-def _number_stable_none(text: str) -> Any:
-    if text in ("stable", "none"):
-        return None if text == "none" else text
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a number, 'stable' or 'none', got {text!r}") from None
+    return parse
 
 
 def _optimizer(arguments: argparse.Namespace) -> Any:
@@ -238,7 +240,7 @@ def _schedule(arguments: argparse.Namespace) -> int:
         pieces=arguments.pieces if arguments.pieces is not None else _pieces(arguments.steps),
         optimizer=_optimizer(arguments),
         shape=getattr(schedules, arguments.shape) if arguments.shape else None,
-        max_lr=arguments.max_lr,
+        max_lr=None if arguments.max_lr == "none" else arguments.max_lr,
     )
     if arguments.plot:
         from .files import save_picture

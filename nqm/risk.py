@@ -196,6 +196,14 @@ def batches(batch_size: Any) -> tuple[FloatArray, Schedule | None]:
     return np.ones(()), batch_size
 
 
+def one_batch(batch_size: Any) -> tuple[float, Schedule | None]:
+    """:func:`batches` where arrays make no sense."""
+    size, ramp = batches(batch_size)
+    if size.shape != ():
+        raise ValueError(f"batch_size: expected a single number or a schedule, got an array of shape {size.shape}")
+    return float(size), ramp
+
+
 def split(optimizer: Optimizer) -> tuple[Schedule | None, dict[str, Any]]:
     """The schedule of the learning rate, if there is one, and the hyperparameters with 1 in its place."""
     schedule, values = optimizer.schedule, optimizer.hyperparameters

@@ -11,7 +11,7 @@ from . import _backend, _checks
 from ._checks import FloatArray, IntArray
 from .optimizers import Optimizer, step
 from .problem import NoisyQuadratic
-from .risk import batches, check_problem
+from .risk import check_problem, one_batch
 from .schedules import Schedule
 from .spectra import EXPLICIT_LIMIT
 
@@ -68,9 +68,7 @@ def simulate(
     check_problem(problem, optimizer)
     if optimizer.shape != ():
         raise ValueError(f"optimizer: expected plain numbers, got arrays of shape {optimizer.shape}")
-    size, ramp = batches(batch_size)
-    if size.shape != ():
-        raise ValueError(f"batch_size: expected a single number or a schedule, got an array of shape {size.shape}")
+    size, ramp = one_batch(batch_size)
     times = np.atleast_1d(_checks.wholes(steps, "steps"))
     if times.ndim > 1 or np.any(np.diff(times) <= 0):
         raise ValueError(f"steps: expected a whole number or increasing whole numbers, got {_checks.describe(steps)}")

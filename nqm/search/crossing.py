@@ -12,7 +12,7 @@ from .. import _backend, _checks
 from .._checks import FloatArray
 from ..optimizers import Optimizer
 from ..problem import NoisyQuadratic
-from ..risk import batches, check_problem, in_chunks, risk, split
+from ..risk import batches, check_problem, in_chunks, one_batch, risk, split
 from ..schedules import Schedule
 
 MANY_NODES = 4096
@@ -87,8 +87,7 @@ def _crossing(
 ) -> float:
     """The crossing on finer and finer rules, until two agree; then held against the risk itself."""
     schedule, values = split(optimizer)
-    ramp = batch if isinstance(batch, Schedule) else None
-    size = 1.0 if isinstance(batch, Schedule) else batch
+    size, ramp = one_batch(batch)
     end = 2**53
 
     def walk(nodes: NoisyQuadratic) -> float:
@@ -99,8 +98,6 @@ def _crossing(
         end = along.end
         return along.run(target, last)
 
-    if not last and (schedule is not None or ramp is not None) and float(risk(problem, optimizer, batch, 0)) <= target:
-        return 0.0  # where lr = 0 the risk may stay as it is, in a tie with the target
     nodes = searchable(problem)
     found = walk(nodes)
     while not nodes._is_exact():

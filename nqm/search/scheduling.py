@@ -18,10 +18,10 @@ from .. import _backend, _checks
 from .._checks import FloatArray, IntArray
 from ..optimizers import FREE, SGD, Optimizer
 from ..problem import NoisyQuadratic
-from ..risk import batches, check_problem, risk, stable_lr
+from ..risk import one_batch, risk, stable_lr
 from ..schedules import Schedule, equal_lengths
 from .crossing import searchable
-from .tuning import bracket, examples_seen, require_held, tune
+from .tuning import bracket, check_tunable, examples_seen, require_held, tune
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -219,8 +219,7 @@ class Course:
         self.low = np.full(self.size, self.stable - ROOM)
         if max_lr is None:
             self.high[: self.rates_free] = ROOM
-        if self.names:
-            self.low[-len(self.names) :], self.high[-len(self.names) :] = LEAST, MOST
+        self.low[self.rates_free :], self.high[self.rates_free :] = LEAST, MOST
 
     def check_steps(self, steps: int) -> None:
         if self.pieces > steps:
@@ -365,7 +364,7 @@ class Course:
         reach = 0.5 if rough else math.inf  # line searches would jump over cliffs
         for _ in range(rounds if self.size else 0):
             low, high = np.maximum(self.low, point - reach), np.minimum(highest, point + reach)
-            # A longer memory than 20 helps little, and makes BLAS start threads, which takes ten times as long.
+            # A longer memory than 10 helps little, and makes BLAS start threads, which takes ten times as long.
             found = minimize(
                 self.value, point, (steps,), "L-BFGS-B", jac=True, bounds=np.stack([low, high], axis=1),
                 options={"maxcor": min(self.size, 10), "maxiter": 5000, "maxfun": 100 if rough else 10_000,
@@ -396,10 +395,7 @@ class Course:
 
     def middle(self) -> FloatArray:
         """A point somewhere inside."""
-        point = np.full(self.size, -1.0)
-        if self.names:
-            point[-len(self.names) :] = 0.5
-        return point
+        return np.repeat([-1.0, 0.5], [self.rates_free, len(self.names)])
 
     def starts(self, steps: float) -> list[FloatArray]:
         """Starting points: a decay from the limit, the best constant learning rate; for each of some momenta and
@@ -413,8 +409,8 @@ class Course:
             -4.0, 0.0, (16 if self.size <= FEW and self.shape is None else 0, self.size)
         )
         starts = []
+        levels_of_lr = self.stable + np.linspace(-36.0, -0.05, 80)
         for level in levels:
-            levels_of_lr = self.stable + np.linspace(-36.0, -0.05, 80)
             flat = [np.concatenate([np.full(self.rates_free, u), level]) for u in levels_of_lr]
             best = min(flat, key=lambda p: self.value(p, steps)[0])
             tops = (-0.1,) if self.bounded else (-0.1, 1.5, 4.0)
@@ -561,9 +557,7 @@ def _leja(points: FloatArray) -> FloatArray:
 def _checked(
     problem: Any, batch_size: Any, optimizer: Any, max_lr: Any, examples: Any, pieces: Any, shape: Any
 ) -> Course:
-    check_problem(problem, optimizer, free={"lr", "momentum", "decay"})
-    if optimizer.shape != ():
-        raise ValueError(f"optimizer: expected plain numbers beside nqm.FREE, got arrays of shape {optimizer.shape}")
+    check_tunable(problem, optimizer)
     free_batch = batch_size is FREE
     if (examples is not None) != free_batch:
         raise ValueError(
@@ -571,9 +565,7 @@ def _checked(
         )
     if "lr" not in optimizer.free and not free_batch:
         raise ValueError(f"optimizer: expected lr nqm.FREE (or batch_size nqm.FREE), got {optimizer}")
-    batch, ramp = (np.ones(()), None) if free_batch else batches(batch_size)
-    if batch.shape != ():
-        raise ValueError(f"batch_size: expected a single number or a schedule, got an array of shape {batch.shape}")
+    batch, ramp = (1.0, None) if free_batch else one_batch(batch_size)
     limit = max_lr
     if max_lr is not None and not (isinstance(max_lr, str) and max_lr == "stable"):
         if isinstance(max_lr, str):
@@ -590,4 +582,4 @@ def _checked(
             f"shape: expected a function (value, steps) -> Schedule, for an optimizer with lr nqm.FREE, got {shape!r}"
         )
     total = None if examples is None else _checks.real(examples, "examples", low=1.0, closed="low")
-    return Course(problem, optimizer, float(batch), ramp, total, limit, weights, shape)
+    return Course(problem, optimizer, batch, ramp, total, limit, weights, shape)

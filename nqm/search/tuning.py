@@ -17,7 +17,7 @@ from .. import _checks
 from .._checks import FloatArray
 from ..optimizers import Optimizer
 from ..problem import NoisyQuadratic
-from ..risk import batches, check_problem, risk
+from ..risk import check_problem, one_batch, risk
 from ..schedules import Schedule
 from .crossing import searchable, steps_to_target
 from .landscape import Landscape, Space
@@ -76,16 +76,12 @@ def tune(
     >>> best.steps, round(best.optimizer.momentum, 3)
     (1265, 0.993)
     """
-    check_problem(problem, optimizer, free={"lr", "momentum", "decay"})
+    check_tunable(problem, optimizer)
     if not optimizer.free:
         raise ValueError(f"optimizer: expected nqm.FREE for at least one of lr, momentum, decay, got {optimizer}")
-    if optimizer.shape != ():
-        raise ValueError(f"optimizer: expected plain numbers beside nqm.FREE, got arrays of shape {optimizer.shape}")
-    size, ramp = batches(batch_size)
-    if size.shape != ():
-        raise ValueError(f"batch_size: expected a single number or a schedule, got an array of shape {size.shape}")
+    size, ramp = one_batch(batch_size)
     require_held(optimizer.schedule, ramp)
-    batch = float(size) if ramp is None else ramp
+    batch = size if ramp is None else ramp
     goal = _checks.real(target, "target", low=0.0)
     space = Space(searchable(problem), optimizer, bounds)
     if problem.initial_risk <= goal:
@@ -99,6 +95,13 @@ def tune(
     if math.isinf(steps):
         return Tuned(chosen, math.inf, reached, batch, goal, "unreachable")
     return Tuned(chosen, int(steps), reached, batch, goal, "tuned")
+
+
+def check_tunable(problem: Any, optimizer: Any) -> None:
+    """Refuse what is not a problem and an optimizer of plain numbers, some of lr, momentum, decay perhaps FREE."""
+    check_problem(problem, optimizer, free={"lr", "momentum", "decay"})
+    if optimizer.shape != ():
+        raise ValueError(f"optimizer: expected plain numbers beside nqm.FREE, got arrays of shape {optimizer.shape}")
 
 
 def require_held(*given: Any) -> None:

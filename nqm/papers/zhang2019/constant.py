@@ -210,14 +210,15 @@ def plot_bounds(ax: Axes, data: Data) -> None:
         ax.plot(data["batch_size"][here], data["steps"][here], label=label, zorder=1.5, **look)
 
 
-def _plot_steps(data: Data, kind: str, name: str) -> Picture:
+def plot_steps(data: Data, kind: str, name: str, dashed: str = "plain SGD") -> Picture:
+    """``kind`` at each power, dashed plain SGD at a constant learning rate, and both bounds."""
     from ...plotting import new_figure, powers_of_two
 
     picture, ax = new_figure()
     plot_powers(ax, data, kind, "steps", "-", name)
     plot_powers(ax, data, "SGD", "steps", "--", None)
     plot_bounds(ax, data)
-    ax.plot([], [], "--", color="grey", label="dashed: plain SGD, same power")
+    ax.plot([], [], "--", color="grey", label=f"dashed: {dashed}, same power")
     powers_of_two(ax)
     ax.set(xlabel="batch size (examples)", ylabel="steps to risk 0.01")
     ax.set_ylim(1.0, 2.0**21)
@@ -231,7 +232,7 @@ def compute_3a(bins: int | None = None) -> Data:
 
 
 def plot_3a(data: Data) -> Picture:
-    return _plot_steps(data, "momentum", "momentum")
+    return plot_steps(data, "momentum", "momentum")
 
 
 def compute_4(bins: int | None = None) -> Data:
@@ -240,7 +241,7 @@ def compute_4(bins: int | None = None) -> Data:
 
 
 def plot_4(data: Data) -> Picture:
-    return _plot_steps(data, "EMA", "EMA")
+    return plot_steps(data, "EMA", "EMA")
 
 
 def compute_13(bins: int | None = None) -> Data:

@@ -19,8 +19,7 @@ from .constant import (
     EXACT,
     POWERS,
     TARGET,
-    plot_bounds,
-    plot_powers,
+    plot_steps,
     problem,
     tuned,
     with_bounds,
@@ -54,18 +53,7 @@ def compute_3b(bins: int | None = None) -> Data:
 
 
 def plot_3b(data: Data) -> Picture:
-    from ...plotting import new_figure, powers_of_two
-
-    picture, ax = new_figure()
-    plot_powers(ax, data, "schedule", "steps", "-", "schedule")
-    plot_powers(ax, data, "SGD", "steps", "--", None)
-    plot_bounds(ax, data)
-    ax.plot([], [], "--", color="grey", label="dashed: constant, same power")
-    powers_of_two(ax)
-    ax.set(xlabel="batch size (examples)", ylabel="steps to risk 0.01")
-    ax.set_ylim(1.0, 2.0**21)
-    ax.legend(ncols=2, fontsize=8)
-    return picture
+    return plot_steps(data, "schedule", "schedule", dashed="constant")
 
 
 def compute_3c(bins: int | None = None) -> Data:
