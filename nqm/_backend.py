@@ -413,7 +413,7 @@ def _prepared(problem: NoisyQuadratic) -> _Prepared:
         kept = _Prepared(
             np.pad(problem.curvature, padding, mode="edge"),
             np.pad(0.5 * problem.multiplicity * problem.curvature * problem.init, padding),
-            np.pad(0.5 * problem.multiplicity * (problem.noise / problem.curvature), padding),
+            np.pad(0.5 * problem.multiplicity * (problem._nodes.noise / problem.curvature), padding),
         )
         problem._prepared["nodes"] = kept
     return kept

@@ -30,14 +30,15 @@ def reals(
 ) -> FloatArray:
     """``value`` as a new float64 array of finite numbers between ``low`` and ``high``.
 
-    ``closed`` names the ends that belong to the range: "", "low", "high" or "both". ``ndim`` limits the number
-    of dimensions (scalars are always welcome). Raises TypeError for what is not a real number, ValueError for
-    numbers out of range, NaN, infinities and empty arrays.
+    ``closed`` names the ends that belong to the range: "", "low", "high" or "both"; inf is a number where it is an end
+    that does. ``ndim`` limits the number of dimensions (scalars are always welcome). Raises TypeError for what is not a
+    real number, ValueError for numbers out of range, NaN, infinities and empty arrays.
     """
     bracket = (
         f"{'[' if closed in ('low', 'both') else '('}{low:g}, {high:g}{']' if closed in ('high', 'both') else ')'}"
     )
-    expected = f"finite real numbers in {bracket}"
+    endless = high == math.inf and closed in ("high", "both")
+    expected = f"{'' if endless else 'finite '}real numbers in {bracket}"
     try:
         array = np.asarray(value)
     except ValueError:  # ragged lists
@@ -51,7 +52,7 @@ def reals(
     array = np.array(array, dtype=np.float64)  # a copy: the caller's array is never aliased
     above = array >= low if closed in ("low", "both") else array > low
     below = array <= high if closed in ("high", "both") else array < high
-    bad = ~(np.isfinite(array) & above & below)
+    bad = ~((np.isfinite(array) | endless) & above & below)
     if bad.any():
         raise ValueError(f"{name}: expected {expected}, got {float(array[bad].flat[0]):.16g}{_where(bad)}")
     return array
@@ -75,6 +76,39 @@ def real(value: Any, name: str, **limits: Any) -> float:
 def whole(value: Any, name: str, **limits: Any) -> int:
     """A single whole number, checked as in :func:`wholes`."""
     return int(wholes(value, name, **limits)[_single(value, name)])
+
+
+def square(value: Any, name: str, size: int | None = None) -> FloatArray:
+    """``value`` as a new (d, d) matrix of finite numbers; ``size``: the d it has to have."""
+    matrix = reals(value, name)
+    wanted = "(d, d)" if size is None else f"({size}, {size})"
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or size not in (None, len(matrix)):
+        raise ValueError(f"{name}: expected a {wanted} matrix, got shape {matrix.shape}")
+    return matrix
+
+
+def symmetric(value: Any, name: str, size: int | None = None) -> FloatArray:
+    """A :func:`square` matrix that is symmetric but for rounding errors; they are averaged out."""
+    matrix = square(value, name, size)
+    gap, largest = np.abs(matrix - matrix.T), np.abs(matrix).max()
+    if gap.max() > 1e-10 * largest:
+        i, j = np.unravel_index(np.argmax(gap), gap.shape)
+        raise ValueError(
+            f"{name}: expected a symmetric matrix, got entries {matrix[i, j]:.6g} at ({i}, {j}) and {matrix[j, i]:.6g} "
+            f"at ({j}, {i}), which differ by {gap.max() / largest:.2g} of the largest entry"
+        )
+    return 0.5 * (matrix + matrix.T)
+
+
+def definite(eigenvalues: Any, name: str, semi: bool = False) -> None:
+    """Refuse the eigenvalues (ascending) of a symmetric matrix that are not positive (``semi``: not negative)."""
+    least, largest = float(eigenvalues[0]), float(np.abs(eigenvalues).max())
+    rounding = eigenvalues.size * np.finfo(float).eps * largest
+    if least < -rounding or (not semi and least <= rounding):
+        raise ValueError(
+            f"{name}: expected a positive {'semi' if semi else ''}definite matrix, got eigenvalues from {least:.6g} to "
+            f"{eigenvalues[-1]:.6g}" + (", singular to rounding errors" if abs(least) <= rounding else "")
+        )
 
 
 def broadcast(**shapes: tuple[int, ...]) -> tuple[int, ...]:

@@ -37,7 +37,8 @@ def risk(
     Args:
         problem: the noisy quadratic.
         optimizer: with numbers or arrays as hyperparameters; lr may be a :class:`nqm.Schedule`.
-        batch_size: examples a step, > 0 (need not be whole), or a :class:`nqm.Schedule` of them.
+        batch_size: examples a step, > 0 (need not be whole; inf: no noise), or a :class:`nqm.Schedule` of them.
+            :mod:`nqm.noise` has the batch size that stands for sampling without replacement, or for enhanced noise.
         steps: whole numbers from 0 to 2^53.
 
     All of them broadcast by NumPy's rules, a schedule like a number; the result has their common shape (a float when
@@ -190,7 +191,7 @@ def in_chunks(
 def batches(batch_size: Any) -> tuple[FloatArray, Schedule | None]:
     """Checked batch sizes as an array, and as a schedule where they are one (then the array is 1)."""
     if not isinstance(batch_size, Schedule):
-        return _checks.reals(batch_size, "batch_size", low=0.0), None
+        return _checks.reals(batch_size, "batch_size", low=0.0, high=np.inf, closed="high"), None
     if not np.all(batch_size.values > 0.0):
         raise ValueError(f"batch_size: expected a schedule of positive numbers, got {batch_size}")
     return np.ones(()), batch_size

@@ -66,7 +66,7 @@ def sweep(
         _checks.instance(optimizer, Optimizer, f"optimizers[{name!r}]", "an optimizer such as nqm.SGD(nqm.FREE)")
         if optimizer.shape != ():
             raise ValueError(f"optimizers[{name!r}]: expected plain numbers, got arrays of shape {optimizer.shape}")
-    batches = np.atleast_1d(_checks.reals(batch_sizes, "batch_sizes", low=0.0, ndim=1))
+    batches = np.atleast_1d(_checks.reals(batch_sizes, "batch_sizes", low=0.0, high=np.inf, closed="high", ndim=1))
     targets = np.atleast_1d(_checks.reals(target, "target", low=0.0, ndim=1))
     if executor is not None and (isinstance(executor, type) or not callable(getattr(executor, "submit", None))):
         raise TypeError(f"executor: expected a concurrent.futures.Executor or None, got {_checks.describe(executor)}")
