@@ -1,0 +1,358 @@
+"""Noise that grows with the loss: the same questions as :mod:`nqm._backend` answers, for Gaussian features.
+
+A step's noise has variance (h (label_noise + 2 L) + h^2 E[d^2]) / B on a coordinate, with d and L those of the point where
+the gradient is taken. So the second moments of all nodes obey one linear recursion, block by block but for L, a single
+number that all of them add to and all of them feel:
+
+    y' = (1 - D) y + u (label_noise + v . y),
+
+where y holds the upper triangles of mult h E[z z^T] / 2 of each node, so that the risk is a sum over y. Few steps are
+walked; many are taken by squaring. What is squared is F = D - u v^T, how far a step is from doing nothing, since
+2 F - F^2 keeps the small rates that 1 - F would round away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import _backend
+from ._checks import FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from .optimizers import Optimizer
+    from .problem import NoisyQuadratic
+    from .schedules import Schedule
+
+DENSE = 1600
+"""Largest matrix that is squared; above, steps are walked."""
+
+WALK = 10
+"""2^10 steps cost about as much as a proof that a leap holds no crossing."""
+
+
+def risk(
+    problem: NoisyQuadratic, optimizer: Optimizer, values: Mapping[str, Any], batch_size: Any, steps: IntArray
+) -> FloatArray:
+    """Expected risk, one a row: values, batch_size are numbers or (R,), steps is (R,)."""
+    rows = _rows(problem, optimizer, values, batch_size, steps.size)
+    return np.array([rows.recursion(r).after(int(t)) for r, t in enumerate(steps)])
+
+
+def dyadic_risk(
+    problem: NoisyQuadratic, optimizer: Optimizer, values: Mapping[str, Any], batch_size: Any, count: int, levels: int
+) -> FloatArray:
+    """Expected risk after 2^j steps, j = 0 ... levels - 1: shape (count, levels)."""
+    rows = _rows(problem, optimizer, values, batch_size, count)
+    out = np.empty((count, levels))
+    for r in range(count):
+        one = rows.recursion(r)
+        state, time = one.start(), 0
+        for j in range(levels):
+            state, time = one.advance(state, 2**j - time), 2**j
+            out[r, j] = one.risk(state)
+            if np.isinf(out[r, j]):  # it has diverged for good
+                out[r, j:] = np.inf
+                break
+    return out
+
+
+def chained_risk(
+    problem: NoisyQuadratic,
+    optimizer: Optimizer,
+    values: Mapping[str, Any],
+    batch_size: Any,
+    count: int,
+    parts: _backend.Pieces,
+    columns: int,
+) -> FloatArray:
+    """Expected risk along schedules, shape (count, columns), as :func:`nqm._backend.chained_risk`."""
+    rows = _rows(problem, optimizer, values, batch_size, count)
+    out = np.zeros((count, columns))
+    for r in range(count):
+        state: FloatArray | None = None
+        known: dict[tuple[float, float], Recursion] = {}
+        for lr, share, length, column in zip(*parts, strict=True):
+            piece = (float(lr), float(share))
+            if piece not in known:
+                known = {piece: rows.recursion(r, *piece)}  # schedules seldom come back to a piece
+            one = known[piece]
+            state = one.advance(one.start() if state is None else state, int(length))
+            if column >= 0:
+                out[r, column] = one.risk(state)
+    return out
+
+
+class Recursion:
+    """One row: the recursion of y for a learning rate and a batch size.
+
+    decay: D, (s, s, nodes); kick: u, (s, nodes); level: v, (s,), the same for all nodes; readout: (s,), of the risk.
+    """
+
+    def __init__(
+        self,
+        decay: FloatArray,
+        kick: FloatArray,
+        level: FloatArray,
+        readout: FloatArray,
+        first: FloatArray,
+        label_noise: float,
+    ) -> None:
+        self.decay, self.kick, self.level, self.readout = decay, kick, level, readout
+        self.label_noise = label_noise
+        self._first = first
+        self._powers: list[FloatArray] = []
+
+    def start(self) -> FloatArray:
+        """y before the first step, (s, nodes)."""
+        return self._first.copy()
+
+    def risk(self, state: FloatArray) -> float:
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = float(np.sum(self.readout[:, None] * state))
+        return found if found < np.inf else np.inf
+
+    def after(self, steps: int) -> float:
+        return self.risk(self.advance(self.start(), steps))
+
+    def advance(self, state: FloatArray, steps: int) -> FloatArray:
+        """y so many steps later; ``state`` is spent."""
+        s, nodes = state.shape
+        size = s * nodes + 1
+        walking = steps * (40.0 + 0.4 * s * nodes + 0.22 * s * s * nodes)  # ns
+        missing = max(0, steps.bit_length() - max(1, len(self._powers)))
+        squaring = 0.08 * missing * size**3 + 2.0 * steps.bit_length() * size**2 + 50_000.0
+        if size > DENSE or walking <= squaring:
+            self.walk(state, steps)
+            return state
+        long = np.append(state, 1.0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for j in range(steps.bit_length()):
+                if steps >> j & 1:
+                    long = long - self._power(j) @ long
+        return long[:-1].reshape(s, nodes)
+
+    def walk(self, state: FloatArray, steps: int, target: float = -1.0, last: bool = False) -> tuple[int, int]:
+        """Step by step, in place: (steps taken, answer) of :func:`nqm._coupled_kernels.walk`."""
+        from . import _coupled_kernels
+
+        progress = np.zeros(2, dtype=np.int64)
+        _coupled_kernels.walk(
+            self.decay, self.kick, self.level, self.label_noise, self.readout, state, steps, target, last, progress
+        )
+        return int(progress[0]), int(progress[1])
+
+    def _power(self, j: int) -> FloatArray:
+        """1 minus 2^j steps, as a matrix on (y, 1)."""
+        if not self._powers:
+            s, nodes = self.kick.shape
+            blocks, node = np.zeros((s, nodes, s, nodes)), np.arange(nodes)
+            blocks[:, node, :, node] = self.decay.transpose(2, 0, 1)
+            f = np.zeros((s * nodes + 1, s * nodes + 1))
+            f[:-1, :-1] = blocks.reshape(s * nodes, s * nodes) - np.outer(self.kick, np.repeat(self.level, nodes))
+            f[:-1, -1] = -self.label_noise * self.kick.ravel()
+            self._powers.append(f)
+        while len(self._powers) <= j:
+            f = self._powers[-1]
+            self._powers.append(2.0 * f - f @ f)
+        return self._powers[j]
+
+    # --- what can be said of all times at once -----------------------------------------------------------------
+
+    def resolvent(self, readout: FloatArray) -> FloatArray | None:
+        """r (1 - A)^-1 with A the step: what a unit of each y adds to all future readouts. None where unstable."""
+        nodes = self.kick.shape[1]
+        blocks = self.decay.transpose(2, 1, 0)  # transposed, node by node
+        sides = np.stack([np.broadcast_to(side, (nodes, side.size)) for side in (readout, self.level)], axis=-1)
+        try:
+            solved = np.linalg.solve(blocks, sides)
+        except np.linalg.LinAlgError:
+            return None
+        own, level = solved[..., 0].T, solved[..., 1].T
+        gain = float(np.sum(level * self.kick))
+        if not (gain < 1.0 and _is_contracting(self.decay)):
+            return None
+        return own + level * (np.sum(own * self.kick) / (1.0 - gain))
+
+    def steady(self) -> float:
+        """Risk in the long run; inf where unstable."""
+        future = self.resolvent(self.readout)
+        return np.inf if future is None else float(np.sum(future * self.kick)) * self.label_noise
+
+    def change(self, state: FloatArray) -> FloatArray:
+        """y' - y."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            noise = self.label_noise + float(np.sum(self.level[:, None] * state))
+            return self.kick * noise - np.einsum("abn,bn->an", self.decay, state)
+
+
+class March:
+    """When is the target reached? Leaps of 2^j steps, each proved to hold no crossing, and walks in between.
+
+    A step maps positive semidefinite moments to such, so what it does to a change of the state it does to its
+    parts: with the change of now split into R - S, both positive semidefinite, the risk rises later by at most
+    r (1 - A)^-1 R in all and falls by at most r (1 - A)^-1 S. Between two times t < t' it therefore is at least
+    risk(t') - r (1 - A)^-1 R, and at most risk(t) + that. Where that is 0, the risk falls for good.
+
+    ``end``: where schedules stop, without a look at the risk there; 2^53 if they hold.
+    """
+
+    def __init__(
+        self,
+        problem: NoisyQuadratic,
+        optimizer: Optimizer,
+        values: Mapping[str, Any],
+        batch_size: float,
+        schedule: Schedule | None = None,
+        ramp: Schedule | None = None,
+    ) -> None:
+        self._rows = _rows(problem, optimizer, values, batch_size, 1)
+        self.end = 2**53
+        given = [s for s in (schedule, ramp) if s is not None]
+        ends = [s.steps for s in given if s.beyond == "error"]
+        self.end = min(ends, default=2**53)
+        longest = min([max((s.steps for s in given), default=1), *ends])
+        self._parts = _backend.pieces(schedule, ramp, np.array([longest]))
+
+    def run(self, target: float, last: bool) -> float:
+        """First step at or below ``target``; or the one after the last above it (0: none); inf if there is none."""
+        parts = self._parts
+        lengths = parts.lengths.copy()
+        lengths[-1] += self.end - lengths.sum()  # the last piece is held
+        time, answer = 0, 0.0
+        state: FloatArray | None = None
+        for lr, share, length in zip(parts.lr.tolist(), parts.inverse_batch.tolist(), lengths.tolist(), strict=True):
+            one = self._rows.recursion(0, lr, share)
+            state = one.start() if state is None else state
+            final = time + length == self.end
+            found = _crossing(one, state if final else state.copy(), target, last, length)
+            if np.isfinite(found) and not last:
+                return time + found
+            if last:
+                answer = time + found if found > 0.0 else answer
+            if not final:
+                state = one.advance(state, length)
+            time += length
+        return answer if last and answer < 2**53 else np.inf
+
+
+def _crossing(one: Recursion, state: FloatArray, target: float, last: bool, length: int) -> float:
+    """As :meth:`March.run` for one piece; with ``last`` the answer is ``length`` or more where it ends above."""
+    future, end = one.resolvent(one.readout), one.steady()
+    time, j, answer = 0, WALK, 0.0
+    while time < length:
+        here, change = one.risk(state), one.change(state)
+        if not np.all(np.isfinite(change)):
+            return np.inf
+        rise, fall = _split(change)
+        if future is None:
+            if here > target and not np.any(fall):  # it grows for good
+                return np.inf
+            most = np.inf
+        else:
+            most = float(np.sum(future * rise))
+            if end - most > target * (1.0 + 1e-13):
+                return np.inf
+            if last and here + most <= target:
+                return answer
+            if most + float(np.sum(future * fall)) <= 1e-14 * target:  # it stays where it is
+                return (np.inf if here > target else answer) if last or here > target else float(time)
+        while j > WALK and time + 2**j <= length:
+            ahead = one.advance(state.copy(), 2**j)
+            if one.risk(ahead) - most > target:
+                break
+            j -= 1
+        if j > WALK and time + 2**j <= length:
+            state, time = ahead, time + 2**j
+            answer, j = float(time), j + 1  # above all along
+        else:
+            taken, found = one.walk(state, min(2**WALK, length - time), target, last)
+            if found and not last:
+                return float(time + taken)
+            answer = float(time + found) if found else answer
+            time, j = time + taken, WALK + 1
+    return answer if last else np.inf
+
+
+class _Rows:
+    """The recursions of many rows of hyperparameters."""
+
+    def __init__(self, row: _backend.Rows, label_noise: float) -> None:
+        self.row, self.label_noise = row, label_noise
+
+    def recursion(self, r: int, lr: float = 1.0, inverse_batch: float = 1.0) -> Recursion:
+        """Of row r, with its learning rate and inverse batch size times what is given."""
+        row, k = self.row, len(self.row.start)
+        h, rate = row.curvature[row.which[r]], row.lr[r] * lr
+        share = row.inverse_batch[r] * inverse_batch
+        averaged = k == 3 and row.fresh[r, 0] > 0.0
+        # W = M - 1 and the gain of a step in units of curvature, states that scale with lr in units of it
+        exponent = row.scaled - row.scaled[:, None]
+        gain = rate ** (1.0 - row.scaled) * row.gain[r, 0]
+        still = np.where(exponent < 0, 0.0, row.transition[r, 0] * rate ** np.maximum(exponent, 0)) - np.eye(k)
+        w = still - h[:, None, None] * (rate ** (1.0 + exponent) * row.gain[r, 0][:, None] * row.query)
+        if averaged:  # of what the others read out after the step
+            share_of = row.fresh[r, 0] * row.readout[:2]
+            w[:, 2, :2] = share_of + np.einsum("i,nij->nj", share_of, w[:, :2, :2])
+            w[:, 2, 2] = -row.fresh[r, 0]
+            gain = np.append(gain[:2], share_of @ gain[:2])
+        kicks = h[:, None] * gain
+        upper = [(i, j) for i in range(k) for j in range(i, k)]
+        decay = np.empty((len(upper), len(upper), h.size))
+        kick = np.empty((len(upper), h.size))
+        for a, (i, j) in enumerate(upper):
+            both = kicks[:, i] * kicks[:, j] * share
+            kick[a] = row.noise * both
+            for b, (p, q) in enumerate(upper):
+                found = _through(w, i, j, p, q) + both * (row.query[p] * row.query[q])
+                if p < q:
+                    found = found + _through(w, i, j, q, p) + both * (row.query[p] * row.query[q])
+                decay[a, b] = -found
+        read = np.eye(k)[2] if averaged else row.readout
+        weights = [np.array([(1 + (i < j)) * v[i] * v[j] for i, j in upper]) for v in (row.query, read)]
+        first = np.array([row.bias * row.start[i] * row.start[j] for i, j in upper])
+        return Recursion(decay, kick, 2.0 * weights[0], weights[1], first, self.label_noise)
+
+
+def _rows(
+    problem: NoisyQuadratic, optimizer: Optimizer, values: Mapping[str, Any], batch_size: Any, count: int
+) -> _Rows:
+    assert problem.label_noise is not None
+    return _Rows(_backend.rows(problem, optimizer, values, batch_size, count), problem.label_noise)
+
+
+def _through(w: FloatArray, i: int, j: int, p: int, q: int) -> Any:
+    """Entry of  1 x W + W x 1 + W x W  that takes z_p z_q to z_i z_j."""
+    found = w[:, i, p] * w[:, j, q]
+    if i == p:
+        found = found + w[:, j, q]
+    if j == q:
+        found = found + w[:, i, p]
+    return found
+
+
+def _split(moments: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Positive semidefinite R and S, node by node, with R - S the given: upper triangles, (s, nodes)."""
+    if len(moments) == 1:
+        return np.maximum(moments, 0.0), np.maximum(-moments, 0.0)
+    k = 2 if len(moments) == 3 else 3
+    i, j = np.triu_indices(k)
+    full = np.empty((moments.shape[1], k, k))
+    full[:, i, j] = full[:, j, i] = moments.T
+    values, vectors = np.linalg.eigh(full)
+    parts = []
+    for kept in (np.maximum(values, 0.0), np.maximum(-values, 0.0)):
+        matrix = np.einsum("nir,nr,njr->nij", vectors, kept, vectors)
+        parts.append(matrix[:, i, j].T)
+    return parts[0], parts[1]
+
+
+def _is_contracting(decay: FloatArray) -> bool:
+    """Whether each node alone forgets: the spectral radius of its 1 - D is below 1."""
+    s = len(decay)
+    if s == 1:
+        return bool(np.all((decay > 0.0) & (decay < 2.0)))
+    steps = np.eye(s) - decay.transpose(2, 0, 1)
+    return bool(np.all(np.isfinite(steps))) and float(np.abs(np.linalg.eigvals(steps)).max()) < 1.0
