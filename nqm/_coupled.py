@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 DENSE = 1600
 """Largest matrix that is squared; above, steps are walked."""
 
+MANY_NODES = 256
+"""Explicit problems of more nodes are compressed first."""
+
 WALK = 10
 """2^10 steps cost about as much as a proof that a leap holds no crossing."""
 
@@ -83,6 +86,57 @@ def chained_risk(
             if column >= 0:
                 out[r, column] = one.risk(state)
     return out
+
+
+def steady_risk(
+    problem: NoisyQuadratic, optimizer: Optimizer, values: Mapping[str, Any], batch_size: Any, count: int
+) -> FloatArray:
+    """Expected risk in the long run, one a row: (count,)."""
+    rows = _rows(problem, optimizer, values, batch_size, count)
+    return np.array([rows.recursion(r).steady() for r in range(count)])
+
+
+def stable_lr(
+    problem: NoisyQuadratic, optimizer: Optimizer, values: Mapping[str, Any], batch_size: Any, alone: Any
+) -> Any:
+    """Where  f(lr) = lr (1 / sum mult phi / (B - phi) - 1) = 0; f is linear for plain SGD on equal curvatures.
+
+    ``alone``: the limit without noise, >= the answer. phi grows with lr up to it. Rows of values, batch_size and alone
+    broadcast. Regula falsi, with the Illinois rule.
+    """
+    high, b, power = np.broadcast_arrays(*(np.asarray(a, float) for a in (alone, batch_size, values.get("power", 0.0))))
+    shape = high.shape
+    high, b, power = high.ravel(), b.ravel()[:, None], power.ravel()[:, None]
+    rest = {k: np.broadcast_to(v, shape).reshape(-1, 1) for k, v in values.items() if k != "power"}
+    h = problem.curvature ** (1.0 - power)
+    weight = problem.multiplicity * (problem._nodes.noise / problem.curvature)
+
+    def excess(lr: FloatArray) -> FloatArray:
+        gain = optimizer.noise_gain(lr[:, None] * h, rest)
+        fed = np.where(gain < b, weight * gain / (b - gain), np.inf)
+        return lr * (1.0 / np.sum(np.where(weight > 0.0, fed, 0.0), axis=1) - 1.0)
+
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        ends = np.minimum(high, 1e300)  # a filter that is always stable
+        high = ends * (1.0 - 1e-15)
+        f_high = excess(high)
+        low, f_low = high, f_high
+        for _ in range(200):
+            high, f_high = np.where(f_low > 0.0, high, low), np.where(f_low > 0.0, f_high, f_low)
+            low = np.where(f_low > 0.0, low, low / 16.0)
+            f_low = excess(low)
+            if np.all(f_low > 0.0):
+                break
+        for _ in range(200):
+            middle = np.clip((low * f_high - high * f_low) / (f_high - f_low), low, high)
+            middle = np.where(np.isfinite(middle), middle, 0.5 * (low + high))
+            f = excess(middle)
+            stable = f > 0.0
+            f_high, f_low = np.where(stable, 0.5 * f_high, f), np.where(stable, f, 0.5 * f_low)
+            low, high = np.where(stable, middle, low), np.where(stable, high, middle)
+            if np.all((high - low <= 1e-15 * high) | (f == 0.0)):
+                break
+    return np.where(np.isinf(b.ravel()), ends, low).reshape(shape)
 
 
 class Recursion:

@@ -64,7 +64,7 @@ def examples_to_target(problem: NoisyQuadratic, target: float, bound: Literal["b
     >>> round(examples_to_target(NoisyQuadratic.power_law(10_000), 0.01, "mle"))
     500000
     """
-    _checks.instance(problem, NoisyQuadratic, "problem", "a nqm.NoisyQuadratic")
+    _additive(problem)
     goal = _checks.real(target, "target", low=0.0)
     if not isinstance(bound, str) or bound not in ("bayes", "mle"):
         raise ValueError(f'bound: expected "bayes" or "mle", got {_checks.describe(bound)}')
@@ -161,7 +161,7 @@ def decaying_sgd(
     >>> decaying_sgd(NoisyQuadratic([1.0, 0.5]), batch_size=10, steps=[0, 96])
     array([0.75, 0.03])
     """
-    _checks.instance(problem, NoisyQuadratic, "problem", "a nqm.NoisyQuadratic")
+    _additive(problem)
     batch = _checks.reals(batch_size, "batch_size", low=0.0)
     times = _checks.wholes(steps, "steps")
     largest, smallest = problem._extremes()
@@ -188,6 +188,7 @@ def decaying_sgd(
 def _is_averaged(problem: NoisyQuadratic, optimizer: Optimizer) -> bool:
     """Whether this is EMA of plain SGD, not SGD with heavy-ball momentum; an error if neither."""
     check_problem(problem, optimizer)
+    _additive(problem)
     core, averaged = optimizer, "decay" in optimizer.hyperparameters
     while isinstance(core, (EMA, Preconditioned)):
         core = core.optimizer
@@ -247,6 +248,13 @@ def _steady(
     return out
 
 
-def _examples(problem: NoisyQuadratic, examples: ArrayLike) -> FloatArray:
+def _additive(problem: Any) -> None:
+    """Refuse what is not a problem with additive noise: the papers' bounds are about nothing else."""
     _checks.instance(problem, NoisyQuadratic, "problem", "a nqm.NoisyQuadratic")
+    if problem.label_noise is not None:
+        raise ValueError(f'problem: expected noise_model="additive" for the bounds, got {problem}')
+
+
+def _examples(problem: NoisyQuadratic, examples: ArrayLike) -> FloatArray:
+    _additive(problem)
     return _checks.reals(examples, "examples", low=0.0, closed="low")

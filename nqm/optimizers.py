@@ -125,6 +125,12 @@ class Optimizer:
         """The least x = lr h^(1-p) > 0 at which a coordinate no longer converges."""
         raise NotImplementedError
 
+    def noise_gain(self, x: FloatArray, values: Mapping[str, Any] | None = None) -> FloatArray:
+        """x^2 sum_t (query^T M(x)^t gain)^2: variance in the long run, where the gradient is taken, for gradient noise
+        of variance h^2 (so that a step adds x gain). ``values`` broadcast with x = lr h^(1-p); inf where unstable."""
+        inner: Optimizer = getattr(self, "optimizer")  # noqa: B009 - what wraps another asks it
+        return inner.noise_gain(x, values)
+
     @property
     def states(self) -> int:
         """Number of state variables of the filter, 1 to 3; those of FREE values counted."""
@@ -211,6 +217,20 @@ class SGD(Optimizer):
         momentum = (values or self.hyperparameters)["momentum"]
         limit = 2.0 * (1.0 + momentum)
         return limit / (1.0 + 2.0 * momentum) if self.nesterov else limit
+
+    def noise_gain(self, x: FloatArray, values: Mapping[str, Any] | None = None) -> FloatArray:
+        """Of theta, an ARMA(2, 1) process: x (1 + m) / ((1 - m) (2 + 2 m - x)), or with Nesterov's momentum
+
+        x ((1 + m)^2 + m^2 - m (1 - x) (1 + 2 m)) / ((1 - m + m x) (2 + 2 m - (1 + 2 m) x)).
+        """
+        m = np.asarray((values or self.hyperparameters)["momentum"])
+        if self.nesterov:
+            above = (1.0 + m) ** 2 + m * m - m * (1.0 - x) * (1.0 + 2.0 * m)
+            below = (1.0 - m + m * x) * (2.0 + 2.0 * m - (1.0 + 2.0 * m) * x)
+        else:
+            above, below = 1.0 + m, (1.0 - m) * (2.0 + 2.0 * m - x)
+        with np.errstate(divide="ignore"):
+            return np.where(below > 0.0, x * above / below, np.inf)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -381,6 +401,21 @@ class LinearOptimizer(Optimizer):
             middle = 0.5 * (low + high)
             low, high = (middle, high) if stable(middle) else (low, middle)
         return float(low)
+
+    def noise_gain(self, x: FloatArray, values: Mapping[str, Any] | None = None) -> FloatArray:
+        """From S = M S M^T + gain gain^T, a linear system for each x."""
+        k, points = len(self.transition), np.asarray(x, dtype=float)
+        one = np.eye(k)
+        matrix = self.transition - points[..., None, None] * np.outer(self.gain, self.query)
+        forgets = np.abs(np.linalg.eigvals(matrix)).max(axis=-1) < 1.0
+        w = (self.transition - one) - points[..., None, None] * np.outer(self.gain, self.query)
+        w = np.where(forgets[..., None, None], w, -one)
+        # 1 - M x M, without rounding what is small
+        lost = -(np.einsum("ij,...kl->...ikjl", one, w) + np.einsum("...ij,...kl->...ikjl", w, w + one))
+        kick = np.broadcast_to(np.outer(self.gain, self.gain).reshape(-1, 1), (*points.shape, k * k, 1))
+        moments = np.linalg.solve(lost.reshape(*points.shape, k * k, k * k), kick)
+        read = np.outer(self.query, self.query).ravel()
+        return np.where(forgets, points**2 * (moments[..., 0] @ read), np.inf)
 
 
 def transition_matrix(optimizer: Optimizer, x: ArrayLike) -> FloatArray:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import _backend, _checks
+from . import _backend, _checks, _coupled
 from ._checks import FloatArray, IntArray
 from .optimizers import Optimizer
 from .problem import NoisyQuadratic
@@ -34,6 +34,10 @@ def risk(
     its appendices B and D for momentum and EMA. Exact: relative error about 1e-14 for problems given node by
     node; on a power law or compressed spectrum 1e-8 or better, by refining its nodes until two rules agree.
 
+    With Gaussian features (noise that grows with the loss) all coordinates' second moments follow one linear recursion,
+    linked by a single number, the loss; it is walked, or its matrix squared, whichever is less work: relative error
+    about 1e-16 times the smaller of ``steps`` and the condition number.
+
     Args:
         problem: the noisy quadratic.
         optimizer: with numbers or arrays as hyperparameters; lr may be a :class:`nqm.Schedule`.
@@ -56,13 +60,14 @@ def risk(
     array([1.6779, 0.6209,    inf])
     """
     check_problem(problem, optimizer)
+    problem = few_nodes(problem)
     batch, ramp = batches(batch_size)
     times = _checks.wholes(steps, "steps")
     shape = _checks.broadcast(optimizer=optimizer.shape, batch_size=batch.shape, steps=times.shape)
     out = np.empty(shape)
     flat = out.reshape(-1)
     schedule, values = split(optimizer)
-    if schedule is not None or ramp is not None:
+    if schedule is not None or ramp is not None or problem.label_noise is not None:
         _scheduled_risk(problem, optimizer, values, schedule, ramp, batch, times, out)
         return float(out) if shape == () else out
     for part, chunk, (b, t) in in_chunks(values, shape, batch, times):
@@ -76,7 +81,7 @@ def steady_state_risk(
     """Risk as the steps go to infinity, where the noise let in balances the noise forgotten; inf if unstable.
 
     For plain SGD 1/2 sum mult lr c / (B (2 - lr h)) (zhang2019 eq. 4); found as the limit of the same doubling as
-    :func:`risk`, for any optimizer. Broadcasts like :func:`risk`, and raises the same. Of a schedule that holds, it is
+    :func:`risk`, for any optimizer; with Gaussian features by solving for the fixed point. Broadcasts like :func:`risk`, and raises the same. Of a schedule that holds, it is
     the last value's; one with beyond="error" has none.
 
     >>> import nqm
@@ -98,38 +103,100 @@ def steady_state_risk(
     shape = _checks.broadcast(optimizer=optimizer.shape, batch_size=batch.shape)
     out = np.empty(shape)
     flat = out.reshape(-1)
+    problem = few_nodes(problem)
     for part, chunk, (b,) in in_chunks(values, shape, batch):
 
         def limit(nodes: NoisyQuadratic, rows: Any, values: Any = chunk, b: Any = b) -> FloatArray:
             chosen = {k: v[rows] for k, v in values.items()}
-            found = _backend.dyadic_risk(nodes, optimizer, chosen, b[rows], b[rows].size, FOREVER)
-            return found[:, -1]
+            if nodes.label_noise is not None:
+                return _coupled.steady_risk(nodes, optimizer, chosen, b[rows], b[rows].size)
+            return _backend.dyadic_risk(nodes, optimizer, chosen, b[rows], b[rows].size, FOREVER)[:, -1]
 
         flat[part] = refined(problem, limit)
     return float(out) if shape == () else out
 
 
-def max_stable_lr(problem: NoisyQuadratic, optimizer: Optimizer) -> float | FloatArray:
+def max_stable_lr(
+    problem: NoisyQuadratic, optimizer: Optimizer, batch_size: ArrayLike | None = None
+) -> float | FloatArray:
     """The learning rate at which the optimizer stops converging; below it every coordinate converges.
 
     2 / h_1 for plain SGD, 2 (1 + m) / h_1 for heavy ball, 2 (1 + m) / ((1 + 2 m) h_1) for Nesterov momentum, with h_1
-    the largest of h^(1-p). ``optimizer.lr`` is not looked at and may be ``nqm.FREE``. Arrays of momentum or power give
-    an array.
+    the largest of h^(1-p). ``optimizer.lr`` is not looked at and may be ``nqm.FREE``.
+
+    With Gaussian features the noise feeds on the loss, and the limit depends on the batch size B, which has to be
+    given: it is where
+
+        sum_i mult_i phi(lr h_i) / (B - phi(lr h_i)) = 1,   phi(x) = x^2 sum_t (q^T M(x)^t gain)^2,
+
+    if that comes first: the noise a unit of loss lets in, brings back a unit of loss. For plain SGD phi = x / (2 - x),
+    so that lr is near 2 B / Tr(H) for small batches; for momentum it is (1 - m) times as much. Additive noise needs no
+    batch_size, and its limit does not depend on it.
+
+    Arrays of momentum, power or batch size broadcast to an array.
+
+    Raises:
+        TypeError, ValueError: for wrong arguments; Gaussian features without a batch size.
 
     >>> import nqm
     >>> nqm.max_stable_lr(nqm.NoisyQuadratic([4.0, 1.0]), nqm.SGD(nqm.FREE, momentum=0.9))
     0.95
+    >>> regression = nqm.NoisyQuadratic([1.0], noise_model="gaussian-features", label_noise=1.0)
+    >>> nqm.max_stable_lr(regression, nqm.SGD(nqm.FREE), batch_size=[1, 8, 1e9]).round(6)
+    array([0.666667, 1.6     , 2.      ])
     """
     check_problem(problem, optimizer, free={"lr"})
     values = {k: v for k, v in optimizer.hyperparameters.items() if k != "lr"}
-    limit = np.asarray(stable_lr(problem, optimizer, values))
-    return float(limit) if limit.ndim == 0 else limit
+    coupled = problem.label_noise is not None
+    if batch_size is None and coupled:
+        raise ValueError("batch_size: expected one with Gaussian features, whose noise makes stability depend on it")
+    batch = np.ones(()) if batch_size is None else batches(batch_size)[0]
+    if isinstance(batch_size, Schedule):
+        raise TypeError(f"batch_size: expected numbers, got {batch_size}")
+    shape = _checks.broadcast(**{k: np.shape(v) for k, v in values.items()}, batch_size=batch.shape)
+    if not coupled:
+        limit = np.array(np.broadcast_to(stable_lr(problem, optimizer, values), shape))
+        return float(limit) if shape == () else limit
+    out = np.empty(shape)
+    flat = out.reshape(-1)
+    for part, chosen, (b,) in in_chunks(values, shape, batch):
+
+        def evaluate(nodes: NoisyQuadratic, rows: Any, chosen: Any = chosen, b: Any = b) -> FloatArray:
+            return stable_lr(nodes, optimizer, {k: v[rows] for k, v in chosen.items()}, b[rows])
+
+        flat[part] = refined(few_nodes(problem), evaluate)
+    return float(out) if shape == () else out
 
 
-def stable_lr(problem: NoisyQuadratic, optimizer: Optimizer, values: Mapping[str, Any]) -> Any:
-    """:func:`max_stable_lr` for given momentum and power."""
+def stable_lr(problem: NoisyQuadratic, optimizer: Optimizer, values: Mapping[str, Any], batch_size: Any = None) -> Any:
+    """:func:`max_stable_lr` for given momentum and power, on the nodes of ``problem`` as they are."""
     largest = problem._extremes()[0]  # powers lie in [0, 1], so h^(1-p) is largest where h is
-    return optimizer.stability_limit(values) / largest ** (1.0 - np.asarray(values.get("power", 0.0)))
+    alone = optimizer.stability_limit(values) / largest ** (1.0 - np.asarray(values.get("power", 0.0)))
+    if problem.label_noise is None:
+        return alone
+    return _coupled.stable_lr(problem, optimizer, values, batch_size, alone)
+
+
+def engine(problem: NoisyQuadratic) -> Any:
+    """What computes its risks: :mod:`nqm._backend`, or :mod:`nqm._coupled` where coordinates feel each other."""
+    return _backend if problem.label_noise is None else _coupled
+
+
+def few_nodes(problem: NoisyQuadratic) -> NoisyQuadratic:
+    """A rule that refines to the problem, where coordinates feel each other and are many; else the problem."""
+    if problem.label_noise is None:
+        return problem
+    return compressed_beyond(problem, _coupled.MANY_NODES)
+
+
+def compressed_beyond(problem: NoisyQuadratic, most: int) -> NoisyQuadratic:
+    """The problem itself, or for more nodes than ``most`` a rule that refines to it."""
+    if not (problem._is_exact() and problem.curvature.size > most):
+        return problem
+    if "compressed" not in problem._prepared:
+        problem._prepared["compressed"] = problem.compressed()
+    found: NoisyQuadratic = problem._prepared["compressed"]
+    return found
 
 
 def check_problem(problem: Any, optimizer: Any, free: set[str] | None = None) -> None:
@@ -227,7 +294,7 @@ def _scheduled_risk(
         parts = _backend.pieces(schedule, ramp, stops)
 
         def evaluate(nodes: NoisyQuadratic, rows: Any) -> FloatArray:
-            return _backend.chained_risk(nodes, optimizer, own, size, 1, parts, stops.size)[0][rows]
+            return engine(nodes).chained_risk(nodes, optimizer, own, size, 1, parts, stops.size)[0][rows]
 
         return refined(problem, evaluate)
 

@@ -49,15 +49,18 @@ def simulate(
 ) -> Simulation:
     """Losses 1/2 sum h theta^2 of ``runs`` simulated trainings with Gaussian start N(0, init) and Gaussian noise.
 
+    With noise_model="gaussian-features" it is linear regression itself: each step draws batch_size examples x ~ N(0, H)
+    with labels x . theta_* + N(0, label_noise) and averages their gradients.
+
     Args:
         problem: with whole multiplicities; power laws are simulated eigenvalue by eigenvalue.
         optimizer: with plain numbers as hyperparameters; lr may be a :class:`nqm.Schedule`.
-        batch_size: examples a step, > 0, or a :class:`nqm.Schedule` of them.
+        batch_size: examples a step, > 0, or a :class:`nqm.Schedule` of them; whole (or inf) with Gaussian features.
         steps: number of steps, or increasing whole numbers at which to record the loss.
         runs: independent repetitions.
         seed: of NumPy's generator; the same seed gives the same bits.
 
-    Takes dim * runs * steps normal numbers, some 10 ns each.
+    Takes dim * runs * steps normal numbers, some 10 ns each; batch_size times as many with Gaussian features.
 
     >>> import nqm
     >>> problem = nqm.NoisyQuadratic([1.0, 0.1])
@@ -81,11 +84,17 @@ def simulate(
         raise ValueError(f"problem: expected at most {EXPLICIT_LIMIT} coordinates to simulate, got {explicit.dim:.4g}")
     copies = explicit.multiplicity.astype(np.int64)
     h, c, init = (np.repeat(a, copies) for a in (explicit.curvature, explicit.noise, explicit.init))
-    at_once = max(1, NUMBERS_AT_ONCE // h.size)
     course = _backend.pieces(optimizer.schedule or Schedule(optimizer.hyperparameters["lr"], 1), ramp, times)
     course = course._replace(inverse_batch=course.inverse_batch / size)
+    largest = 1.0
+    if problem.label_noise is not None:
+        drawn = 1.0 / course.inverse_batch[course.inverse_batch > 0.0]
+        if np.any(np.abs(drawn - np.round(drawn)) > 1e-9 * drawn) or np.any(drawn < 0.5):
+            raise ValueError(f"batch_size: expected whole numbers of examples to draw, got {batch_size}")
+        largest = drawn.max(initial=1.0)
+    at_once = max(1, int(NUMBERS_AT_ONCE // (h.size * largest)))
     parts = [
-        _losses(optimizer, h, c, init, course, times.size, min(at_once, count - first), generator)
+        _losses(optimizer, h, c, problem.label_noise, init, course, times.size, min(at_once, count - first), generator)
         for first in range(0, count, at_once)
     ]
     return Simulation(times, np.concatenate(parts))
@@ -95,6 +104,7 @@ def _losses(
     optimizer: Optimizer,
     h: FloatArray,
     noise: FloatArray,
+    label_noise: float | None,
     init: FloatArray,
     course: _backend.Pieces,
     columns: int,
@@ -110,11 +120,26 @@ def _losses(
     with np.errstate(over="ignore", invalid="ignore"):  # divergence
         for lr, share, length, column in zip(*course, strict=True):
             matrix, gain = step(optimizer, scale * h, lr)
-            kick = (scale * np.sqrt(noise * share))[:, None] * gain
+            kick = scale[:, None] * gain
+            queried = parts.query * lr ** np.array(parts.scaled, dtype=float)
             for _ in range(length):
-                fresh = generator.standard_normal((runs, h.size))
-                state = np.einsum("nij,rnj->rni", matrix, state) - kick * fresh[:, :, None]
+                if label_noise is None or share == 0.0:
+                    error = np.sqrt(noise * share) * generator.standard_normal((runs, h.size))
+                else:
+                    error = _sampling_error(h, label_noise, round(1.0 / share), state @ queried, generator)
+                state = np.einsum("nij,rnj->rni", matrix, state) - kick * error[:, :, None]
             if column >= 0:
                 losses[:, column] = 0.5 * (state @ readout) ** 2 @ h
     losses[np.isnan(losses)] = np.inf  # inf - inf of a diverged state
     return losses
+
+
+def _sampling_error(
+    h: FloatArray, label_noise: float, batch: int, distance: FloatArray, generator: np.random.Generator
+) -> FloatArray:
+    """Average gradient of a drawn batch less the true one, h distance: (runs, dim)."""
+    runs = len(distance)
+    features = np.sqrt(h) * generator.standard_normal((runs, batch, h.size))
+    residual = np.einsum("rbn,rn->rb", features, distance)
+    residual -= np.sqrt(label_noise) * generator.standard_normal((runs, batch))
+    return np.einsum("rbn,rb->rn", features, residual) / batch - h * distance

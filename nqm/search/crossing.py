@@ -8,11 +8,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .. import _backend, _checks
+from .. import _backend, _checks, _coupled
 from .._checks import FloatArray
 from ..optimizers import Optimizer
 from ..problem import NoisyQuadratic
-from ..risk import batches, check_problem, in_chunks, one_batch, risk, split
+from ..risk import batches, check_problem, compressed_beyond, few_nodes, in_chunks, one_batch, risk, split
 from ..schedules import Schedule
 
 MANY_NODES = 4096
@@ -75,11 +75,7 @@ def steps_to_target(
 
 def searchable(problem: NoisyQuadratic) -> NoisyQuadratic:
     """The problem itself, or for very many nodes a rule that refines to it."""
-    if not (problem._is_exact() and problem.curvature.size > MANY_NODES):
-        return problem
-    if "searchable" not in problem._prepared:
-        problem._prepared["searchable"] = problem.compressed()
-    return problem._prepared["searchable"]
+    return compressed_beyond(few_nodes(problem), MANY_NODES)
 
 
 def _crossing(
@@ -92,9 +88,10 @@ def _crossing(
 
     def walk(nodes: NoisyQuadratic) -> float:
         nonlocal end
-        if schedule is None and ramp is None:
+        if schedule is None and ramp is None and nodes.label_noise is None:
             return _backend.March(nodes, optimizer, values, size).run(target, last)
-        along = _backend.ScheduledMarch(nodes, optimizer, values, size, schedule, ramp)
+        march = _backend.ScheduledMarch if nodes.label_noise is None else _coupled.March
+        along = march(nodes, optimizer, values, size, schedule, ramp)
         end = along.end
         return along.run(target, last)
 

@@ -16,7 +16,7 @@ from .. import _backend, _checks
 from .._checks import FloatArray, IntArray
 from ..optimizers import FREE, Optimizer
 from ..problem import NoisyQuadratic
-from ..risk import split, stable_lr
+from ..risk import engine, split, stable_lr
 from ..schedules import Schedule
 
 
@@ -28,9 +28,13 @@ class Space:
     """
 
     def __init__(
-        self, problem: NoisyQuadratic, optimizer: Optimizer, bounds: Mapping[str, tuple[float, float]] | None
+        self,
+        problem: NoisyQuadratic,
+        optimizer: Optimizer,
+        bounds: Mapping[str, tuple[float, float]] | None,
+        batch: float | Schedule,
     ) -> None:
-        self.problem, self.optimizer = problem, optimizer
+        self.problem, self.optimizer, self.batch = problem, optimizer, batch
         self.names = optimizer.free
         self.schedule, values = split(optimizer)
         self.fixed = {k: v for k, v in values.items() if v is not FREE}
@@ -65,9 +69,14 @@ class Space:
                     values[name] = np.clip(values[name], *self.bounds[name])
         if "lr" in self.names:
             u = values["lr"]
-            limit = 1.0 if "lr" in self.bounds else stable_lr(self.problem, self.optimizer, values)
+            limit = 1.0 if "lr" in self.bounds else self._limit(values)
             values["lr"] = np.clip(np.exp(u), *self.bounds["lr"]) if "lr" in self.bounds else limit / (1.0 + np.exp(-u))
         return values
+
+    def _limit(self, values: Mapping[str, Any]) -> Any:
+        """The stability limit; with noise that grows with the loss that of the largest batch."""
+        largest = float(self.batch.values.max()) if isinstance(self.batch, Schedule) else self.batch
+        return stable_lr(self.problem, self.optimizer, {k: v for k, v in values.items() if k != "lr"}, largest)
 
     def optimizer_at(self, point: FloatArray) -> Optimizer:
         values = self.values(point[None, :])
@@ -79,13 +88,13 @@ class Space:
     ) -> FloatArray:
         """Risk after ``steps`` steps, one a row of values: (count,)."""
         if self.schedule is None and not isinstance(batch, Schedule):
-            return _backend.risk(nodes, self.optimizer, values, batch, np.full(count, steps))
+            return engine(nodes).risk(nodes, self.optimizer, values, batch, np.full(count, steps))
         return self._along(nodes, values, batch, np.array([steps]), count)[:, 0]
 
     def dyadic_risks(self, values: Mapping[str, Any], batch: float | Schedule, levels: int, count: int) -> FloatArray:
         """Risk after 2^j steps, on the coarsest rule: (count, levels)."""
         if self.schedule is None and not isinstance(batch, Schedule):
-            return _backend.dyadic_risk(self.problem, self.optimizer, values, batch, count, levels)
+            return engine(self.problem).dyadic_risk(self.problem, self.optimizer, values, batch, count, levels)
         return self._along(self.problem, values, batch, 2 ** np.arange(levels), count)
 
     def _along(
@@ -93,13 +102,13 @@ class Space:
     ) -> FloatArray:
         size, ramp = (1.0, batch) if isinstance(batch, Schedule) else (batch, None)
         parts = _backend.pieces(self.schedule, ramp, times)
-        return _backend.chained_risk(nodes, self.optimizer, values, size, count, parts, times.size)
+        return engine(nodes).chained_risk(nodes, self.optimizer, values, size, count, parts, times.size)
 
     def without(self, name: str) -> Space:
         """The space with ``name`` fixed at its least value."""
         least = self.bounds[name][0] if name in self.bounds else 0.0
         bounds = {k: v for k, v in self.bounds.items() if k != name}
-        return Space(self.problem, self.optimizer.with_values(**{name: least}), bounds)
+        return Space(self.problem, self.optimizer.with_values(**{name: least}), bounds, self.batch)
 
 
 def _checked_bounds(

@@ -83,7 +83,7 @@ def tune(
     require_held(optimizer.schedule, ramp)
     batch = size if ramp is None else ramp
     goal = _checks.real(target, "target", low=0.0)
-    space = Space(searchable(problem), optimizer, bounds)
+    space = Space(searchable(problem), optimizer, bounds, batch)
     if problem.initial_risk <= goal:
         start = np.clip(np.zeros((1, space.low.size)), space.low, space.high)
         return Tuned(space.optimizer_at(start[0]), 0, problem.initial_risk, batch, goal, "already there")
