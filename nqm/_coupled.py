@@ -1,8 +1,8 @@
 """Noise that grows with the loss: the same questions as :mod:`nqm._backend` answers, for Gaussian features.
 
-A step's noise has variance (h (label_noise + 2 L) + h^2 E[d^2]) / B on a coordinate, with d and L those of the point where
-the gradient is taken. So the second moments of all nodes obey one linear recursion, block by block but for L, a single
-number that all of them add to and all of them feel:
+A step's noise has variance (h (label_noise + 2 L) + h^2 E[d^2]) / B on a coordinate, with d and L those of the point
+where the gradient is taken. So the second moments of all nodes obey one linear recursion, block by block but for L, a
+single number that all of them add to and all of them feel:
 
     y' = (1 - D) y + u (label_noise + v . y),
 
@@ -13,7 +13,7 @@ walked; many are taken by squaring. What is squared is F = D - u v^T, how far a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,11 +26,14 @@ if TYPE_CHECKING:
     from .problem import NoisyQuadratic
     from .schedules import Schedule
 
-DENSE = 1600
-"""Largest matrix that is squared; above, steps are walked."""
+KEPT = 800
+"""Powers of matrices up to this size are kept for later; larger ones would fill the memory."""
 
 MANY_NODES = 256
 """Explicit problems of more nodes are compressed first."""
+
+MOST_NODES = 1024
+"""Finer rules are not tried: their matrices are too large."""
 
 WALK = 10
 """2^10 steps cost about as much as a proof that a leap holds no crossing."""
@@ -134,7 +137,7 @@ def stable_lr(
             stable = f > 0.0
             f_high, f_low = np.where(stable, 0.5 * f_high, f), np.where(stable, f, 0.5 * f_low)
             low, high = np.where(stable, middle, low), np.where(stable, high, middle)
-            if np.all((high - low <= 1e-15 * high) | (f == 0.0)):
+            if np.all((high - low <= 1e-15 * high) | (np.abs(f) <= 4e-16 * middle)):
                 break
     return np.where(np.isinf(b.ravel()), ends, low).reshape(shape)
 
@@ -174,18 +177,17 @@ class Recursion:
     def advance(self, state: FloatArray, steps: int) -> FloatArray:
         """y so many steps later; ``state`` is spent."""
         s, nodes = state.shape
-        size = s * nodes + 1
-        walking = steps * (40.0 + 0.4 * s * nodes + 0.22 * s * s * nodes)  # ns
-        missing = max(0, steps.bit_length() - max(1, len(self._powers)))
-        squaring = 0.08 * missing * size**3 + 2.0 * steps.bit_length() * size**2 + 50_000.0
-        if size > DENSE or walking <= squaring:
+        size, bits = s * nodes + 1, steps.bit_length()
+        walking = steps * (50.0 + (0.45, 0.95, 6.0)[s // 3] * nodes)  # ns, as measured
+        squaring = 0.08 * max(0, bits - max(1, len(self._powers))) * size**3 + 2.0 * bits * size**2 + 50_000.0
+        if walking <= squaring:
             self.walk(state, steps)
             return state
         long = np.append(state, 1.0)
         with np.errstate(over="ignore", invalid="ignore"):
-            for j in range(steps.bit_length()):
-                if steps >> j & 1:
-                    long = long - self._power(j) @ long
+            for bit, power in zip(range(bits), self._ladder(), strict=False):
+                if steps >> bit & 1:
+                    long = long - power @ long
         return long[:-1].reshape(s, nodes)
 
     def walk(self, state: FloatArray, steps: int, target: float = -1.0, last: bool = False) -> tuple[int, int]:
@@ -198,20 +200,27 @@ class Recursion:
         )
         return int(progress[0]), int(progress[1])
 
-    def _power(self, j: int) -> FloatArray:
-        """1 minus 2^j steps, as a matrix on (y, 1)."""
-        if not self._powers:
-            s, nodes = self.kick.shape
-            blocks, node = np.zeros((s, nodes, s, nodes)), np.arange(nodes)
-            blocks[:, node, :, node] = self.decay.transpose(2, 0, 1)
-            f = np.zeros((s * nodes + 1, s * nodes + 1))
-            f[:-1, :-1] = blocks.reshape(s * nodes, s * nodes) - np.outer(self.kick, np.repeat(self.level, nodes))
-            f[:-1, -1] = -self.label_noise * self.kick.ravel()
-            self._powers.append(f)
-        while len(self._powers) <= j:
-            f = self._powers[-1]
-            self._powers.append(2.0 * f - f @ f)
-        return self._powers[j]
+    def _ladder(self) -> Iterator[FloatArray]:
+        """1 minus 2^j steps, j = 0, 1, ..., as matrices on (y, 1)."""
+        j = 0
+        while True:
+            if j < len(self._powers):
+                f = self._powers[j]
+            else:
+                f = 2.0 * f - f @ f if j > 0 else self._one_step()
+                if len(f) <= KEPT:
+                    self._powers.append(f)
+            yield f
+            j += 1
+
+    def _one_step(self) -> FloatArray:
+        s, nodes = self.kick.shape
+        blocks, node = np.zeros((s, nodes, s, nodes)), np.arange(nodes)
+        blocks[:, node, :, node] = self.decay.transpose(2, 0, 1)
+        f = np.zeros((s * nodes + 1, s * nodes + 1))
+        f[:-1, :-1] = blocks.reshape(s * nodes, s * nodes) - np.outer(self.kick, np.repeat(self.level, nodes))
+        f[:-1, -1] = -self.label_noise * self.kick.ravel()
+        return f
 
     # --- what can be said of all times at once -----------------------------------------------------------------
 

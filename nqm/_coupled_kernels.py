@@ -14,12 +14,43 @@ LANES = 8
 
 @compiled
 def _sum(terms):
-    """Sum in a fixed order: lanes first, then across them."""
-    lanes = np.zeros(LANES)
-    for first in range(0, terms.size, LANES):
-        for lane in range(LANES):
-            lanes[lane] += terms[first + lane]
-    return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]))
+    """Sum in a fixed order: LANES running sums, which the compiler keeps in one register, then across them."""
+    a, b, c, d, e, f, g, h = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    for n in range(0, terms.size, LANES):
+        a += terms[n]
+        b += terms[n + 1]
+        c += terms[n + 2]
+        d += terms[n + 3]
+        e += terms[n + 4]
+        f += terms[n + 5]
+        g += terms[n + 6]
+        h += terms[n + 7]
+    return ((a + e) + (c + g)) + ((b + f) + (d + h))
+
+
+@compiled
+def _step(decay, kick, noise, state, couples, new):
+    s, nodes = state.shape
+    for a in range(s):
+        for n in range(nodes):
+            new[a, n] = kick[a, n] * noise
+        for b in range(s):
+            if couples[a, b] != 0.0:
+                for n in range(nodes):
+                    new[a, n] -= decay[a, b, n] * state[b, n]
+    for a in range(s):
+        for n in range(nodes):
+            state[a, n] += new[a, n]
+
+
+@compiled
+def _step3(decay, kick, noise, state):
+    """The same for two state variables, in one pass."""
+    for n in range(state.shape[1]):
+        p, q, r = state[0, n], state[1, n], state[2, n]
+        state[0, n] = p + (kick[0, n] * noise - (decay[0, 0, n] * p + decay[0, 1, n] * q + decay[0, 2, n] * r))
+        state[1, n] = q + (kick[1, n] * noise - (decay[1, 0, n] * p + decay[1, 1, n] * q + decay[1, 2, n] * r))
+        state[2, n] = r + (kick[2, n] * noise - (decay[2, 0, n] * p + decay[2, 1, n] * q + decay[2, 2, n] * r))
 
 
 @compiled
@@ -59,14 +90,8 @@ def walk(decay, kick, level, label_noise, readout, state, steps, target, last, p
                 for n in range(nodes):
                     terms[n] += level[a] * state[a, n]
         noise = label_noise + _sum(terms)
-        for a in range(s):
-            for n in range(nodes):
-                new[a, n] = kick[a, n] * noise
-            for b in range(s):
-                if couples[a, b] != 0.0:
-                    for n in range(nodes):
-                        new[a, n] -= decay[a, b, n] * state[b, n]
-        for a in range(s):
-            for n in range(nodes):
-                state[a, n] += new[a, n]
+        if s == 3:
+            _step3(decay, kick, noise, state)
+        else:
+            _step(decay, kick, noise, state, couples, new)
         progress[0] += 1

@@ -143,9 +143,15 @@ def _add_optimizer(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_problem(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("problem: curvatures i^-A, i = 1 ... N, noise covariance = Hessian, unit start")
+    group = parser.add_argument_group("problem: curvatures i^-A, i = 1 ... N, unit start, noise covariance = Hessian")
     group.add_argument("--dim", type=float, default=10_000, metavar="N", help="number of coordinates; default: 10000")
     group.add_argument("--exponent", type=float, default=1.0, metavar="A", help="default: 1")
+    group.add_argument(
+        "--label-noise",
+        type=float,
+        metavar="V",
+        help="linear regression on Gaussian features instead, whose noise grows with the loss; V: variance of labels",
+    )
 
 
 def _version() -> str:
@@ -188,7 +194,8 @@ def _optimizer(arguments: argparse.Namespace) -> Any:
 def _problem(arguments: argparse.Namespace) -> Any:
     from . import NoisyQuadratic
 
-    return NoisyQuadratic.power_law(arguments.dim, arguments.exponent)
+    model = "additive" if arguments.label_noise is None else "gaussian-features"
+    return NoisyQuadratic.power_law(arguments.dim, arguments.exponent, model, arguments.label_noise)
 
 
 def _steps(arguments: argparse.Namespace) -> int:

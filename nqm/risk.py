@@ -81,8 +81,9 @@ def steady_state_risk(
     """Risk as the steps go to infinity, where the noise let in balances the noise forgotten; inf if unstable.
 
     For plain SGD 1/2 sum mult lr c / (B (2 - lr h)) (zhang2019 eq. 4); found as the limit of the same doubling as
-    :func:`risk`, for any optimizer; with Gaussian features by solving for the fixed point. Broadcasts like :func:`risk`, and raises the same. Of a schedule that holds, it is
-    the last value's; one with beyond="error" has none.
+    :func:`risk`, for any optimizer; with Gaussian features by solving for the fixed point. Broadcasts like
+    :func:`risk`, and raises the same. Of a schedule that holds, it is the last value's; one with beyond="error" has
+    none.
 
     >>> import nqm
     >>> round(nqm.steady_state_risk(nqm.NoisyQuadratic([1.0]), nqm.SGD(1.0), batch_size=4), 6)
@@ -228,7 +229,7 @@ def refined(problem: NoisyQuadratic, evaluate: Callable[[NoisyQuadratic, Any], F
     nodes = problem
     while open_rows.size and not nodes._is_exact():
         finer = nodes._finer()
-        if finer is None:
+        if finer is None or (finer.label_noise is not None and finer.curvature.size > _coupled.MOST_NODES):
             raise Unresolved(nodes.curvature.size)
         nodes = finer
         better = evaluate(nodes, open_rows)

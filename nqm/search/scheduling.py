@@ -558,6 +558,11 @@ def _checked(
     problem: Any, batch_size: Any, optimizer: Any, max_lr: Any, examples: Any, pieces: Any, shape: Any
 ) -> Course:
     check_tunable(problem, optimizer)
+    if problem.label_noise is not None:
+        raise ValueError(
+            f'problem: expected noise_model="additive", for which gradients by a schedule are known, got {problem}; '
+            "nqm.risk and nqm.steps_to_target take Gaussian features along a given schedule"
+        )
     free_batch = batch_size is FREE
     if (examples is not None) != free_batch:
         raise ValueError(
