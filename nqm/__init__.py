@@ -3,7 +3,7 @@
 Importing it loads NumPy only; the first number asked for loads (and the first time compiles) the kernels.
 """
 
-from . import bounds, noise, schedules
+from . import bounds, evidence, noise, schedules
 from .optimizers import EMA, FREE, SGD, LinearOptimizer, Preconditioned
 from .problem import NoisyQuadratic
 from .risk import max_stable_lr, risk, steady_state_risk
@@ -27,6 +27,7 @@ __all__ = [
     "Sweep",
     "Tuned",
     "bounds",
+    "evidence",
     "max_stable_lr",
     "noise",
     "optimize_schedule",

@@ -77,8 +77,9 @@ def index(figures: Iterable[Figure], folder: Path) -> str:
     for figure in figures:
         if (folder / f"{figure.name}.png").exists():
             paper, number = figure.name.split("-")
+            kind = "" if number.startswith(("table", "eq")) else "figure "
             parts.append(
-                f"## {paper}, figure {number}: {figure.title}\n\n![{figure.title}]({figure.name}.png)\n\n"
+                f"## {paper}, {kind}{number}: {figure.title}\n\n![{figure.title}]({figure.name}.png)\n\n"
                 f"- command: `nqm figures {figure.name}`, data: [{figure.name}.csv]({figure.name}.csv)\n"
                 f"- what to see: {figure.see}\n- where it differs from the paper: {figure.differs}\n"
             )

@@ -33,7 +33,7 @@ def without_replacement(batch_size: ArrayLike | Schedule, dataset_size: ArrayLik
 
     (wen2020 eq. 3, mori2021 eq. 4), exact for the average of any B of N gradients with covariance C, taken over the
     data set. B' = B at B = 1, and inf at B = N: gradient descent without noise. Arrays broadcast; a
-    :class:`nqm.Schedule` of batch sizes gives one.
+    :class:`nqm.Schedule` of batch sizes below N gives one.
 
     Raises:
         TypeError, ValueError: for what is not 0 < B <= N, N > 1.
@@ -87,7 +87,8 @@ def enhancement(batch_size: ArrayLike, effective: ArrayLike) -> float | FloatArr
             f"effective: expected at most batch_size, since enhancement only adds noise, got {wanted.max():g} for "
             f"batch size {b.min():g}"
         )
-    return _plain(0.5 * (1.0 + np.sqrt(2.0 * (b / wanted) - 1.0)))
+    with np.errstate(over="ignore"):
+        return _plain(0.5 * (1.0 + np.sqrt(2.0 * (b / wanted) - 1.0)))
 
 
 # --- shape --------------------------------------------------------------------------------------------------------
@@ -192,7 +193,8 @@ def scale(
     rate, b, n, m = _scale_arguments(lr, dataset_size, momentum, batch_size=batch_size)
     if np.any(b > n):
         raise ValueError(f"batch_size: expected at most dataset_size, got batch size {b.max():g} of {n.min():g}")
-    return _plain(rate * ((n - b) / b) / (1.0 - m))
+    with np.errstate(over="ignore"):
+        return _plain(rate * ((n - b) / b) / (1.0 - m))
 
 
 def scaled_batch_size(
@@ -207,7 +209,8 @@ def scaled_batch_size(
     array([100. , 199.6])
     """
     rate, g, n, m = _scale_arguments(lr, dataset_size, momentum, scale=scale)
-    return _plain(n / (1.0 + g * (1.0 - m) / rate))
+    with np.errstate(over="ignore"):
+        return _plain(n / (1.0 + g * (1.0 - m) / rate))
 
 
 def simple_noise_scale(
@@ -307,8 +310,14 @@ def _mapped(function: Callable[[FloatArray], FloatArray], batch_size: Any) -> An
     if isinstance(batch_size, Schedule):
         if not np.all(batch_size.values > 0.0):
             raise ValueError(f"batch_size: expected a schedule of positive numbers, got {batch_size}")
-        return Schedule(function(batch_size.values), batch_size.lengths, batch_size.beyond)
-    return _plain(function(_checks.reals(batch_size, "batch_size", low=0.0)))
+        values = function(batch_size.values)
+        if np.any(np.isinf(values)):
+            raise ValueError(
+                f"batch_size: expected a schedule below the whole data set, whose gradient has no noise (a batch size "
+                f"of inf, which a schedule cannot hold), got {batch_size}"
+            )
+        return Schedule(values, batch_size.lengths, batch_size.beyond)
+    return _plain(function(_checks.reals(batch_size, "batch_size", low=0.0, high=np.inf, closed="high")))
 
 
 def _plain(value: Any) -> float | FloatArray:
@@ -319,4 +328,5 @@ def _plain(value: Any) -> float | FloatArray:
 def _root(matrix: FloatArray) -> FloatArray:
     """The symmetric root of a positive semidefinite matrix."""
     values, vectors = np.linalg.eigh(matrix)
-    return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+    half = vectors * np.maximum(values, 0.0) ** 0.25
+    return half @ half.T

@@ -76,14 +76,7 @@ class NoisyQuadratic:
         labels = _checked_model(noise_model, label_noise, noise)
         shape = _checks.broadcast(curvature=h.shape, noise=c.shape, init=s.shape, multiplicity=m.shape)
         nodes = Nodes(*(np.array(np.broadcast_to(a, shape or (1,))) for a in (h, c, s, m)))
-        with np.errstate(over="ignore"):
-            if not np.all(
-                np.isfinite(nodes.multiplicity * (nodes.noise / nodes.curvature + nodes.curvature * nodes.init))
-            ):
-                raise ValueError(
-                    "expected numbers whose multiplicity * noise / curvature and multiplicity * curvature * init are "
-                    "finite in float64, got an overflow"
-                )
+        _require_finite(nodes)
         self._set(nodes, None, 0, float(nodes.multiplicity.sum()), labels)
 
     def _set(self, nodes: Nodes, spectrum: Spectrum | None, level: int, dim: float, label_noise: float | None) -> None:
@@ -195,12 +188,17 @@ class NoisyQuadratic:
             p = _checks.symmetric(preconditioner, "preconditioner", d)
             _checks.definite(np.linalg.eigvalsh(p), "preconditioner")
             _checks.definite(np.linalg.eigvalsh(a), "hessian")
-            h, v = eigh(a, p)
-            dual = p @ v
-        _checks.definite(h, "hessian")
-        noise = h if labels is not None or covariance is None else np.maximum(np.sum(v * (s @ v), axis=0), 0.0)
-        init = (dual.T @ theta) ** 2 if moment is None else np.maximum(np.sum(dual * (moment @ dual), axis=0), 0.0)
-        return cls._made(Nodes(h, noise, init, np.ones(d)), None, 0, d, labels)
+            with np.errstate(over="ignore", invalid="ignore"):
+                h, v = eigh(a, p)
+                dual = p @ v
+        if np.all(np.isfinite(h)):
+            _checks.definite(h, "hessian")
+        with np.errstate(over="ignore", invalid="ignore"):
+            noise = h if labels is not None or covariance is None else np.maximum(np.sum(v * (s @ v), axis=0), 0.0)
+            init = (dual.T @ theta) ** 2 if moment is None else np.maximum(np.sum(dual * (moment @ dual), axis=0), 0.0)
+        nodes = Nodes(h, noise, init, np.ones(d))
+        _require_finite(nodes)
+        return cls._made(nodes, None, 0, d, labels)
 
     @property
     def dim(self) -> float:
@@ -296,6 +294,15 @@ class NoisyQuadratic:
             f"NoisyQuadratic(dim={self.dim:g}, nodes={self.curvature.size}, curvature {smallest:.4g} to {largest:.4g}"
             f"{model})"
         )
+
+
+def _require_finite(nodes: Nodes) -> None:
+    with np.errstate(over="ignore", invalid="ignore"):
+        if not np.all(np.isfinite(nodes.multiplicity * (nodes.noise / nodes.curvature + nodes.curvature * nodes.init))):
+            raise ValueError(
+                "expected numbers whose multiplicity * noise / curvature and multiplicity * curvature * init are "
+                "finite in float64, got an overflow"
+            )
 
 
 def _checked_model(noise_model: Any, label_noise: Any, noise: Any) -> float | None:

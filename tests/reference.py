@@ -6,6 +6,7 @@ come the step-by-step recursion and the 60-digit answer.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 
 import mpmath as mp
@@ -123,3 +124,122 @@ def filter_risk_along(pieces, parts, h, c, init, power=0.0):
                 course.append(0.5 * curvature * readout @ moments @ readout)
         risks += course
     return risks
+
+
+# --- noise that grows with the loss: least squares on Gaussian features ------------------------------------
+
+
+@dataclass(frozen=True)
+class Regression:
+    """Curvatures h, how many coordinates have each, E[theta_0^2] of each, and the variance of the labels' noise."""
+
+    h: tuple[float, ...]
+    multiplicity: tuple[float, ...]
+    init: tuple[float, ...]
+    label_noise: float
+
+
+@dataclass(frozen=True)
+class Linear:
+    """z' = transition z - lr gain g with the gradient g taken at query . z; the risk is that of readout . z."""
+
+    lr: float
+    transition: tuple[tuple[float, ...], ...]
+    gain: tuple[float, ...]
+    query: tuple[float, ...]
+    readout: tuple[float, ...]
+    start: tuple[float, ...]
+
+
+def moment_system(rule, problem, batch, number=float):
+    """(one step, start, readout) of all second moments: dense, on (E[z_i z_j], i <= j, of each curvature in turn, 1).
+
+    The gradient's noise has variance (h (label_noise + 2 L) + h^2 E[d^2]) / B on a coordinate, where d is the distance
+    to the optimum at which the gradient is taken, and 2 L = sum_k multiplicity_k h_k E[d_k^2] there.
+    """
+    zero, h, weight = number(0), [number(x) for x in problem.h], [number(x) for x in problem.multiplicity]
+    steps = [_linear_step(rule, x, number) for x in h]
+    _, _, query, read, origin = steps[0]
+    pairs = [(i, j) for i in range(len(query)) for j in range(i, len(query))]
+    size = len(pairs)
+    squared, risk = (
+        [(1 + (i < j)) * v[i] * v[j] for i, j in pairs] for v in (query, read)
+    )  # of query . z, readout . z
+    full = np.full((len(h) * size + 1,) * 2, zero)
+    start, readout = np.full(len(full), number(1)), np.full(len(full), zero)
+    for n, (m, b, *_) in enumerate(steps):
+        own = slice(n * size, (n + 1) * size)
+        start[own] = [number(problem.init[n]) * origin[i] * origin[j] for i, j in pairs]
+        readout[own] = [weight[n] * h[n] / 2 * r for r in risk]
+        for row, (i, j) in enumerate(pairs, start=n * size):
+            for p in range(len(query)):
+                for q in range(len(query)):
+                    full[row, n * size + pairs.index((min(p, q), max(p, q)))] += m[i][p] * m[j][q]
+            share = b[i] * b[j] * h[n] / number(batch)
+            full[row, -1] = share * number(problem.label_noise)
+            for k, v in itertools.product(range(len(h)), range(size)):
+                full[row, k * size + v] += share * (weight[k] + (k == n)) * h[k] * squared[v]
+    full[-1, -1] = number(1)
+    return full, start, readout
+
+
+def _linear_step(rule, h, number):
+    """(M, b, query, readout, start) on a coordinate; of (theta, buffer, average) those that the rule uses."""
+    if isinstance(rule, Linear):
+        query, readout, start, gain = (
+            [number(x) for x in v] for v in (rule.query, rule.readout, rule.start, rule.gain)
+        )
+        b = [number(rule.lr) * g for g in gain]
+        m = [
+            [number(a) - b[i] * h * q for a, q in zip(row, query, strict=True)] for i, row in enumerate(rule.transition)
+        ]
+        return m, b, query, readout, start
+    used = [0] + [1] * (rule.momentum > 0.0) + [2] * (rule.decay is not None)
+    m, b = step_matrix(rule, h, number)
+    query, readout, start = (
+        [number(int(i in at)) for i in used] for at in ({0}, {0 if rule.decay is None else 2}, {0, 2})
+    )
+    return [[m[i][j] for j in used] for i in used], [b[i] for i in used], query, readout, start
+
+
+def regression_risks(rule, problem, pieces, times, number, walked=1000):
+    """Expected risks at the increasing ``times`` along ``pieces`` (lr, batch, steps), of which the last is held.
+
+    Up to ``walked`` steps are taken one at a time, more by powers of the dense matrix. ``number``: mpf, or Decimal,
+    which is ten times faster.
+    """
+    ends = np.cumsum([steps for _, _, steps in pieces]).tolist()
+    now, state, risks = 0, None, []
+    for i, (lr, batch, _) in enumerate(pieces):
+        full, start, readout = moment_system(replace(rule, lr=lr), problem, batch, number)
+        state, powers = start if i == 0 else state, [full]
+        end = times[-1] if i == len(pieces) - 1 else ends[i]
+        for stop in sorted({t for t in times if now <= t <= end} | {end}):
+            steps = stop - now
+            for bit in range(steps.bit_length() if steps > walked else 0):
+                if bit == len(powers):
+                    powers.append(powers[-1] @ powers[-1])
+                if steps >> bit & 1:
+                    state = powers[bit] @ state
+            for _ in range(steps if steps <= walked else 0):
+                state = full @ state
+            if stop in times and len(risks) == times.index(stop):
+                risks.append(readout @ state)
+            now = stop
+    return risks
+
+
+def regression_course(rule, problem, pieces, block=256):
+    """Expected risks after 0, 1, 2, ... steps along ``pieces`` (lr, batch, steps), in float64, ``block`` at once."""
+    risks, state = [], None
+    for lr, batch, steps in pieces:
+        leap, start, readout = moment_system(replace(rule, lr=lr), problem, batch)
+        states = (start if state is None else state)[:, None]
+        while states.shape[1] < block:
+            states, leap = np.hstack([states, leap @ states]), leap @ leap
+        for _ in range(steps // block):
+            risks.append(readout @ states)
+            states = leap @ states
+        risks.append(readout @ states[:, : steps % block])
+        state = states[:, steps % block]
+    return np.append(np.concatenate(risks), readout @ state)

@@ -115,7 +115,7 @@ def test_help_has_an_example(capsys, command):
         ("", "COMMAND"),
         ("dance", "dance"),
         ("steps", "--batch-size"),
-        ("steps --batch-size -3 --target 0.01", "batch_size: expected finite real numbers in (0, inf), got -3"),
+        ("steps --batch-size -3 --target 0.01", "batch_size: expected real numbers in (0, inf], got -3"),
         ("steps --batch-size 8 --target nan", "target"),
         ("steps --batch-size 8 --target 0.1 --lr fast", "expected a number or 'free'"),
         ("steps --batch-size 8 --target 0.1 --momentum 1", "momentum"),

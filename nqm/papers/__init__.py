@@ -42,9 +42,10 @@ class Figure:
 
 def all_figures() -> dict[str, Figure]:
     """Every figure by name, in the order of the papers; then our own."""
-    from . import own, zhang2019
+    from . import features, mori2021, noise, own, smith2018, wen2020, zhang2019
 
-    return {figure.name: figure for figure in (*zhang2019.FIGURES, *own.FIGURES)}
+    papers, ours = (zhang2019, wen2020, smith2018, mori2021), (own, noise, features)
+    return {figure.name: figure for module in (*papers, *ours) for figure in module.FIGURES}
 
 
 def rows(records: list[dict[str, Any]]) -> Data:

@@ -15,6 +15,9 @@ from ..problem import NoisyQuadratic
 from ..risk import batches, check_problem, compressed_beyond, few_nodes, in_chunks, one_batch, risk, split
 from ..schedules import Schedule
 
+FEW_NODES = 48
+"""Rules for problems of more nodes than these have fewer."""
+
 MANY_NODES = 4096
 """Explicit problems with more nodes are searched on a Gauss rule first."""
 
@@ -76,6 +79,13 @@ def steps_to_target(
 def searchable(problem: NoisyQuadratic) -> NoisyQuadratic:
     """The problem itself, or for very many nodes a rule that refines to it."""
     return compressed_beyond(few_nodes(problem), MANY_NODES)
+
+
+def roughly(problem: NoisyQuadratic) -> NoisyQuadratic:
+    """:func:`searchable` to look around in: where coordinates feel each other, the coarsest rule that refines to it."""
+    if problem.label_noise is None or (problem._is_exact() and problem.curvature.size <= FEW_NODES):
+        return searchable(problem)
+    return problem.compressed(1e-3)
 
 
 def _crossing(

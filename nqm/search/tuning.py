@@ -19,7 +19,7 @@ from ..optimizers import Optimizer
 from ..problem import NoisyQuadratic
 from ..risk import check_problem, one_batch, risk
 from ..schedules import Schedule
-from .crossing import searchable, steps_to_target
+from .crossing import roughly, steps_to_target
 from .landscape import Landscape, Space
 
 
@@ -83,7 +83,7 @@ def tune(
     require_held(optimizer.schedule, ramp)
     batch = size if ramp is None else ramp
     goal = _checks.real(target, "target", low=0.0)
-    space = Space(searchable(problem), optimizer, bounds, batch)
+    space = Space(roughly(problem), optimizer, bounds, batch)
     if problem.initial_risk <= goal:
         start = np.clip(np.zeros((1, space.low.size)), space.low, space.high)
         return Tuned(space.optimizer_at(start[0]), 0, problem.initial_risk, batch, goal, "already there")
@@ -138,8 +138,13 @@ def _fewest_steps(space: Space, batch: float | Schedule, target: float) -> _Cand
         return points[0], math.inf  # nothing that converges
     oscillates = len(space.names) > 1 or bool(np.any(space.fixed.get("momentum", 0.0)))
     point, steps = bracket(landscape, points[np.argmin(values)], guess, goal, loose=oscillates)
-    if len(space.names) == 1:
-        grid = np.linspace(point - 6.0, point + 10.0, 6001).clip(space.low, np.minimum(space.high, 9.0))
+    coupled, alone = space.problem.label_noise is not None, len(space.names) == 1
+    if coupled and alone and steps > FEW:  # oscillations have died out, and a look costs a hundred times as much
+        oscillates = False
+        point, steps = bracket(landscape, point, steps, goal)
+    if alone:
+        count = 601 if coupled else 6001
+        grid = np.linspace(point - 6.0, point + 10.0, count).clip(space.low, np.minimum(space.high, 9.0))
     explored = not oscillates
     while math.isfinite(steps):
         if landscape.refine(point, steps):
