@@ -107,10 +107,12 @@ def stable_lr(
     ``alone``: the limit without noise, >= the answer. phi grows with lr up to it. Rows of values, batch_size and alone
     broadcast. Regula falsi, with the Illinois rule.
     """
-    high, b, power = np.broadcast_arrays(*(np.asarray(a, float) for a in (alone, batch_size, values.get("power", 0.0))))
-    shape = high.shape
-    high, b, power = high.ravel(), b.ravel()[:, None], power.ravel()[:, None]
-    rest = {k: np.broadcast_to(v, shape).reshape(-1, 1) for k, v in values.items() if k != "power"}
+    names = list(values)
+    arrays = np.broadcast_arrays(*(np.asarray(a, float) for a in (alone, batch_size, *values.values())))
+    shape = arrays[0].shape
+    high, b, *others = (a.ravel() for a in arrays)
+    b, rest = b[:, None], {name: a[:, None] for name, a in zip(names, others, strict=True)}
+    power = rest.pop("power", np.zeros((1, 1)))
     h = problem.curvature ** (1.0 - power)
     weight = problem.multiplicity * (problem._nodes.noise / problem.curvature)
 

@@ -150,8 +150,11 @@ class Landscape:
         return self.log_risk(points, steps, self.space.problem)
 
     def refine(self, point: FloatArray, steps: float) -> bool:
-        """Go to a finer rule where this one is too coarse to tell one T from the next; whether it was."""
-        tolerance = min(1e-5, 0.02 / steps)
+        """Go to a finer rule where this one is too coarse to tell one T from the next; whether it was.
+
+        Where coordinates feel each other, finer rules cost too much to tell apart more than 1e-5 of the risk.
+        """
+        tolerance = min(1e-5, 0.02 / steps) if self.nodes.label_noise is None else 1e-5
         here, nodes, moved = self.log_risk(point[None, :], steps)[0], self.nodes, False
         while (finer := nodes._finer()) is not None:
             self.nodes = finer

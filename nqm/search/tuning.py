@@ -126,6 +126,9 @@ _Candidate = tuple[FloatArray, float]  # a point in a Space, and the steps it ta
 FEW = 1024.0
 """Up to so many steps, ripples of the landscape decide the optimum and evaluations are cheap: look closer."""
 
+MANY = 2.0**15
+"""Beyond so many steps, ripples are not searched where noise grows with the loss: it would take minutes."""
+
 
 def _fewest_steps(space: Space, batch: float | Schedule, target: float) -> _Candidate:
     """The best point and its steps (inf if none reaches the target; then the point of least risk seen)."""
@@ -139,7 +142,7 @@ def _fewest_steps(space: Space, batch: float | Schedule, target: float) -> _Cand
     oscillates = len(space.names) > 1 or bool(np.any(space.fixed.get("momentum", 0.0)))
     point, steps = bracket(landscape, points[np.argmin(values)], guess, goal, loose=oscillates)
     coupled, alone = space.problem.label_noise is not None, len(space.names) == 1
-    if coupled and alone and steps > FEW:  # oscillations have died out, and a look costs a hundred times as much
+    if coupled and steps > (FEW if alone else MANY):  # ripples are some 0.7% deep, and a look costs too much
         oscillates = False
         point, steps = bracket(landscape, point, steps, goal)
     if alone:
