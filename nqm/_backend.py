@@ -123,6 +123,16 @@ def pieces(lr: Schedule | None, batch_size: Schedule | None, times: IntArray) ->
         return Pieces(rate, 1.0 / batch, stops - starts, column)
 
 
+def whole_course(lr: Schedule | None, batch_size: Schedule | None) -> tuple[Pieces, int]:
+    """All pieces of two schedules, the last one held to the end: where a schedule that does not hold stops, or 2^53."""
+    given = [s for s in (lr, batch_size) if s is not None]
+    ends = [s.steps for s in given if s.beyond == "error"]
+    longest, end = min([max((s.steps for s in given), default=1), *ends]), min(ends, default=2**53)
+    parts = pieces(lr, batch_size, np.array([longest]))
+    parts.lengths[-1] += end - longest
+    return parts, end
+
+
 def _union(ordered: list[IntArray]) -> IntArray:
     together = np.sort(np.concatenate(ordered), kind="stable")  # which merges sorted runs
     return together[np.diff(together, prepend=-1) > 0]
@@ -293,11 +303,7 @@ class ScheduledMarch:
         schedule: Schedule | None,
         ramp: Schedule | None,
     ) -> None:
-        given = [s for s in (schedule, ramp) if s is not None]
-        ends = [s.steps for s in given if s.beyond == "error"]
-        longest = min([max(s.steps for s in given), *ends])
-        self._parts = pieces(schedule, ramp, np.array([longest]))
-        self.end = min(ends, default=2**53)
+        self._parts, self.end = whole_course(schedule, ramp)
         self._problem, self._optimizer, self._batch = problem, optimizer, batch_size
         self._values = dict(values)
 
@@ -311,9 +317,7 @@ class ScheduledMarch:
         unit = float(whole.lr[0] / row.lr[0])
         filtered = (row.transition[0], row.gain[0], row.fresh[0], row.query, row.readout, row.start)
         states = _first_states(row)
-        lengths = parts.lengths.copy()
-        lengths[-1] += self.end - lengths.sum()  # the last piece is held
-        at, time, answer = 0, 0, 0.0
+        lengths, at, time, answer = parts.lengths, 0, 0, 0.0
         while at < lengths.size:
             long = lengths[at:] > SHORT
             short = int(np.argmax(long)) if long.any() else long.size

@@ -274,21 +274,14 @@ class March:
         ramp: Schedule | None = None,
     ) -> None:
         self._rows = _rows(problem, optimizer, values, batch_size, 1)
-        self.end = 2**53
-        given = [s for s in (schedule, ramp) if s is not None]
-        ends = [s.steps for s in given if s.beyond == "error"]
-        self.end = min(ends, default=2**53)
-        longest = min([max((s.steps for s in given), default=1), *ends])
-        self._parts = _backend.pieces(schedule, ramp, np.array([longest]))
+        self._parts, self.end = _backend.whole_course(schedule, ramp)
 
     def run(self, target: float, last: bool) -> float:
         """First step at or below ``target``; or the one after the last above it (0: none); inf if there is none."""
-        parts = self._parts
-        lengths = parts.lengths.copy()
-        lengths[-1] += self.end - lengths.sum()  # the last piece is held
         time, answer = 0, 0.0
         state: FloatArray | None = None
-        for lr, share, length in zip(parts.lr.tolist(), parts.inverse_batch.tolist(), lengths.tolist(), strict=True):
+        lrs, shares, lengths = (column.tolist() for column in self._parts[:3])
+        for lr, share, length in zip(lrs, shares, lengths, strict=True):
             one = self._rows.recursion(0, lr, share)
             state = one.start() if state is None else state
             final = time + length == self.end

@@ -150,7 +150,8 @@ class NoisyQuadratic:
             hessian: A, (d, d), symmetric positive definite.
             covariance: S, (d, d), symmetric positive semidefinite; None means S = A, and with Gaussian features
                 (whose covariance is A then) it has to be None.
-            start: theta_0, (d,), or E[theta_0 theta_0^T], (d, d), symmetric positive semidefinite.
+            start: theta_0, (d,), or E[theta_0 theta_0^T], (d, d), symmetric positive semidefinite. The risk needs no
+                more than second moments; :func:`nqm.simulate` draws starts that have them.
             preconditioner: P, (d, d), symmetric positive definite; None: the identity. ``curvature`` is then that of
                 P^-1/2 A P^-1/2, in units of 1 / lr.
             noise_model, label_noise: as for :class:`NoisyQuadratic`.

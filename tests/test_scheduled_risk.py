@@ -730,13 +730,13 @@ SAYS = [
     # many schedules
     (lambda: nqm.SGD([HOLDS, HOLDS]), TypeError, "lr: expected finite real numbers in (0, inf), got [Schedule("),
     (lambda: risk(batch_size=[HOLDS]), TypeError, "batch_size: expected finite real numbers in"),
-    (lambda: simulate(batch_size=(HOLDS, HOLDS)), TypeError, "batch_size: expected finite real numbers in (0, inf)"),
+    (lambda: simulate(batch_size=(HOLDS, HOLDS)), TypeError, "batch_size: expected real numbers in (0, inf]"),
     # what no schedule can hold
     (lambda: nqm.SGD(Schedule([0.1, math.nan], 1)), ValueError, "values: expected finite real"),
     (lambda: nqm.SGD(Schedule([0.1, -0.1], 1)), ValueError, "values: expected finite real"),
     (lambda: risk(batch_size=Schedule([1, math.inf], 1)), ValueError, "values: expected finite real"),
     # the other arguments are checked as ever
-    (lambda: risk(batch_size=-4), ValueError, "batch_size: expected finite real numbers in (0, inf), got -4"),
+    (lambda: risk(batch_size=-4), ValueError, "batch_size: expected real numbers in (0, inf], got -4"),
     (lambda: risk(steps=-1), ValueError, "steps: expected"),
     (lambda: crossing(target=-1.0), ValueError, "target: expected"),
     (lambda: risk(nqm.SGD(HOLDS, nqm.FREE)), TypeError, "momentum is nqm.FREE"),

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import nqm
-from nqm import _backend, _kernels
+from nqm import _backend, _coupled, _kernels
 from nqm.papers.zhang2019 import constant as zhang2019
 
 from .published_schedule import fewest_steps as fewest_with_schedule
@@ -251,3 +251,43 @@ def test_optimised_schedules():
     theirs = [fewest_with_schedule(bins.curvature, bins.multiplicity, batch, 0.01, 50) for batch in batches]
     tell("50-piece schedules to the target, 9 batch sizes", ours, time.perf_counter() - began, "NumPy and BFGS")
     print(f"\n    steps {[best.steps for best in found]}\n    theirs {theirs}", end="")
+
+
+@pytest.mark.parametrize("optimizer", [nqm.SGD(0.3), nqm.SGD(0.03, 0.9), nqm.EMA(nqm.SGD(0.03, 0.9), 0.99)], ids=str)
+def test_noise_that_grows_with_the_loss(optimizer):
+    """Linear regression, batch size 16; baseline: the same recursion step by step in NumPy, t = 10^4."""
+    regression = nqm.NoisyQuadratic.power_law(10_000, noise_model="gaussian-features", label_noise=1.0)
+    h, mult = regression.curvature, regression.multiplicity
+    matrix, gain = nqm.optimizers.step(optimizer, h, optimizer.hyperparameters["lr"])
+    kicks = gain[:, :, None] * gain[:, None, :] / 16.0
+    k = gain.shape[1]
+
+    def plain(steps):
+        state = np.zeros((h.size, k, k))
+        state[:] = np.outer(optimizer.filter().start, optimizer.filter().start)
+        for _ in range(steps):
+            own = h * state[:, 0, 0]
+            noise = h * (1.0 + np.sum(mult * own) + own)
+            state = np.einsum("nij,njk,nlk->nil", matrix, state, matrix, optimize=True) + noise[:, None, None] * kicks
+        return state
+
+    baseline = best_of(lambda: plain(1000), repeats=1) * 10
+    for steps in (10**4, 10**6):
+        seconds = best_of(lambda steps=steps: nqm.risk(regression, optimizer, 16, steps))
+        of = "step by step in NumPy, one rule" if steps == 10**4 else ""
+        tell(f"regression, t = {steps:.0e}, {optimizer}", seconds, baseline if of else None, of)
+    powers = _coupled._rows(regression, optimizer, optimizer.hyperparameters, 16.0, 1).recursion(0)
+    power = powers._one_step()
+    squaring, product = best_of(lambda: 2.0 * power - power @ power), best_of(lambda: power @ power)
+    tell(f"    one squaring, {len(power)} x {len(power)}", squaring)
+    print(f"  product alone {product * 1e3:.2f} ms, {2e-9 * len(power) ** 3 / product:.0f} GFlop/s", end="")
+
+
+def test_tuning_on_regression():
+    """Cells of linear regression, one after the other; baseline: the same with additive noise."""
+    regression = nqm.NoisyQuadratic.power_law(10_000, noise_model="gaussian-features", label_noise=1.0)
+    for kind in (nqm.SGD(FREE), nqm.SGD(FREE, 0.9), nqm.SGD(FREE, FREE)):
+        for batch in (256, 4096):
+            additive = best_of(lambda kind=kind, batch=batch: nqm.tune(EXACT, kind, batch, 0.01), repeats=1)
+            seconds = best_of(lambda kind=kind, batch=batch: nqm.tune(regression, kind, batch, 0.01), repeats=1)
+            tell(f"tune on regression, {kind}, batch {batch}", seconds, additive, "additive noise")
