@@ -6,6 +6,7 @@ come the step-by-step recursion and the 60-digit answer.
 
 from __future__ import annotations
 
+import decimal
 import itertools
 from dataclasses import dataclass, replace
 
@@ -13,6 +14,7 @@ import mpmath as mp
 import numpy as np
 
 mp.mp.dps = 60
+decimal.getcontext().prec = 60
 
 
 @dataclass(frozen=True)
@@ -243,3 +245,22 @@ def regression_course(rule, problem, pieces, block=256):
         risks.append(readout @ states[:, : steps % block])
         state = states[:, steps % block]
     return np.append(np.concatenate(risks), readout @ state)
+
+
+def regression_sum(rule, problem, batch, steps):
+    """Expected risks after 0, 1, ..., steps steps: many coordinates of their own, one step at a time in float64."""
+    h, multiplicity, init = (np.array(a) for a in (problem.h, problem.multiplicity, problem.init))
+    used = [0] + [1] * (rule.momentum > 0.0) + [2] * (rule.decay is not None)
+    m, b = step_matrix(rule, h, np.asarray)
+    pairs = [(i, j) for i in used for j in used if i <= j]
+    moments = {(i, j): init * (i != 1 and j != 1) for i in used for j in used}
+    read, risks = used[-1] if rule.decay is not None else 0, []
+    for t in range(steps + 1):
+        risks.append(0.5 * np.sum(multiplicity * h * moments[read, read]))
+        if t < steps:
+            loss = 0.5 * np.sum(multiplicity * h * moments[0, 0])
+            noise = (h * (problem.label_noise + 2.0 * loss) + h * h * moments[0, 0]) / batch
+            half = {(i, q): sum(m[i][p] * moments[p, q] for p in used) for i in used for q in used}
+            for i, j in pairs:
+                moments[i, j] = moments[j, i] = sum(half[i, q] * m[j][q] for q in used) + b[i] * b[j] * noise
+    return np.array(risks)
