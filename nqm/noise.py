@@ -190,7 +190,8 @@ def scale(
     >>> round(scale(0.1, batch_size=100, dataset_size=50_000, momentum=0.9), 9)
     499.0
     """
-    rate, b, n, m = _scale_arguments(lr, dataset_size, momentum, batch_size=batch_size)
+    given = _checks.reals(batch_size, "batch_size", low=0.0)
+    rate, b, n, m = _scale_arguments(lr, dataset_size, momentum, batch_size=given)
     if np.any(b > n):
         raise ValueError(f"batch_size: expected at most dataset_size, got batch size {b.max():g} of {n.min():g}")
     with np.errstate(over="ignore"):
@@ -208,7 +209,8 @@ def scaled_batch_size(
     >>> scaled_batch_size(499.0, lr=[0.1, 0.2], dataset_size=50_000, momentum=0.9).round(1)
     array([100. , 199.6])
     """
-    rate, g, n, m = _scale_arguments(lr, dataset_size, momentum, scale=scale)
+    given = _checks.reals(scale, "scale", low=0.0, closed="low")
+    rate, g, n, m = _scale_arguments(lr, dataset_size, momentum, scale=given)
     with np.errstate(over="ignore"):
         return _plain(n / (1.0 + g * (1.0 - m) / rate))
 
@@ -293,11 +295,11 @@ def _noise_scale(problem: NoisyQuadratic, exponent: float, optimizer: Any, batch
         return float(noise / signal) if signal > 0.0 else float("inf")
 
 
-def _scale_arguments(lr: Any, dataset_size: Any, momentum: Any, **first: Any) -> list[FloatArray]:
+def _scale_arguments(lr: Any, dataset_size: Any, momentum: Any, **checked_one: FloatArray) -> list[FloatArray]:
     """lr, the named one, dataset_size, momentum: checked, and of shapes that broadcast."""
     checked = {
         "lr": _checks.reals(lr, "lr", low=0.0),
-        **{name: _checks.reals(value, name, low=0.0) for name, value in first.items()},
+        **checked_one,
         "dataset_size": _checks.reals(dataset_size, "dataset_size", low=0.0),
         "momentum": _checks.reals(momentum, "momentum", low=0.0, high=1.0, closed="low"),
     }
