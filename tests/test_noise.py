@@ -367,6 +367,7 @@ def test_scale_as_printed_and_its_inverse():
     at = noise.scaled_batch_size(1e9, 0.1, 1e10, [0.0, 0.9])
     assert at[1] / at[0] == pytest.approx(10.0, rel=1e-8)
     at = noise.scaled_batch_size(0.1, 0.1, [1e3, 1e4])
+    assert noise.scaled_batch_size(0.0, 0.1, 1e3) == 1e3  # the whole data set
     assert at.tolist() == [500.0, 5000.0]
 
 
@@ -507,7 +508,7 @@ BAD = {
     "scale, m": (lambda: noise.scale(0.1, 2, 10, 1.0), "momentum"),
     "scale, NaN": (lambda: noise.scale(NAN, 2, 10), "lr.*nan"),
     "scale, shapes": (lambda: noise.scale([0.1, 0.2], [2, 3, 4], 10), "broadcast"),
-    "g = 0": (lambda: noise.scaled_batch_size(0.0, 0.1, 10), "scale"),
+    "g < 0": (lambda: noise.scaled_batch_size(-1.0, 0.1, 10), "scale"),
     "power": (lambda: noise.simple_noise_scale(PROBLEM, 1.5), "power"),
     "steps < 0": (lambda: noise.simple_noise_scale(PROBLEM, 0.0, SGD(0.1), 4, -1), "steps"),
     "no optimizer": (lambda: noise.simple_noise_scale(PROBLEM, steps=3), "optimizer and batch_size"),
