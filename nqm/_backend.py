@@ -357,13 +357,9 @@ class ScheduledMarch:
 
 
 def _at_rest(row: Rows, state: FloatArray, decay: float, target: float, last: bool, length: int) -> float:
-    """As :meth:`March.run` while lr = 0: theta stays, and the average of k states is theta + decay^t (average - theta).
-
-    The risk is A + 2 B g + C g^2 with g = decay^t, so it lies at or below the target between two roots.
-    """
+    """As :meth:`March.run` while lr = 0."""
     from . import _kernels
 
-    target *= 1.0 + 1e-13  # in a tie the risk stays at the target; `risk` has the last word
     k, nodes = len(row.start), row.bias.size
     slots = state.reshape(len(state), -1, _kernels.BLOCK).transpose(1, 0, 2).reshape(-1, len(state) * _kernels.BLOCK)
     mean, noise = slots[:k, :nodes], row.noise * np.square(row.curvature[0])
@@ -373,6 +369,17 @@ def _at_rest(row: Rows, state: FloatArray, decay: float, target: float, last: bo
             moments[i, j] = moments[j, i] = np.sum(
                 np.where(row.bias > 0.0, row.bias * mean[i] * mean[j], 0.0) + noise * slots[2 * k + slot, :nodes]
             )
+    return rest_crossing(moments, decay, target, last, length)
+
+
+def rest_crossing(moments: FloatArray, decay: float, target: float, last: bool, length: int) -> float:
+    """As :meth:`March.run` while theta stays, the first state, and an average, the last, is theta + decay^t (average -
+    theta). moments: (k, k), summed over nodes to make risks.
+
+    The risk is A + 2 B g + C g^2 with g = decay^t, so it lies at or below the target between two roots.
+    """
+    target *= 1.0 + 1e-13  # in a tie the risk stays at the target; `risk` has the last word
+    k = len(moments)
     theta = np.eye(k)[0]
     gap = np.eye(k)[-1] - theta if decay > 0.0 else np.zeros(k)
     a, b, c = theta @ moments @ theta, theta @ moments @ gap, gap @ moments @ gap

@@ -4,17 +4,16 @@ A step's noise has variance (h (label_noise + 2 L) + h^2 E[d^2]) / B on a coordi
 where the gradient is taken. So the second moments of all nodes obey one linear recursion, block by block but for L, a
 single number that all of them add to and all of them feel:
 
-    y' = (1 - D) y + u (label_noise + v . y),
+    y' = A y + u label_noise,   A = 1 - D + u v^T,
 
 where y holds the upper triangles of mult h E[z z^T] / 2 of each node, so that the risk is a sum over y. Few steps are
-walked; many are taken by squaring. What is squared is F = D - u v^T, how far a step is from doing nothing, since
-2 F - F^2 keeps the small rates that 1 - F would round away.
+walked; many are taken by squaring A.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from .problem import NoisyQuadratic
     from .schedules import Schedule
 
-KEPT = 800
+KEPT = 1100
 """Powers of matrices up to this size are kept for later; larger ones would fill the memory."""
 
 MANY_NODES = 256
@@ -34,9 +33,6 @@ MANY_NODES = 256
 
 MOST_NODES = 1024
 """Finer rules are not tried: their matrices are too large."""
-
-WALK = 10
-"""2^10 steps cost about as much as a proof that a leap holds no crossing."""
 
 
 def risk(
@@ -104,8 +100,9 @@ def stable_lr(
 ) -> Any:
     """Where  f(lr) = lr (1 / sum mult phi / (B - phi) - 1) = 0; f is linear for plain SGD on equal curvatures.
 
-    ``alone``: the limit without noise, >= the answer. phi grows with lr up to it. Rows of values, batch_size and alone
-    broadcast. Regula falsi, with the Illinois rule.
+    ``alone``: the limit without noise, >= the answer. Rows of values, batch_size and alone broadcast. Regula falsi,
+    with the Illinois rule, from a stable learning rate and a higher one that is not; where phi may fall with lr, from
+    the first such pair on a grid.
     """
     names = list(values)
     arrays = np.broadcast_arrays(*(np.asarray(a, float) for a in (alone, batch_size, *values.values())))
@@ -124,8 +121,13 @@ def stable_lr(
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         ends = np.minimum(high, 1e300)  # a filter that is always stable
         high = ends * (1.0 - 1e-15)
-        f_high = excess(high)
-        low, f_low = high, f_high
+        low = high
+        if not optimizer.noise_gain_grows:
+            for share in np.geomspace(1.0, 1e-12, 600)[1:]:
+                unstable = ~(excess(share * ends) > 0.0)
+                low = np.where(unstable | (low == high), share * ends, low)
+                high = np.where(unstable, share * ends, high)
+        f_low, f_high = excess(low), excess(high)
         for _ in range(200):
             high, f_high = np.where(f_low > 0.0, high, low), np.where(f_low > 0.0, f_high, f_low)
             low = np.where(f_low > 0.0, low, low / 16.0)
@@ -142,6 +144,36 @@ def stable_lr(
             if np.all((high - low <= 1e-15 * high) | (np.abs(f) <= 4e-16 * middle)):
                 break
     return np.where(np.isinf(b.ravel()), ends, low).reshape(shape)
+
+
+class _Power(NamedTuple):
+    """2^j steps: y -> A^s y + noise, with s = 2^j.
+
+    While A^s is near 1, the matrix is F = 1 - A^s: 2 F - F^2 keeps the small rates that A^s would round away. Once
+    most is forgotten it is A^s, which F would round away.
+    """
+
+    matrix: FloatArray
+    deviates: bool  # whether the matrix is 1 - A^s
+    noise: FloatArray
+
+    def times(self, columns: FloatArray) -> FloatArray:
+        """A^s columns."""
+        moved = self.matrix @ columns
+        return columns - moved if self.deviates else moved
+
+    def times_from_left(self, row: FloatArray) -> FloatArray:
+        moved = row @ self.matrix
+        return row - moved if self.deviates else moved
+
+    def squared(self) -> _Power:
+        with np.errstate(over="ignore", invalid="ignore"):
+            noise, product = self.noise + self.times(self.noise), self.matrix @ self.matrix
+            if not self.deviates:
+                return _Power(product, False, noise)
+            matrix = 2.0 * self.matrix - product
+            left = np.eye(len(matrix)) - matrix
+            return _Power(left, False, noise) if np.sum(left * left) < 0.25 else _Power(matrix, True, noise)
 
 
 class Recursion:
@@ -162,35 +194,45 @@ class Recursion:
         self.decay, self.kick, self.level, self.readout = decay, kick, level, readout
         self.label_noise = label_noise
         self._first = first
-        self._powers: list[FloatArray] = []
+        self._powers: list[_Power] = []
 
     def start(self) -> FloatArray:
         """y before the first step, (s, nodes)."""
         return self._first.copy()
 
     def risk(self, state: FloatArray) -> float:
+        """Of a state; inf where it has overflowed, and not below 0, as differences can be by rounding."""
         with np.errstate(over="ignore", invalid="ignore"):
             found = float(np.sum(self.readout[:, None] * state))
-        return found if found < np.inf else np.inf
+        return max(found, 0.0) if -np.inf < found < np.inf else np.inf
 
     def after(self, steps: int) -> float:
         return self.risk(self.advance(self.start(), steps))
 
+    def walking(self, steps: float) -> float:
+        """About how many nanoseconds so many steps take one by one, as measured."""
+        s, nodes = self.kick.shape
+        return steps * (50.0 + (0.45, 0.95, 6.0)[s // 3] * nodes)
+
+    def squaring(self, levels: int) -> float:
+        """About how many nanoseconds the first so many powers take."""
+        size = self.kick.size
+        return 0.08 * max(0, levels - max(1, len(self._powers))) * size**3 + 2.0 * levels * size**2 + 50_000.0
+
     def advance(self, state: FloatArray, steps: int) -> FloatArray:
         """y so many steps later; ``state`` is spent."""
-        s, nodes = state.shape
-        size, bits = s * nodes + 1, steps.bit_length()
-        walking = steps * (50.0 + (0.45, 0.95, 6.0)[s // 3] * nodes)  # ns, as measured
-        squaring = 0.08 * max(0, bits - max(1, len(self._powers))) * size**3 + 2.0 * bits * size**2 + 50_000.0
-        if walking <= squaring:
+        if self.label_noise == 0.0 and not np.any(state):
+            return state  # at the optimum, whatever the powers do
+        bits = steps.bit_length()
+        if self.walking(steps) <= self.squaring(bits):
             self.walk(state, steps)
             return state
-        long = np.append(state, 1.0)
+        flat = state.ravel()
         with np.errstate(over="ignore", invalid="ignore"):
-            for bit, power in zip(range(bits), self._ladder(), strict=False):
+            for bit, power in zip(range(bits), self.ladder(), strict=False):
                 if steps >> bit & 1:
-                    long = long - power @ long
-        return long[:-1].reshape(s, nodes)
+                    flat = power.times(flat) + power.noise
+        return flat.reshape(state.shape)
 
     def walk(self, state: FloatArray, steps: int, target: float = -1.0, last: bool = False) -> tuple[int, int]:
         """Step by step, in place: (steps taken, answer) of :func:`nqm._coupled_kernels.walk`."""
@@ -202,27 +244,25 @@ class Recursion:
         )
         return int(progress[0]), int(progress[1])
 
-    def _ladder(self) -> Iterator[FloatArray]:
-        """1 minus 2^j steps, j = 0, 1, ..., as matrices on (y, 1)."""
+    def ladder(self) -> Iterator[_Power]:
+        """2^j steps, j = 0, 1, ..."""
         j = 0
         while True:
             if j < len(self._powers):
-                f = self._powers[j]
+                power = self._powers[j]
             else:
-                f = 2.0 * f - f @ f if j > 0 else self._one_step()
-                if len(f) <= KEPT:
-                    self._powers.append(f)
-            yield f
+                power = power.squared() if j > 0 else self._one_step()
+                if power.noise.size <= KEPT:
+                    self._powers.append(power)
+            yield power
             j += 1
 
-    def _one_step(self) -> FloatArray:
+    def _one_step(self) -> _Power:
         s, nodes = self.kick.shape
         blocks, node = np.zeros((s, nodes, s, nodes)), np.arange(nodes)
         blocks[:, node, :, node] = self.decay.transpose(2, 0, 1)
-        f = np.zeros((s * nodes + 1, s * nodes + 1))
-        f[:-1, :-1] = blocks.reshape(s * nodes, s * nodes) - np.outer(self.kick, np.repeat(self.level, nodes))
-        f[:-1, -1] = -self.label_noise * self.kick.ravel()
-        return f
+        coupling = np.outer(self.kick, np.repeat(self.level, nodes))
+        return _Power(blocks.reshape(coupling.shape) - coupling, True, self.label_noise * self.kick.ravel())
 
     # --- what can be said of all times at once -----------------------------------------------------------------
 
@@ -257,9 +297,10 @@ class March:
     """When is the target reached? Leaps of 2^j steps, each proved to hold no crossing, and walks in between.
 
     A step maps positive semidefinite moments to such, so what it does to a change of the state it does to its
-    parts: with the change of now split into R - S, both positive semidefinite, the risk rises later by at most
-    r (1 - A)^-1 R in all and falls by at most r (1 - A)^-1 S. Between two times t < t' it therefore is at least
-    risk(t') - r (1 - A)^-1 R, and at most risk(t) + that. Where that is 0, the risk falls for good.
+    parts. Split the change of now into R - S, both positive semidefinite: in the next s steps the risk rises by at most
+    r (1 + A + ... + A^(s-1)) R in all, and falls by at most the same of S. So at any time in between it is at least
+    risk(t) less that fall, and risk(t + s) less that rise; and at most risk(t) plus that rise, and risk(t + s) plus
+    that fall. All that is still to come is r (1 - A)^-1 R and S.
 
     ``end``: where schedules stop, without a look at the risk there; 2^53 if they hold.
     """
@@ -274,6 +315,7 @@ class March:
         ramp: Schedule | None = None,
     ) -> None:
         self._rows = _rows(problem, optimizer, values, batch_size, 1)
+        self._decay = float(values.get("decay", 0.0)) if "momentum" in values else None
         self._parts, self.end = _backend.whole_course(schedule, ramp)
 
     def run(self, target: float, last: bool) -> float:
@@ -285,11 +327,16 @@ class March:
             one = self._rows.recursion(0, lr, share)
             state = one.start() if state is None else state
             final = time + length == self.end
-            found = _crossing(one, state if final else state.copy(), target, last, length)
-            if np.isfinite(found) and not last:
+            if lr == 0.0 and self._decay is not None:  # SGD rests
+                found = _backend.rest_crossing(_moments(state), self._decay, target, last, length)
+                found = float(length) if last and np.isinf(found) else found
+            else:
+                with np.errstate(over="ignore", invalid="ignore"):  # what diverges
+                    found = _crossing(one, state if final else state.copy(), target, last, length)
+            if not last and np.isfinite(found):
                 return time + found
-            if last:
-                answer = time + found if found > 0.0 else answer
+            if last and found > 0.0:
+                answer = time + found
             if not final:
                 state = one.advance(state, length)
             time += length
@@ -299,39 +346,59 @@ class March:
 def _crossing(one: Recursion, state: FloatArray, target: float, last: bool, length: int) -> float:
     """As :meth:`March.run` for one piece; with ``last`` the answer is ``length`` or more where it ends above."""
     future, end = one.resolvent(one.readout), one.steady()
-    time, j, answer = 0, WALK, 0.0
+    least = next(j for j in range(11, 64) if one.walking(2.0**j) >= one.squaring(j))  # leaps pay from here on
+    sums, powers = [one.readout.repeat(one.kick.shape[1])], one.ladder()  # r (1 + A + ... + A^(2^j - 1))
+    time, j, answer, walk = 0, 10, 0.0, 2**10
     while time < length:
         here, change = one.risk(state), one.change(state)
+        if here <= target and not last:
+            return float(time)
         if not np.all(np.isfinite(change)):
             return np.inf
+        if not np.any(change):
+            return np.inf if here > target else answer
         rise, fall = _split(change)
         if future is None:
             if here > target and not np.any(fall):  # it grows for good
                 return np.inf
-            most = np.inf
         else:
-            most = float(np.sum(future * rise))
-            if end - most > target * (1.0 + 1e-13):
+            up, down = float(np.sum(future * rise)), float(np.sum(future * fall))
+            slack = 1e-12 * (end + here + up + down)
+            if end - up - slack > target:
                 return np.inf
-            if last and here + most <= target:
+            if last and here + up + slack <= target:
                 return answer
-            if most + float(np.sum(future * fall)) <= 1e-14 * target:  # it stays where it is
-                return (np.inf if here > target else answer) if last or here > target else float(time)
-        while j > WALK and time + 2**j <= length:
+            if up + down <= 1e-12 * target:  # it stays where it is; `risk` has the last word
+                return float(time) if end <= target * (1.0 + 1e-12) else np.inf
+        while j >= least and time + 2**j <= length:
+            while len(sums) <= j:
+                sums.append(sums[-1] + next(powers).times_from_left(sums[-1]))
             ahead = one.advance(state.copy(), 2**j)
-            if one.risk(ahead) - most > target:
+            up, down, there = float(sums[j] @ rise.ravel()), float(sums[j] @ fall.ravel()), one.risk(ahead)
+            above = max(here - down, there - up) > target
+            if above or (last and min(here + up, there + down) <= target):
                 break
             j -= 1
-        if j > WALK and time + 2**j <= length:
+        if j >= least and time + 2**j <= length:
             state, time = ahead, time + 2**j
-            answer, j = float(time), j + 1  # above all along
+            answer, j = float(time) if above else answer, j + 1
         else:
-            taken, found = one.walk(state, min(2**WALK, length - time), target, last)
+            taken, found = one.walk(state, min(walk, length - time), target, last)
             if found and not last:
                 return float(time + taken)
             answer = float(time + found) if found else answer
-            time, j = time + taken, WALK + 1
+            time, walk = time + taken, min(2 * walk, 2**least)
+            j = least if walk == 2**least else 10
     return answer if last else np.inf
+
+
+def _moments(state: FloatArray) -> FloatArray:
+    """Sum over nodes, as a (k, k) matrix."""
+    k = (1, 2, 3)[len(state) // 3]
+    i, j = np.triu_indices(k)
+    moments = np.empty((k, k))
+    moments[i, j] = moments[j, i] = state.sum(axis=1)
+    return moments
 
 
 class _Rows:

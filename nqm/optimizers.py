@@ -132,6 +132,12 @@ class Optimizer:
         return inner.noise_gain(x, values)
 
     @property
+    def noise_gain_grows(self) -> bool:
+        """Whether :meth:`noise_gain` is known to grow with x, so that what is unstable stays so at larger x."""
+        inner = getattr(self, "optimizer", None)
+        return inner is None or inner.noise_gain_grows
+
+    @property
     def states(self) -> int:
         """Number of state variables of the filter, 1 to 3; those of FREE values counted."""
         inner = getattr(self, "optimizer", None)
@@ -372,6 +378,10 @@ class LinearOptimizer(Optimizer):
     def states(self) -> int:
         return len(self.transition)
 
+    @property
+    def noise_gain_grows(self) -> bool:
+        return False
+
     def filter(self, values: Mapping[str, Any] | None = None) -> Filter:
         """As given; but where the readout of two states goes its own way (r^T M is a multiple of r^T), by itself.
 
@@ -388,7 +398,12 @@ class LinearOptimizer(Optimizer):
 
     def stability_limit(self, values: Mapping[str, Any] | None = None) -> float:
         """Where the spectral radius of M(x) first reaches 1, found on a grid over 16 decades and by bisection."""
+        if "_limit" not in self.__dict__:  # thousands of matrices
+            object.__setattr__(self, "_limit", self._first_unstable())
+        limit: float = self.__dict__["_limit"]
+        return limit
 
+    def _first_unstable(self) -> float:
         def stable(x: float) -> bool:
             return _spectral_radius(self.transition - x * np.outer(self.gain, self.query)) < 1.0
 
@@ -406,8 +421,7 @@ class LinearOptimizer(Optimizer):
         """From S = M S M^T + gain gain^T, a linear system for each x."""
         k, points = len(self.transition), np.asarray(x, dtype=float)
         one = np.eye(k)
-        matrix = self.transition - points[..., None, None] * np.outer(self.gain, self.query)
-        forgets = np.abs(np.linalg.eigvals(matrix)).max(axis=-1) < 1.0
+        forgets = points < self.stability_limit(values) * (1.0 - 1e-13)
         w = (self.transition - one) - points[..., None, None] * np.outer(self.gain, self.query)
         w = np.where(forgets[..., None, None], w, -one)
         # 1 - M x M, without rounding what is small

@@ -253,6 +253,16 @@ class NoisyQuadratic:
                 self._next = self._made(nodes, self._spectrum, level, self._dim, self.label_noise)
         return self._next
 
+    def _additive(self) -> NoisyQuadratic:
+        """The same with additive noise; where batches are infinite, both are one problem."""
+        if self.label_noise is None:
+            return self
+        if "additive" not in self._prepared:
+            twin = self._made(self._nodes, self._spectrum, self._level, self._dim, None)
+            self._prepared["additive"] = twin
+        found: NoisyQuadratic = self._prepared["additive"]
+        return found
+
     def _is_exact(self) -> bool:
         """Whether the nodes are all eigenvalues, so that no finer rule is needed."""
         return self._spectrum is None or self._spectrum._size() == self.curvature.size

@@ -294,10 +294,12 @@ def _scheduled_risk(
     def walk(own: dict[str, Any], size: float, stops: IntArray) -> FloatArray:
         parts = _backend.pieces(schedule, ramp, stops)
 
+        where = problem._additive() if ramp is None and np.isinf(size) else problem
+
         def evaluate(nodes: NoisyQuadratic, rows: Any) -> FloatArray:
             return engine(nodes).chained_risk(nodes, optimizer, own, size, 1, parts, stops.size)[0][rows]
 
-        return refined(problem, evaluate)
+        return refined(where, evaluate)
 
     if out.shape == ():
         out[()] = walk(values, float(batch), times.reshape(1))[0]

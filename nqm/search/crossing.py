@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -95,6 +96,8 @@ def _crossing(
     schedule, values = split(optimizer)
     size, ramp = one_batch(batch)
     end = 2**53
+    if ramp is None and math.isinf(size):
+        problem = problem._additive()
 
     def walk(nodes: NoisyQuadratic) -> float:
         nonlocal end
@@ -121,15 +124,25 @@ def _crossing(
     if math.isinf(found):
         return found
     # A leap and a direct evaluation differ in the last digits, and so do two rules: `risk` has the last word.
-    steps = int(found)
-    for _ in range(64):
-        if steps > end:
+    return _settled(lambda steps: np.asarray(risk(problem, optimizer, batch, steps)) <= target, int(found), end)
+
+
+def _settled(below: Callable[[Any], Any], steps: int, end: int) -> float:
+    """A step near ``steps`` at or below the target whose predecessor is above; found in growing strides, then by
+    bisection, as where the risk is flat rounding errors can take many steps."""
+    stride = 1
+    if below(steps):
+        high, low = steps, steps - 1
+        while low >= 0 and below(low):
+            high, low, stride = low, low - stride, 2 * stride
+        low = max(low, -1)
+    else:
+        low, high = steps, steps + 1
+        while high <= end and not below(high):
+            low, high, stride = high, high + stride, 2 * stride
+        if high > end:
             return math.inf
-        around = np.asarray(risk(problem, optimizer, batch, [max(steps - 1, 0), steps]))
-        if around[1] > target:
-            steps += 1
-        elif steps > 0 and around[0] <= target:
-            steps -= 1
-        else:
-            return float(steps)
-    raise ArithmeticError(f"the crossing of {target:g} near step {steps} lies within rounding errors of the risk")
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if below(middle) else (middle, high)
+    return float(high)

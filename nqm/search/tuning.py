@@ -83,6 +83,8 @@ def tune(
     require_held(optimizer.schedule, ramp)
     batch = size if ramp is None else ramp
     goal = _checks.real(target, "target", low=0.0)
+    if ramp is None and math.isinf(size):
+        problem = problem._additive()
     space = Space(roughly(problem), optimizer, bounds, batch)
     if problem.initial_risk <= goal:
         start = np.clip(np.zeros((1, space.low.size)), space.low, space.high)
@@ -139,10 +141,11 @@ def _fewest_steps(space: Space, batch: float | Schedule, target: float) -> _Cand
     points, values = landscape.minimise(starts, guess, goal, rounds=6)
     if np.isinf(values).all() and not any(math.isfinite(steps) for _, steps in known):
         return points[0], math.inf  # nothing that converges
-    oscillates = len(space.names) > 1 or bool(np.any(space.fixed.get("momentum", 0.0)))
+    own = "momentum" not in space.optimizer.hyperparameters and space.optimizer.states > 1  # anything may oscillate
+    oscillates = len(space.names) > 1 or own or bool(np.any(space.fixed.get("momentum", 0.0)))
     point, steps = bracket(landscape, points[np.argmin(values)], guess, goal, loose=oscillates)
     coupled, alone = space.problem.label_noise is not None, len(space.names) == 1
-    if coupled and steps > (FEW if alone else MANY):  # ripples are some 0.7% deep, and a look costs too much
+    if coupled and (FEW if alone else MANY) < steps < math.inf:  # ripples are some 0.7% deep, and a look costs too much
         oscillates = False
         point, steps = bracket(landscape, point, steps, goal)
     if alone:
