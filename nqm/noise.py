@@ -31,8 +31,8 @@ def without_replacement(batch_size: ArrayLike | Schedule, dataset_size: ArrayLik
 
         C (N - B) / (B (N - 1)) = C / B',   B' = B (N - 1) / (N - B)
 
-    (mori2021 eq. 4; wen2020 eq. 3 in proportion), exact for the average of any B of N gradients with covariance C, taken over the
-    data set. B' = B at B = 1, and inf at B = N: gradient descent without noise. Arrays broadcast; a
+    (mori2021 eq. 4; wen2020 eq. 3 in proportion), exact for the average of any B of N gradients with covariance C,
+    taken over the data set. B' = B at B = 1, and inf at B = N: gradient descent without noise. Arrays broadcast; a
     :class:`nqm.Schedule` of batch sizes below N gives one.
 
     Raises:

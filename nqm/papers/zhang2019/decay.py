@@ -121,7 +121,8 @@ FIGURES = (
         compute_3b,
         plot_3b,
         "With the best schedule, small batches come close to the bounds at every power: examples are used nearly as "
-        "well as they can be. At large batches nothing is gained over the best constant learning rate.",
+        "well as they can be. At large batches little is gained over the best constant learning rate: at most 18%, at "
+        "power 0.75.",
         EXACT + BOUNDS,
     ),
     Figure(
