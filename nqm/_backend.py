@@ -382,6 +382,8 @@ def rest_crossing(moments: FloatArray, decay: float, target: float, last: bool, 
     k = len(moments)
     theta = np.eye(k)[0]
     gap = np.eye(k)[-1] - theta if decay > 0.0 else np.zeros(k)
+    if not np.all(np.isfinite(moments)):  # diverged
+        return np.inf
     a, b, c = theta @ moments @ theta, theta @ moments @ gap, gap @ moments @ gap
     inside = b * b - c * (a - target)
     enter, leave = np.inf, np.inf  # the steps at or below the target are enter <= t < leave

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 KEPT = 1100
 """Powers of matrices up to this size are kept for later; larger ones would fill the memory."""
 
-MANY_NODES = 256
+EXPLICIT_NODES = 256
 """Explicit problems of more nodes are compressed first."""
 
 MOST_NODES = 1024
@@ -119,7 +119,7 @@ def stable_lr(
         return lr * (1.0 / np.sum(np.where(weight > 0.0, fed, 0.0), axis=1) - 1.0)
 
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        ends = np.minimum(high, 1e300)  # a filter that is always stable
+        ends = np.minimum(high, 1e100)  # a filter that is always stable
         high = ends * (1.0 - 1e-15)
         low = high
         if not optimizer.noise_gain_grows:
@@ -128,7 +128,8 @@ def stable_lr(
                 low = np.where(unstable | (low == high), share * ends, low)
                 high = np.where(unstable, share * ends, high)
         f_low, f_high = excess(low), excess(high)
-        for _ in range(200):
+        top = f_high
+        for _ in range(260):
             high, f_high = np.where(f_low > 0.0, high, low), np.where(f_low > 0.0, f_high, f_low)
             low = np.where(f_low > 0.0, low, low / 16.0)
             f_low = excess(low)
@@ -143,7 +144,7 @@ def stable_lr(
             low, high = np.where(stable, middle, low), np.where(stable, high, middle)
             if np.all((high - low <= 1e-15 * high) | (np.abs(f) <= 4e-16 * middle)):
                 break
-    return np.where(np.isinf(b.ravel()), ends, low).reshape(shape)
+    return np.where(np.isinf(b.ravel()) | (top > 0.0), arrays[0].ravel(), low).reshape(shape)
 
 
 class _Power(NamedTuple):
@@ -190,9 +191,11 @@ class Recursion:
         readout: FloatArray,
         first: FloatArray,
         label_noise: float,
+        gain: float,
     ) -> None:
         self.decay, self.kick, self.level, self.readout = decay, kick, level, readout
         self.label_noise = label_noise
+        self.gain = gain
         self._first = first
         self._powers: list[_Power] = []
 
@@ -269,6 +272,8 @@ class Recursion:
     def resolvent(self, readout: FloatArray) -> FloatArray | None:
         """r (1 - A)^-1 with A the step: what a unit of each y adds to all future readouts. None where unstable."""
         nodes = self.kick.shape[1]
+        if not self.gain < 1.0:
+            return None
         blocks = self.decay.transpose(2, 1, 0)  # transposed, node by node
         sides = np.stack([np.broadcast_to(side, (nodes, side.size)) for side in (readout, self.level)], axis=-1)
         try:
@@ -276,10 +281,7 @@ class Recursion:
         except np.linalg.LinAlgError:
             return None
         own, level = solved[..., 0].T, solved[..., 1].T
-        gain = float(np.sum(level * self.kick))
-        if not (gain < 1.0 and _is_contracting(self.decay)):
-            return None
-        return own + level * (np.sum(own * self.kick) / (1.0 - gain))
+        return own + level * (np.sum(own * self.kick) / (1.0 - self.gain))
 
     def steady(self) -> float:
         """Risk in the long run; inf where unstable."""
@@ -404,11 +406,25 @@ def _moments(state: FloatArray) -> FloatArray:
 class _Rows:
     """The recursions of many rows of hyperparameters."""
 
-    def __init__(self, row: _backend.Rows, label_noise: float) -> None:
-        self.row, self.label_noise = row, label_noise
+    def __init__(
+        self, row: _backend.Rows, label_noise: float, optimizer: Optimizer, values: dict[str, FloatArray]
+    ) -> None:
+        self.row, self.label_noise, self.optimizer, self.values = row, label_noise, optimizer, values
+
+    def _gain(self, r: int, x: FloatArray, share: float) -> float:
+        """sum mult phi / (B - phi), as in :func:`stable_lr`, at x = lr h^(1-p); inf where a node is not stable."""
+        values = {name: value[r] for name, value in self.values.items()}
+        phi = share * self.optimizer.noise_gain(x, values)
+        if not (np.all(x < self.optimizer.stability_limit(values)) and np.all(phi < 1.0)):
+            return np.inf
+        return float(np.sum(2.0 * self.row.noise * phi / (1.0 - phi)))
 
     def recursion(self, r: int, lr: float = 1.0, inverse_batch: float = 1.0) -> Recursion:
         """Of row r, with its learning rate and inverse batch size times what is given."""
+        with np.errstate(over="ignore", invalid="ignore"):  # what diverges at once
+            return self._recursion(r, lr, inverse_batch)
+
+    def _recursion(self, r: int, lr: float, inverse_batch: float) -> Recursion:
         row, k = self.row, len(self.row.start)
         h, rate = row.curvature[row.which[r]], row.lr[r] * lr
         share = row.inverse_batch[r] * inverse_batch
@@ -438,14 +454,16 @@ class _Rows:
         read = np.eye(k)[2] if averaged else row.readout
         weights = [np.array([(1 + (i < j)) * v[i] * v[j] for i, j in upper]) for v in (row.query, read)]
         first = np.array([row.bias * row.start[i] * row.start[j] for i, j in upper])
-        return Recursion(decay, kick, 2.0 * weights[0], weights[1], first, self.label_noise)
+        gain = self._gain(r, rate * h, share)
+        return Recursion(decay, kick, 2.0 * weights[0], weights[1], first, self.label_noise, gain)
 
 
 def _rows(
     problem: NoisyQuadratic, optimizer: Optimizer, values: Mapping[str, Any], batch_size: Any, count: int
 ) -> _Rows:
     assert problem.label_noise is not None
-    return _Rows(_backend.rows(problem, optimizer, values, batch_size, count), problem.label_noise)
+    spread = {name: np.broadcast_to(value, (count,)) for name, value in values.items()}
+    return _Rows(_backend.rows(problem, optimizer, values, batch_size, count), problem.label_noise, optimizer, spread)
 
 
 def _through(w: FloatArray, i: int, j: int, p: int, q: int) -> Any:
@@ -472,12 +490,3 @@ def _split(moments: FloatArray) -> tuple[FloatArray, FloatArray]:
         matrix = np.einsum("nir,nr,njr->nij", vectors, kept, vectors)
         parts.append(matrix[:, i, j].T)
     return parts[0], parts[1]
-
-
-def _is_contracting(decay: FloatArray) -> bool:
-    """Whether each node alone forgets: the spectral radius of its 1 - D is below 1."""
-    s = len(decay)
-    if s == 1:
-        return bool(np.all((decay > 0.0) & (decay < 2.0)))
-    steps = np.eye(s) - decay.transpose(2, 0, 1)
-    return bool(np.all(np.isfinite(steps))) and float(np.abs(np.linalg.eigvals(steps)).max()) < 1.0

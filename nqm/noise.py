@@ -44,13 +44,12 @@ def without_replacement(batch_size: ArrayLike | Schedule, dataset_size: ArrayLik
     n = _checks.reals(dataset_size, "dataset_size", low=1.0)
 
     def equivalent(b: FloatArray) -> FloatArray:
-        _checks.broadcast(batch_size=b.shape, dataset_size=n.shape)
         if np.any(b > n):
             raise ValueError(f"batch_size: expected at most dataset_size, got batch size {b.max():g} of {n.min():g}")
         with np.errstate(divide="ignore", over="ignore"):
             return b * ((n - 1.0) / (n - b))
 
-    return _mapped(equivalent, batch_size)
+    return _mapped(equivalent, batch_size, dataset_size=n)
 
 
 def enhanced(batch_size: ArrayLike | Schedule, a: ArrayLike) -> Any:
@@ -68,8 +67,9 @@ def enhanced(batch_size: ArrayLike | Schedule, a: ArrayLike) -> Any:
     array([5000.        , 1000.        ,  384.61538462])
     """
     strength = _checks.reals(a, "a", low=1.0, closed="low")
-    factor = 1.0 / (strength**2 + (1.0 - strength) ** 2)
-    return _mapped(lambda b: b * factor, batch_size)
+    with np.errstate(over="ignore"):
+        factor = 1.0 / (strength**2 + (1.0 - strength) ** 2)
+    return _mapped(lambda b: b * factor, batch_size, a=strength)
 
 
 def enhancement(batch_size: ArrayLike, effective: ArrayLike) -> float | FloatArray:
@@ -247,8 +247,8 @@ def hessian_noise_scale(
     batch_size: float | Schedule | None = None,
     steps: int = 0,
 ) -> float:
-    """tr(H C) / E[G^T H G], in examples: the batch size that doubles the loss left after the best single step
-    (McCandlish et al., 2018, eq. 2.8).
+    """tr(H C) / E[G^T H G], in examples: the batch size at which the best single step gains half of what it would
+    without noise (McCandlish et al., 2018, eq. 2.8).
 
     With ``power`` p, that of a step along P^-1 G: tr(H P^-1 C P^-1) / E[G^T P^-1 H P^-1 G], P = H^p. Else as
     :func:`simple_noise_scale`.
@@ -307,9 +307,12 @@ def _scale_arguments(lr: Any, dataset_size: Any, momentum: Any, **checked_one: F
     return list(checked.values())
 
 
-def _mapped(function: Callable[[FloatArray], FloatArray], batch_size: Any) -> Any:
-    """``function`` of batch sizes given as numbers or as a schedule."""
+def _mapped(function: Callable[[FloatArray], FloatArray], batch_size: Any, **other: FloatArray) -> Any:
+    """``function`` of batch sizes given as numbers or as a schedule; of numbers that broadcast with the ``other``."""
     if isinstance(batch_size, Schedule):
+        for name, value in other.items():
+            if value.ndim > 0:
+                raise ValueError(f"{name}: expected a single number with a schedule, got shape {value.shape}")
         if not np.all(batch_size.values > 0.0):
             raise ValueError(f"batch_size: expected a schedule of positive numbers, got {batch_size}")
         values = function(batch_size.values)
@@ -319,7 +322,9 @@ def _mapped(function: Callable[[FloatArray], FloatArray], batch_size: Any) -> An
                 f"of inf, which a schedule cannot hold), got {batch_size}"
             )
         return Schedule(values, batch_size.lengths, batch_size.beyond)
-    return _plain(function(_checks.reals(batch_size, "batch_size", low=0.0, high=np.inf, closed="high")))
+    given = _checks.reals(batch_size, "batch_size", low=0.0, high=np.inf, closed="high")
+    _checks.broadcast(batch_size=given.shape, **{name: value.shape for name, value in other.items()})
+    return _plain(function(given))
 
 
 def _plain(value: Any) -> float | FloatArray:

@@ -421,7 +421,7 @@ class LinearOptimizer(Optimizer):
         """From S = M S M^T + gain gain^T, a linear system for each x."""
         k, points = len(self.transition), np.asarray(x, dtype=float)
         one = np.eye(k)
-        forgets = points < self.stability_limit(values) * (1.0 - 1e-13)
+        forgets = (points > 0.0) & (points < self.stability_limit(values) * (1.0 - 1e-13))
         w = (self.transition - one) - points[..., None, None] * np.outer(self.gain, self.query)
         w = np.where(forgets[..., None, None], w, -one)
         # 1 - M x M, without rounding what is small

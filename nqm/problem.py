@@ -76,7 +76,7 @@ class NoisyQuadratic:
         labels = _checked_model(noise_model, label_noise, noise)
         shape = _checks.broadcast(curvature=h.shape, noise=c.shape, init=s.shape, multiplicity=m.shape)
         nodes = Nodes(*(np.array(np.broadcast_to(a, shape or (1,))) for a in (h, c, s, m)))
-        _require_finite(nodes)
+        _require_finite(nodes, labels)
         self._set(nodes, None, 0, float(nodes.multiplicity.sum()), labels)
 
     def _set(self, nodes: Nodes, spectrum: Spectrum | None, level: int, dim: float, label_noise: float | None) -> None:
@@ -156,7 +156,8 @@ class NoisyQuadratic:
                 P^-1/2 A P^-1/2, in units of 1 / lr.
             noise_model, label_noise: as for :class:`NoisyQuadratic`.
 
-        Returns a problem with one node for each eigenvalue, ascending.
+        Returns a problem with one node for each eigenvalue, ascending; those below 1e-14 of the largest carry the
+        rounding errors of the matrix, and below d 2^-52 of it they are refused.
 
         Raises:
             TypeError, ValueError: for wrong shapes, asymmetry (told by how much), eigenvalues not positive.
@@ -198,7 +199,7 @@ class NoisyQuadratic:
             noise = h if labels is not None or covariance is None else np.maximum(np.sum(v * (s @ v), axis=0), 0.0)
             init = (dual.T @ theta) ** 2 if moment is None else np.maximum(np.sum(dual * (moment @ dual), axis=0), 0.0)
         nodes = Nodes(h, noise, init, np.ones(d))
-        _require_finite(nodes)
+        _require_finite(nodes, labels)
         return cls._made(nodes, None, 0, d, labels)
 
     @property
@@ -307,9 +308,11 @@ class NoisyQuadratic:
         )
 
 
-def _require_finite(nodes: Nodes) -> None:
+def _require_finite(nodes: Nodes, label_noise: float | None) -> None:
     with np.errstate(over="ignore", invalid="ignore"):
-        if not np.all(np.isfinite(nodes.multiplicity * (nodes.noise / nodes.curvature + nodes.curvature * nodes.init))):
+        noise = nodes.noise * max(1.0, label_noise or 0.0)
+        spread = nodes.multiplicity * (noise / nodes.curvature + nodes.curvature * nodes.init)
+        if not np.all(np.isfinite(noise) & np.isfinite(spread)):
             raise ValueError(
                 "expected numbers whose multiplicity * noise / curvature and multiplicity * curvature * init are "
                 "finite in float64, got an overflow"

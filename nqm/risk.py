@@ -35,8 +35,9 @@ def risk(
     node; on a power law or compressed spectrum 1e-8 or better, by refining its nodes until two rules agree.
 
     With Gaussian features (noise that grows with the loss) all coordinates' second moments follow one linear recursion,
-    linked by a single number, the loss; it is walked, or its matrix squared, whichever is less work: relative error
-    about 1e-16 times the smaller of ``steps`` and the condition number.
+    linked by a single number, the loss; it is walked, or its matrix squared, whichever is less work. Errors are about
+    1e-16 times the smaller of ``steps`` and the condition number, relative to the largest moments on the way: less is
+    left of a risk far below them, where what oscillates passes 0, and close to the stability limit.
 
     Args:
         problem: the noisy quadratic.
@@ -187,7 +188,7 @@ def few_nodes(problem: NoisyQuadratic) -> NoisyQuadratic:
     """A rule that refines to the problem, where coordinates feel each other and are many; else the problem."""
     if problem.label_noise is None:
         return problem
-    return compressed_beyond(problem, _coupled.MANY_NODES)
+    return compressed_beyond(problem, _coupled.EXPLICIT_NODES)
 
 
 def compressed_beyond(problem: NoisyQuadratic, most: int) -> NoisyQuadratic:

@@ -138,8 +138,12 @@ def _sampling_error(
     h: FloatArray, label_noise: float, batch: int, distance: FloatArray, generator: np.random.Generator
 ) -> FloatArray:
     """Average gradient of a drawn batch less the true one, h distance: (runs, dim)."""
-    runs = len(distance)
-    features = np.sqrt(h) * generator.standard_normal((runs, batch, h.size))
-    residual = np.einsum("rbn,rn->rb", features, distance)
-    residual -= np.sqrt(label_noise) * generator.standard_normal((runs, batch))
-    return np.einsum("rbn,rb->rn", features, residual) / batch - h * distance
+    runs, total = len(distance), np.zeros_like(distance)
+    at_once = max(1, NUMBERS_AT_ONCE // distance.size)
+    for first in range(0, batch, at_once):
+        drawn = min(at_once, batch - first)
+        features = np.sqrt(h) * generator.standard_normal((runs, drawn, h.size))
+        residual = np.einsum("rbn,rn->rb", features, distance)
+        residual -= np.sqrt(label_noise) * generator.standard_normal((runs, drawn))
+        total += np.einsum("rbn,rb->rn", features, residual)
+    return total / batch - h * distance

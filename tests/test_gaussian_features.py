@@ -562,7 +562,7 @@ def scanned_case(rng):
     return given, optimizer, size, risks, some_targets(risks, problem, unstable and steps > 0, rng)
 
 
-@pytest.mark.parametrize("seed", range(16))
+@pytest.mark.parametrize("seed", range(12))
 def test_crossings_are_those_of_a_scan(seed):
     """Twelve random problems each, some eight targets for each, first and last; none takes a second."""
     rng, compared = np.random.default_rng(seed), 0
@@ -669,7 +669,7 @@ def test_targets_at_the_ends(rule):
         assert at == math.inf or nqm.risk(problem, optimizer, 4, at) <= steady * (1.0 + 1e-12)
 
 
-@pytest.mark.parametrize("lr", [0.1, pytest.param(50.0, marks=SLOW)])
+@pytest.mark.parametrize("lr", [0.1, 50.0])
 def test_a_problem_that_starts_at_its_optimum_without_label_noise_is_there(lr):
     with seconds(1.0):
         assert crossings(features([1.0, 0.1], 0.0, 1.0, 0.0), nqm.SGD(lr, 0.9), 8, 1e-6) == (0, 0)
@@ -719,19 +719,27 @@ def test_a_schedule_that_ends_at_rest_takes_no_walk(momentum):
     assert never == math.inf
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("share", [1.0 - 1e-12, pytest.param(1.0 + 1e-9, marks=SLOW)])
-def test_gradient_descent_with_momentum_next_to_its_limit_takes_no_walk(share):
+def test_gradient_descent_next_to_its_limit_takes_no_walk(momentum, share):
     """Above the limit the alternating part stays where it is for 10^8 steps, far above the target."""
-    problem, optimizer = features([1.0, 0.1]), nqm.SGD(3.8 * share, 0.9)
+    problem, optimizer = features([1.0, 0.1]), nqm.SGD(2.0 * (1.0 + momentum) * share, momentum)
     with seconds(0.5):
         found = nqm.steps_to_target(problem, optimizer, math.inf, 1e-4)
     assert math.isfinite(found) == (share < 1.0)
 
 
-def test_a_target_at_the_steady_state_takes_no_walk():
-    problem, optimizer = features([1.0, 0.1]), nqm.EMA(nqm.SGD(0.001, 0.9), 0.999)
+STEADY = [
+    (features([1.0, 0.1]), nqm.EMA(nqm.SGD(0.001, 0.9), 0.999), 0.0),
+    pytest.param(features(0.04, 9.0, 3500.0), nqm.SGD(2.6e-5, 0.9, nesterov=True), 1e-12, marks=SLOW),
+]
+
+
+@pytest.mark.parametrize(("problem", "optimizer", "share"), STEADY, ids=str)
+def test_a_target_at_the_steady_state_takes_no_walk(problem, optimizer, share):
+    """Whatever the answer: rounding errors of the risk, which remembers 10^4 steps, are as large."""
     with seconds(0.5):
-        nqm.steps_to_target(problem, optimizer, 1, nqm.steady_state_risk(problem, optimizer, 1))
+        nqm.steps_to_target(problem, optimizer, 1, (1.0 + share) * nqm.steady_state_risk(problem, optimizer, 1))
 
 
 def test_a_target_just_above_the_steady_state():
@@ -766,15 +774,12 @@ def test_power_laws_are_the_sum_over_all_eigenvalues(rule, batch, label_noise):
     assert crossings(problem, made(rule), batch, target) == scanned(expected, target)
 
 
-@pytest.mark.parametrize(
-    "rule", [Rule(0.05), Rule(0.02, 0.9), pytest.param(Rule(0.02, 0.9, decay=0.95), marks=SLOW)], ids=str
-)
+@pytest.mark.parametrize("rule", [Rule(0.05), Rule(0.02, 0.9), Rule(0.02, 0.9, decay=0.95)], ids=str)
 def test_three_hundred_nodes_are_their_sum(rule):
     """More than are taken one by one: a Gauss rule of the very same measure."""
     rng = np.random.default_rng(0)
     h, multiplicity, init = 10.0 ** -rng.uniform(0.0, 4.0, 300), rng.uniform(0.5, 5.0, 300), rng.exponential(size=300)
     problem = features(h, init, multiplicity, 0.7)
-    assert problem.curvature.size > _coupled.MANY_NODES
     expected = regression_sum(rule, Regression(h, multiplicity, init, 0.7), 64.0, 2000)
     assert nqm.risk(problem, made(rule), 64.0, SOME_TIMES) == pytest.approx(expected[SOME_TIMES], rel=1e-8, abs=0.0)
     target = 0.5 * (expected[500] + expected[1000])
@@ -947,9 +952,9 @@ def test_what_contains_sgd_is_never_worse(kind, batch):
     assert tuned(kind, batch).steps <= tuned("sgd", batch).steps
 
 
-@pytest.mark.parametrize("batch", [8, 64])
-def test_tuning_by_hand_is_tuning_heavy_ball(batch):
-    best = [nqm.tune(TUNED, optimizer, batch, TARGET) for optimizer in (KINDS["by hand"], nqm.SGD(FREE, 0.9))]
+def test_tuning_by_hand_is_tuning_heavy_ball():
+    """Its landscape has waves too, though nothing is called momentum."""
+    best = [nqm.tune(TUNED, optimizer, 64, TARGET) for optimizer in (KINDS["by hand"], nqm.SGD(FREE, 0.9))]
     assert best[0].steps == best[1].steps
     assert best[0].optimizer.lr == pytest.approx(best[1].optimizer.lr, rel=1e-4, abs=0.0)
 
@@ -982,15 +987,16 @@ def test_a_target_out_of_reach():
 
 
 def test_sweep_is_tune_cell_by_cell():
-    result = nqm.sweep(TUNED, {"sgd": KINDS["sgd"], "ema": KINDS["ema"], "fixed": nqm.SGD(1.5)}, [8.0, 1024.0], TARGET)
-    for cell in zip(*(result.table[c] for c in ("optimizer", "batch_size", "steps", "lr", "status")), strict=True):
-        name, batch, steps, lr, status = cell
-        if name == "fixed":
-            assert steps == nqm.steps_to_target(TUNED, nqm.SGD(1.5), batch, TARGET)
-            assert status == ("fixed" if math.isfinite(steps) else "unreachable")
-        else:
-            best = tuned(name, batch)
+    optimizers = {"sgd": KINDS["sgd"], "ema": KINDS["ema"], "slow": nqm.SGD(0.1), "fast": nqm.SGD(1.5)}
+    result = nqm.sweep(TUNED, optimizers, [8.0], TARGET)
+    for cell in zip(*(result.table[c] for c in ("optimizer", "steps", "lr", "status")), strict=True):
+        name, steps, lr, status = cell
+        if name in KINDS:
+            best = tuned(name, 8)
             assert (steps, lr, status) == (best.steps, best.optimizer.hyperparameters["lr"], "tuned")
+        else:
+            assert steps == nqm.steps_to_target(TUNED, optimizers[name], 8.0, TARGET)
+            assert status == ("fixed" if math.isfinite(steps) else "unreachable")
     assert set(result.table["status"]) == {"tuned", "fixed", "unreachable"}
 
 

@@ -87,11 +87,11 @@ FIGURES = (
         "Noise that grows with the loss: stability, steps, learning rates",
         compute_features,
         plot_features,
-        "Noise that the loss makes bounds the learning rate: near 2 B (1 - m) / Tr(H) at small batches (dotted), a "
-        "tenth of the usual limit at batch size 1, and hardly at all beyond some hundred examples. At small batches "
-        "momentum costs stability instead of adding some. On the way to a target of 0.01 with label noise 1 it takes "
-        "2% more steps than additive noise at most, and the critical batch size stays (916 against 897). Without "
-        "label noise, where noise dies out with the loss, the critical batch size is 24.",
+        "Noise that the loss makes bounds the learning rate: near 2 B (1 - m) / Tr(H) at small batches (dotted), for "
+        "plain SGD a tenth of the usual limit at batch size 1, and hardly at all beyond some hundred examples. At "
+        "small batches momentum costs stability instead of adding some. On the way to a target of 0.01 with label "
+        "noise 1 it takes 2% more steps than additive noise at most, and the critical batch size stays (916 against "
+        "897). Without label noise, where noise dies out with the loss, the critical batch size is 24.",
         "No paper has it. The problem of Zhang et al. (2019), as linear regression on Gaussian features: label noise 1 "
         "is their C = H at the optimum. Learning rates are tuned in the two panels on the right, for plain SGD.",
     ),

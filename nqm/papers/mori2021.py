@@ -94,7 +94,7 @@ FIGURES = (
         plot_11,
         "Risks are equal (white) where B / (a^2 + (1 - a)^2) is (dashed, with its value), after any number of steps. "
         "On this model noise only costs: 2 (a^2 + (1 - a)^2) times the examples of plain SGD at small batches "
-        "(362 times at a = 10), twice where batches are so large that noise does not matter.",
+        "(362 times at a = 10), towards twice where batches are so large that noise does not matter.",
         "Eq. 11 is a formula in the paper, tested there on networks for what it does to generalization, of which this "
         "model knows nothing. On it the equivalence needs neither Gaussian noise nor a large data set, but two batches "
         "that are independent: risk depends on second moments alone. The first line of eq. 10 has a misprint: its "

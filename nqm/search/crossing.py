@@ -112,11 +112,12 @@ def _crossing(
     found = walk(nodes)
     while not nodes._is_exact():
         finer = nodes._finer()
-        if finer is None:
+        coupled = nodes.label_noise is not None
+        if finer is None or (coupled and finer.curvature.size > _coupled.MOST_NODES):
             break  # risk() below refuses what no rule settles
         nodes = finer
         before, found = found, walk(nodes)
-        if before == found:
+        if before == found or (coupled and abs(before - found) <= 1e-10 * found):  # `risk` has the last word
             break
     if end < 2**53 and (last or math.isinf(found)):  # a walk looks only at the steps before the end
         below = np.asarray(risk(problem, optimizer, batch, end)) <= target
@@ -128,18 +129,22 @@ def _crossing(
 
 
 def _settled(below: Callable[[Any], Any], steps: int, end: int) -> float:
-    """A step near ``steps`` at or below the target whose predecessor is above; found in growing strides, then by
-    bisection, as where the risk is flat rounding errors can take many steps."""
-    stride = 1
+    """A step near ``steps`` at or below the target whose predecessor is above: one by one, and after 64 steps in
+    growing strides and by bisection, as where the risk is flat rounding errors can take many steps."""
+    stride, tried = 1, 0
     if below(steps):
         high, low = steps, steps - 1
         while low >= 0 and below(low):
-            high, low, stride = low, low - stride, 2 * stride
+            tried += 1
+            stride = stride if tried < 64 else 2 * stride
+            high, low = low, low - stride
         low = max(low, -1)
     else:
         low, high = steps, steps + 1
         while high <= end and not below(high):
-            low, high, stride = high, high + stride, 2 * stride
+            tried += 1
+            stride = stride if tried < 64 else 2 * stride
+            low, high = high, high + stride
         if high > end:
             return math.inf
     while high - low > 1:

@@ -128,7 +128,7 @@ _Candidate = tuple[FloatArray, float]  # a point in a Space, and the steps it ta
 FEW = 1024.0
 """Up to so many steps, ripples of the landscape decide the optimum and evaluations are cheap: look closer."""
 
-MANY = 2.0**15
+RIPPLES_UNTIL = 2.0**15
 """Beyond so many steps, ripples are not searched where noise grows with the loss: it would take minutes."""
 
 
@@ -145,7 +145,9 @@ def _fewest_steps(space: Space, batch: float | Schedule, target: float) -> _Cand
     oscillates = len(space.names) > 1 or own or bool(np.any(space.fixed.get("momentum", 0.0)))
     point, steps = bracket(landscape, points[np.argmin(values)], guess, goal, loose=oscillates)
     coupled, alone = space.problem.label_noise is not None, len(space.names) == 1
-    if coupled and (FEW if alone else MANY) < steps < math.inf:  # ripples are some 0.7% deep, and a look costs too much
+    if (
+        coupled and (FEW if alone else RIPPLES_UNTIL) < steps < math.inf
+    ):  # ripples are some 0.7% deep, and a look costs too much
         oscillates = False
         point, steps = bracket(landscape, point, steps, goal)
     if alone:
