@@ -181,6 +181,7 @@ class Recursion:
     """One row: the recursion of y for a learning rate and a batch size.
 
     decay: D, (s, s, nodes); kick: u, (s, nodes); level: v, (s,), the same for all nodes; readout: (s,), of the risk.
+    gain: the loss that the noise of a unit of loss brings back in the long run; below 1 where stable, else inf or more.
     """
 
     def __init__(

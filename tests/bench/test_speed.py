@@ -1,4 +1,4 @@
-"""Speed, as ratios against baselines timed in the same run: python -m pytest tests/bench -m bench -s
+"""Speed, as ratios against baselines timed in the same run: python -m pytest tests/bench -m bench -s -n 0
 
 Nothing is asserted about time. Warm-up comes first; cold starts are timed in processes of their own.
 """
