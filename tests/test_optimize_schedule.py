@@ -865,7 +865,12 @@ THERE = [
 ]
 
 
-@pytest.mark.parametrize(("batch", "more"), THERE, ids=str)
+def named(value):
+    """The name of a case, the same in every process: no function by its address."""
+    return str({k: getattr(v, "__name__", v) for k, v in value.items()}) if isinstance(value, dict) else str(value)
+
+
+@pytest.mark.parametrize(("batch", "more"), THERE, ids=named)
 @pytest.mark.parametrize("target", [SMALL.initial_risk, 10.0])
 def test_already_there(batch, more, target):
     best = optimize_schedule(SMALL, batch, target=target, pieces=4, **more)
