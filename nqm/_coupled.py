@@ -371,7 +371,8 @@ def _crossing(one: Recursion, state: FloatArray, target: float, last: bool, leng
                 return np.inf
             if last and here + up + slack <= target:
                 return answer
-            if up + down <= 1e-12 * target:  # it stays where it is; `risk` has the last word
+            rounding = 2e-15 * float(np.sum(np.abs(future * state)))  # of a change, as often as it is remembered
+            if up + down <= 1e-12 * target + rounding:  # it stays where it is; `risk` has the last word
                 return float(time) if end <= target * (1.0 + 1e-12) else np.inf
         while j >= least and time + 2**j <= length:
             while len(sums) <= j:

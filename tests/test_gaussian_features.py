@@ -732,6 +732,7 @@ def test_gradient_descent_next_to_its_limit_takes_no_walk(momentum, share):
 
 STEADY = [
     (features([1.0, 0.1]), nqm.EMA(nqm.SGD(0.001, 0.9), 0.999), 0.0),
+    (features(0.04, 9.0, 3500.0), nqm.SGD(2.6e-5, 0.9, nesterov=True), 1e-12),
 ]
 
 
