@@ -92,7 +92,8 @@ def steady_risk(
 ) -> FloatArray:
     """Expected risk in the long run, one a row: (count,)."""
     rows = _rows(problem, optimizer, values, batch_size, count)
-    return np.array([rows.recursion(r).steady() for r in range(count)])
+    recursions = (rows.recursion(r) for r in range(count))
+    return np.array([one.steady(one.resolvent()) for one in recursions])
 
 
 def stable_lr(
@@ -270,13 +271,13 @@ class Recursion:
 
     # --- what can be said of all times at once -----------------------------------------------------------------
 
-    def resolvent(self, readout: FloatArray) -> FloatArray | None:
+    def resolvent(self) -> FloatArray | None:
         """r (1 - A)^-1 with A the step: what a unit of each y adds to all future readouts. None where unstable."""
         nodes = self.kick.shape[1]
         if not self.gain < 1.0:
             return None
         blocks = self.decay.transpose(2, 1, 0)  # transposed, node by node
-        sides = np.stack([np.broadcast_to(side, (nodes, side.size)) for side in (readout, self.level)], axis=-1)
+        sides = np.stack([np.broadcast_to(side, (nodes, side.size)) for side in (self.readout, self.level)], axis=-1)
         try:
             solved = np.linalg.solve(blocks, sides)
         except np.linalg.LinAlgError:
@@ -284,9 +285,8 @@ class Recursion:
         own, level = solved[..., 0].T, solved[..., 1].T
         return own + level * (np.sum(own * self.kick) / (1.0 - self.gain))
 
-    def steady(self) -> float:
-        """Risk in the long run; inf where unstable."""
-        future = self.resolvent(self.readout)
+    def steady(self, future: FloatArray | None) -> float:
+        """Risk in the long run, given the resolvent; inf where unstable."""
         return np.inf if future is None else float(np.sum(future * self.kick)) * self.label_noise
 
     def change(self, state: FloatArray) -> FloatArray:
@@ -348,7 +348,8 @@ class March:
 
 def _crossing(one: Recursion, state: FloatArray, target: float, last: bool, length: int) -> float:
     """As :meth:`March.run` for one piece; with ``last`` the answer is ``length`` or more where it ends above."""
-    future, end = one.resolvent(one.readout), one.steady()
+    future = one.resolvent()
+    end = one.steady(future)
     least = next(j for j in range(11, 64) if one.walking(2.0**j) >= one.squaring(j))  # leaps pay from here on
     sums, powers = [one.readout.repeat(one.kick.shape[1])], one.ladder()  # r (1 + A + ... + A^(2^j - 1))
     time, j, answer, walk = 0, 10, 0.0, 2**10
@@ -398,11 +399,16 @@ def _crossing(one: Recursion, state: FloatArray, target: float, last: bool, leng
 
 def _moments(state: FloatArray) -> FloatArray:
     """Sum over nodes, as a (k, k) matrix."""
-    k = (1, 2, 3)[len(state) // 3]
+    return _matrices(state.sum(axis=1, keepdims=True))[0]
+
+
+def _matrices(triangles: FloatArray) -> FloatArray:
+    """Symmetric matrices (nodes, k, k) from their upper triangles (s, nodes)."""
+    k = (1, 2, 3)[len(triangles) // 3]
     i, j = np.triu_indices(k)
-    moments = np.empty((k, k))
-    moments[i, j] = moments[j, i] = state.sum(axis=1)
-    return moments
+    full = np.empty((triangles.shape[1], k, k))
+    full[:, i, j] = full[:, j, i] = triangles.T
+    return full
 
 
 class _Rows:
@@ -482,11 +488,8 @@ def _split(moments: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Positive semidefinite R and S, node by node, with R - S the given: upper triangles, (s, nodes)."""
     if len(moments) == 1:
         return np.maximum(moments, 0.0), np.maximum(-moments, 0.0)
-    k = 2 if len(moments) == 3 else 3
-    i, j = np.triu_indices(k)
-    full = np.empty((moments.shape[1], k, k))
-    full[:, i, j] = full[:, j, i] = moments.T
-    values, vectors = np.linalg.eigh(full)
+    values, vectors = np.linalg.eigh(_matrices(moments))
+    i, j = np.triu_indices(values.shape[1])
     parts = []
     for kept in (np.maximum(values, 0.0), np.maximum(-values, 0.0)):
         matrix = np.einsum("nir,nr,njr->nij", vectors, kept, vectors)

@@ -18,7 +18,7 @@ from . import _backend, _checks
 from ._checks import FloatArray
 from .optimizers import Optimizer
 from .problem import NoisyQuadratic
-from .risk import check_problem, one_batch, refined, split
+from .risk import check_problem, one_batch, refined, require_plain, split
 from .schedules import Schedule
 
 STRUCTURES = ("none", "full", "diagonal", "trace", "blocks")
@@ -273,8 +273,7 @@ def _noise_scale(problem: NoisyQuadratic, exponent: float, optimizer: Any, batch
         if problem.label_noise is not None:
             raise ValueError("steps: expected 0 on Gaussian features, whose coordinates do not evolve on their own")
         check_problem(problem, optimizer)
-        if optimizer.shape != ():
-            raise ValueError(f"optimizer: expected plain numbers, got arrays of shape {optimizer.shape}")
+        require_plain(optimizer)
         size, ramp = one_batch(batch_size)
         schedule, values = split(optimizer)
         course = _backend.pieces(schedule, ramp, times)

@@ -209,6 +209,12 @@ def check_problem(problem: Any, optimizer: Any, free: set[str] | None = None) ->
         optimizer.require_fixed()
 
 
+def require_plain(optimizer: Optimizer) -> None:
+    """Refuse arrays of hyperparameters."""
+    if optimizer.shape != ():
+        raise ValueError(f"optimizer: expected plain numbers, got arrays of shape {optimizer.shape}")
+
+
 class Unresolved(ArithmeticError):
     """No rule of at most 2^22 nodes settles the risk (a huge spectrum under very long oscillation)."""
 

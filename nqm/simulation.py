@@ -11,7 +11,7 @@ from . import _backend, _checks
 from ._checks import FloatArray, IntArray
 from .optimizers import Optimizer, step
 from .problem import NoisyQuadratic
-from .risk import check_problem, one_batch
+from .risk import check_problem, one_batch, require_plain
 from .schedules import Schedule
 from .spectra import EXPLICIT_LIMIT
 
@@ -69,8 +69,7 @@ def simulate(
     np.True_
     """
     check_problem(problem, optimizer)
-    if optimizer.shape != ():
-        raise ValueError(f"optimizer: expected plain numbers, got arrays of shape {optimizer.shape}")
+    require_plain(optimizer)
     size, ramp = one_batch(batch_size)
     times = np.atleast_1d(_checks.wholes(steps, "steps"))
     if times.ndim > 1 or np.any(np.diff(times) <= 0):

@@ -145,9 +145,8 @@ def _fewest_steps(space: Space, batch: float | Schedule, target: float) -> _Cand
     oscillates = len(space.names) > 1 or own or bool(np.any(space.fixed.get("momentum", 0.0)))
     point, steps = bracket(landscape, points[np.argmin(values)], guess, goal, loose=oscillates)
     coupled, alone = space.problem.label_noise is not None, len(space.names) == 1
-    if (
-        coupled and (FEW if alone else RIPPLES_UNTIL) < steps < math.inf
-    ):  # ripples are some 0.7% deep, and a look costs too much
+    if coupled and (FEW if alone else RIPPLES_UNTIL) < steps < math.inf:
+        # ripples are some 0.7% deep there, and a look costs too much
         oscillates = False
         point, steps = bracket(landscape, point, steps, goal)
     if alone:
