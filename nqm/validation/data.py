@@ -131,7 +131,9 @@ def _check_pair(x: Any, y: Any, name: str) -> None:
     if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
         raise TypeError(f"{name}: expected two tensors, got {type(x).__name__} and {type(y).__name__}")
     if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
-        raise ValueError(f"{name}: expected as many inputs as targets, got shapes {tuple(x.shape)} and {tuple(y.shape)}")
+        raise ValueError(
+            f"{name}: expected as many inputs as targets, got shapes {tuple(x.shape)} and {tuple(y.shape)}"
+        )
     if len(x) == 0:
         raise ValueError(f"{name}: expected at least one example, got none")
     if x.is_floating_point() and not bool(torch.isfinite(x).all()):

@@ -46,7 +46,7 @@ def cnn(shape: tuple[int, int, int] = (1, 8, 8), classes: int = 10, width: int =
 
 
 def resnet8(shape: tuple[int, int, int] = (1, 8, 8), classes: int = 10, width: int = 4, *, seed: int = 0) -> nn.Module:
-    """Seven convolutions in a stem and three residual blocks, then one linear layer, without batch norm (zhang2019 F.2);
+    """Seven convolutions in a stem and three residual blocks, then a linear layer; no batch norm (zhang2019 F.2);
     widths ``width``, 2 ``width``, 4 ``width``: 5,058 parameters on digits."""
     return _seeded(seed, lambda: _ResNet8(shape[0], classes, width))
 

@@ -1,0 +1,51 @@
+"""One axis of a search space: from the unit interval to a hyperparameter's values and back."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+SCALES = ("log", "log1m")
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A hyperparameter between low and high; evenly in log value ("log") or in log(1 - value) ("log1m": momentum,
+    decays, where 0.9 to 0.99 is as far as 0 to 0.9).
+
+    ``limits``: what no wider box may pass. ``natural``: an end where the optimum may lie, since the hyperparameter
+    does nothing there (momentum 0 is plain descent); None: neither.
+
+    >>> axis = Axis(0.0, 0.99, "log1m")
+    >>> axis.value(0.5), axis.position(0.9)
+    (0.9, 0.5)
+    """
+
+    low: float
+    high: float
+    scale: str = "log"
+    limits: tuple[float, float] = (0.0, math.inf)
+    natural: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.scale not in SCALES:
+            raise ValueError(f"scale: expected one of {', '.join(SCALES)}, got {self.scale!r}")
+        bottom, top = (0.0, math.inf) if self.scale == "log" else (-math.inf, 1.0)
+        if not bottom < self.low < self.high < top and not (self.scale == "log1m" and self.low < self.high < 1.0):
+            raise ValueError(f"expected {bottom:g} < low < high < {top:g}, got {self.low} and {self.high}")
+
+    def to_line(self, value: float) -> float:
+        """The value's place on the line where the axis is even."""
+        return math.log(value) if self.scale == "log" else -math.log1p(-value)
+
+    def from_line(self, place: float) -> float:
+        return math.exp(place) if self.scale == "log" else -math.expm1(-place)
+
+    def value(self, position: float) -> float:
+        """The value at a position from 0 (low) to 1 (high)."""
+        bottom, top = self.to_line(self.low), self.to_line(self.high)
+        return round(self.from_line(bottom + position * (top - bottom)), 12)
+
+    def position(self, value: float) -> float:
+        bottom, top = self.to_line(self.low), self.to_line(self.high)
+        return round((self.to_line(value) - bottom) / (top - bottom), 12)

@@ -1,0 +1,102 @@
+"""The optimizers that are trained for real, each as one step of many runs at once.
+
+Every tensor has the runs as its first axis: parameters and gradients are (runs, parameters), hyperparameters (runs, 1).
+Conventions are torch.optim's (SGD with dampening 0, Adam with bias correction), so that one run is theirs to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .axes import Axis
+
+Numbers = dict[str, Tensor]
+Step = Callable[[Tensor, Tensor, Numbers, Numbers, int], Tensor]
+"""step(parameters, gradients, slots, hyperparameters, number of the step from 1) -> parameters; changes the slots."""
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """One optimizer and the box in which its hyperparameters are searched.
+
+    space: an axis for each hyperparameter. step: one update. slots: what it carries from step to step, from zeros.
+    averaged: what is evaluated is the slot "average", which starts at the parameters' start. kfac: gradients are
+    preconditioned by K-FAC first (with the hyperparameter "damping").
+    """
+
+    name: str
+    space: dict[str, Axis]
+    step: Step = field(repr=False)
+    slots: tuple[str, ...] = ()
+    averaged: bool = False
+    kfac: bool = False
+
+    def begin(self, parameters: Tensor) -> Numbers:
+        """The slots before the first step."""
+        slots = {name: torch.zeros_like(parameters) for name in self.slots}
+        return {**slots, "average": parameters.clone()} if self.averaged else slots
+
+
+def _descend(theta: Tensor, gradient: Tensor, slots: Numbers, values: Numbers, number: int) -> Tensor:
+    """theta' = theta - lr g."""
+    return theta - values["lr"] * gradient
+
+
+def _heavy_ball(theta: Tensor, gradient: Tensor, slots: Numbers, values: Numbers, number: int) -> Tensor:
+    """v' = momentum v + g, theta' = theta - lr v', lr = effective_lr (1 - momentum)."""
+    momentum = values["momentum"]
+    slots["velocity"] = momentum * slots["velocity"] + gradient
+    return theta - values["effective_lr"] * (1.0 - momentum) * slots["velocity"]
+
+
+def _averaged_descent(theta: Tensor, gradient: Tensor, slots: Numbers, values: Numbers, number: int) -> Tensor:
+    """theta' = theta - lr g, average' = decay average + (1 - decay) theta' (zhang2019 eq. 10)."""
+    theta = theta - values["lr"] * gradient
+    slots["average"] = torch.lerp(theta, slots["average"], values["decay"])
+    return theta
+
+
+def _adam(theta: Tensor, gradient: Tensor, slots: Numbers, values: Numbers, number: int) -> Tensor:
+    """Kingma & Ba (2015), with epsilon 1e-8; momentum is their beta_1 (0 where it is not searched), decay beta_2."""
+    square, decay = slots["square"], values["square_decay"]
+    slots["square"] = decay * square + (1.0 - decay) * gradient**2
+    if "velocity" in slots:
+        momentum = values["momentum"]
+        slots["velocity"] = momentum * slots["velocity"] + (1.0 - momentum) * gradient
+        gradient = slots["velocity"] / (1.0 - momentum**number)
+    return theta - values["lr"] * gradient / ((slots["square"] / (1.0 - decay**number)).sqrt() + 1e-8)
+
+
+_RATE = Axis(3e-3, 3.0)
+_MOMENTUM = Axis(0.0, 0.99, "log1m", limits=(0.0, 0.999), natural=0.0)
+_DECAY = Axis(0.0, 0.995, "log1m", limits=(0.0, 0.9995), natural=0.0)
+_SQUARES = Axis(0.7, 0.999, "log1m", limits=(0.0, 0.9999))
+_DAMPING = Axis(1e-3, 3.0)
+
+OPTIMIZERS: dict[str, Optimizer] = {
+    optimizer.name: optimizer
+    for optimizer in (
+        Optimizer("SGD", {"lr": _RATE}, _descend),
+        Optimizer("momentum", {"effective_lr": _RATE, "momentum": _MOMENTUM}, _heavy_ball, ("velocity",)),
+        Optimizer("SGD with EMA", {"lr": _RATE, "decay": _DECAY}, _averaged_descent, averaged=True),
+        Optimizer("Adam without momentum", {"lr": Axis(1e-4, 0.1), "square_decay": _SQUARES}, _adam, ("square",)),
+        Optimizer(
+            "Adam",
+            {"lr": Axis(1e-4, 0.1), "momentum": _MOMENTUM, "square_decay": _SQUARES},
+            _adam,
+            ("square", "velocity"),
+        ),
+        Optimizer("K-FAC", {"lr": Axis(1e-3, 3.0), "damping": _DAMPING}, _descend, kfac=True),
+        Optimizer(
+            "K-FAC with momentum",
+            {"effective_lr": Axis(1e-3, 3.0), "damping": _DAMPING, "momentum": _MOMENTUM},
+            _heavy_ball,
+            ("velocity",),
+            kfac=True,
+        ),
+    )
+}

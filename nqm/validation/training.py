@@ -1,0 +1,309 @@
+"""Training for real: many runs of one optimizer at once, until the first of them reaches the target."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import grad, vmap
+
+from . import kfac
+from .data import Data
+from .functional import Loss, Parameters, find_device, flatten, outputs, parameters_of, skeleton, unflatten
+from .optimizers import OPTIMIZERS, Numbers, Optimizer
+
+METRICS = ("training loss", "training error", "held-out loss", "held-out error")
+EVALUATED = 400  # examples of each part on which a run is evaluated
+FACTORED = 256  # examples of which K-FAC takes its factors
+CHUNK = 64  # steps whose batches are drawn in one go
+TOGETHER = 4096  # examples in one call, of as many runs as that makes: more would not fit into the cache
+EXPLODED = 10.0  # times the loss before the first step: such a run has diverged
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training run: optimizer (a name in ``OPTIMIZERS``), examples a step, seed of weights and batches, and the
+    optimizer's hyperparameters."""
+
+    optimizer: str
+    batch_size: int
+    seed: int
+    hyperparameters: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a trial.
+
+    status: "reached" (every target), "diverged" (loss NaN, infinite or ten times what it was before the first step),
+    "overtaken" (others had reached every target), "too slow" (not within the steps allowed). steps: for each metric the
+    steps to its target, inf if it was not reached. trained: steps taken.
+    """
+
+    trial: Trial
+    status: str
+    steps: dict[str, float]
+    trained: int
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What is trained, and to which targets.
+
+    net: a module whose parameters every run starts from, or a function of a keyword ``seed`` that builds one.
+    data: examples, and held-out ones. loss: as torch.nn.functional's. targets: for each metric ("training loss",
+    "training error", "held-out loss", "held-out error") the value to reach; the first metric decides. name: for tables
+    and files. device: None for CUDA where there is one.
+    """
+
+    net: nn.Module | Callable[..., nn.Module]
+    data: Data
+    loss: Loss
+    targets: Mapping[str, float]
+    name: str = "net"
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        find_device(self.device)
+        if not self.targets:
+            raise ValueError(f"targets: expected at least one of {', '.join(METRICS)}, got none")
+        for metric, target in self.targets.items():
+            if metric not in METRICS:
+                raise ValueError(f"targets: expected metrics among {', '.join(METRICS)}, got {metric!r}")
+            if not (isinstance(target, int | float) and 0.0 < target < math.inf):
+                raise ValueError(f"targets: expected a positive number for {metric!r}, got {target!r}")
+        model = self.build(0)
+        for module in model.modules():
+            if isinstance(module, nn.Dropout | nn.Dropout2d | nn.AlphaDropout) and module.p > 0:
+                raise ValueError(
+                    "net: expected no dropout, got some: training runs in evaluation mode, where it does nothing; "
+                    "take it out to see what is trained"
+                )
+
+    def build(self, seed: int) -> nn.Module:
+        """The network at the start of the run with this seed; a ValueError for batch norm."""
+        return skeleton(self.net if isinstance(self.net, nn.Module) else self.net(seed=seed))
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What the numbers depend on, for a results file to know its own."""
+        model = self.build(0)
+        return {
+            "name": self.name,
+            "model": repr(model),
+            "start": _digest(parameters_of(model).values()),
+            "data": self.data.name,
+            "examples": _digest([self.data.x, self.data.y, self.data.x_held, self.data.y_held]),
+            "loss": _name(self.loss),
+            "targets": dict(self.targets),
+            "evaluated": EVALUATED,
+        }
+
+
+def _digest(tensors: Any) -> str:
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
+def _name(loss: Any) -> str:
+    return getattr(loss, "__name__", None) or repr(loss)
+
+
+def readings() -> Iterator[int]:
+    """The steps after which runs are evaluated: every step up to 20, then every tenth of those so far.
+
+    >>> from itertools import islice
+    >>> list(islice(readings(), 19, 26))
+    [20, 22, 24, 26, 28, 30, 33]
+    """
+    step = 0
+    while True:
+        step += max(1, step // 10)
+        yield step
+
+
+def race(task: Task, trials: Sequence[Trial], max_steps: int) -> list[Outcome]:
+    """Train the trials side by side, step by step; stop once every target has been reached by one of them, or after
+    ``max_steps``. Outcomes in the order of the trials.
+
+    All have the same optimizer and batch size. Batches are drawn with replacement, by each trial's own generator, so
+    that a trial goes the same way whoever runs beside it (up to rounding: sums over a larger stack of runs may be
+    taken in another order). Steps to a target are interpolated linearly between two readings, which lie a tenth of
+    the steps apart (:func:`readings`). Losses and errors are those of up to 400 examples of each part.
+
+    Raises ValueError for no trials, unknown optimizers or hyperparameters, or trials of more than one kind.
+    """
+    optimizer = _checked(trials, max_steps)
+    return _Race(task, trials, optimizer).run(max_steps)
+
+
+def _checked(trials: Sequence[Trial], max_steps: int) -> Optimizer:
+    kinds = {(trial.optimizer, trial.batch_size) for trial in trials}
+    if len(kinds) != 1:
+        raise ValueError(f"trials: expected one optimizer and batch size for all, got {sorted(kinds)}")
+    name, batch = kinds.pop()
+    if name not in OPTIMIZERS:
+        raise ValueError(f"optimizer: expected one of {', '.join(OPTIMIZERS)}, got {name!r}")
+    if not isinstance(batch, int) or batch < 1:
+        raise ValueError(f"batch_size: expected a whole number of at least 1, got {batch!r}")
+    if not isinstance(max_steps, int) or max_steps < 1:
+        raise ValueError(f"max_steps: expected a whole number of at least 1, got {max_steps!r}")
+    for trial in trials:
+        if set(trial.hyperparameters) != set(OPTIMIZERS[name].space):
+            expected = ", ".join(OPTIMIZERS[name].space)
+            raise ValueError(f"{name}: expected hyperparameters {expected}, got {', '.join(trial.hyperparameters)}")
+    return OPTIMIZERS[name]
+
+
+class _Race:
+    """The state of the runs that are still going; each tensor's first axis is the run."""
+
+    def __init__(self, task: Task, trials: Sequence[Trial], optimizer: Optimizer) -> None:
+        device = find_device(task.device)
+        self.task, self.trials, self.optimizer = task, trials, optimizer
+        self.data, self.batch = task.data.to(device), trials[0].batch_size
+        starts = [parameters_of(task.build(trial.seed)) for trial in trials]
+        self.like = starts[0]
+        self.model = copy.deepcopy(task.build(trials[0].seed)).to(device)
+        self.theta = torch.stack([flatten(start) for start in starts]).to(device)
+        self.slots = optimizer.begin(self.theta)
+        self.values: Numbers = {
+            name: torch.tensor([[t.hyperparameters[name]] for t in trials], dtype=self.theta.dtype, device=device)
+            for name in optimizer.space
+        }
+        self.draws = [_Draws(trial.seed, len(self.data), self.batch, device) for trial in trials]
+        self.running = list(range(len(trials)))
+        self.outcomes: dict[int, Outcome] = {}
+        self.steps: list[dict[str, float]] = [dict.fromkeys(task.targets, math.inf) for _ in trials]
+        self.gradients = vmap(
+            grad(partial(_loss, self.model, self.like, task.loss)), chunk_size=max(1, TOGETHER // self.batch)
+        )
+        self.evaluate = vmap(
+            partial(_metrics, self.model, self.like, task), in_dims=(0, None), chunk_size=TOGETHER // EVALUATED
+        )
+        if optimizer.kfac:
+            self.factors = kfac.many_factors(self.model, self.data.x[: min(FACTORED, len(self.data))])
+            self.inverse: kfac.Factors = {}
+
+    def run(self, max_steps: int) -> list[Outcome]:
+        self.last_read, self.last = 0, self._read()
+        self.start = self.last["training loss"].clone()
+        when = readings()
+        reading = next(when)
+        for number in range(1, max_steps + 1):
+            if self.optimizer.kfac and number - 1 == self.last_read:
+                self._refactor()
+            self._step(number)
+            if number in (reading, max_steps):
+                reading = next(when) if number == reading else reading
+                self._judge(number)
+                if not self.running or self._decided():
+                    break
+        self._retire("overtaken" if self._decided() else "too slow", range(len(self.running)), number)
+        return [self.outcomes[i] for i in range(len(self.trials))]
+
+    def _step(self, number: int) -> None:
+        indices = torch.stack([self.draws[i].batch(number) for i in self.running])
+        gradient = self.gradients(self.theta, self.data.x[indices], self.data.y[indices])
+        if self.optimizer.kfac:
+            parts = kfac.precondition(self.model, unflatten(gradient, self.like), self.inverse)
+            gradient = torch.cat([part.flatten(1) for part in parts.values()], dim=1)
+        self.theta = self.optimizer.step(self.theta, gradient, self.slots, self.values, number)
+
+    def _refactor(self) -> None:
+        drawn = [self.draws[i].factored() for i in self.running]
+        indices, u = (torch.stack(part) for part in zip(*drawn, strict=True))
+        factors = self.factors(unflatten(self.theta, self.like), self.data.x[indices], u.to(self.theta.dtype))
+        self.inverse = kfac.inverses(factors, self.values["damping"][:, 0])
+
+    def _read(self) -> dict[str, Tensor]:
+        shown = self.slots["average"] if self.optimizer.averaged else self.theta
+        with torch.no_grad():
+            found: dict[str, Tensor] = self.evaluate(shown, self.data)
+        return found
+
+    def _judge(self, number: int) -> None:
+        """Read the metrics, note the targets that were crossed, retire what has arrived or diverged."""
+        now = self._read()
+        for metric, target in self.task.targets.items():
+            before, after = self.last[metric].tolist(), now[metric].tolist()
+            for place, run in enumerate(self.running):
+                if after[place] <= target and self.steps[run][metric] == math.inf:
+                    share = (before[place] - target) / (before[place] - after[place]) if before[place] > target else 0.0
+                    self.steps[run][metric] = self.last_read + share * (number - self.last_read)
+        loss = now["training loss"]
+        exploded = ~(loss <= EXPLODED * self.start)
+        self.last_read, self.last = number, now
+        self._retire("diverged", exploded.nonzero().flatten().tolist(), number)
+        arrived = [p for p, run in enumerate(self.running) if math.inf not in self.steps[run].values()]
+        self._retire("reached", arrived, number)
+
+    def _decided(self) -> bool:
+        return all(min(steps[metric] for steps in self.steps) < math.inf for metric in self.task.targets)
+
+    def _retire(self, status: str, places: Sequence[int], number: int) -> None:
+        gone = set(places)
+        if not gone:
+            return
+        for place in gone:
+            run = self.running[place]
+            self.outcomes[run] = Outcome(self.trials[run], status, self.steps[run], number)
+        stay = [place for place in range(len(self.running)) if place not in gone]
+        self.running = [self.running[place] for place in stay]
+        self.theta, self.start = self.theta[stay], self.start[stay]
+        for numbers in (self.slots, self.values, self.last):
+            numbers.update({name: value[stay] for name, value in numbers.items()})
+        if self.optimizer.kfac:
+            self.inverse = {name: (a[stay], g[stay]) for name, (a, g) in self.inverse.items()}
+
+
+class _Draws:
+    """A trial's batches, in chunks of steps, so that they do not depend on who asks when; and K-FAC's examples."""
+
+    def __init__(self, seed: int, examples: int, batch: int, device: torch.device) -> None:
+        self.examples, self.size, self.device = examples, batch, device
+        self.batches = torch.Generator().manual_seed(seed)
+        self.others = torch.Generator().manual_seed(seed + 2**32)
+        self.chunk = torch.empty(0)
+
+    def batch(self, number: int) -> Tensor:
+        place = (number - 1) % CHUNK
+        if place == 0:
+            drawn = torch.randint(self.examples, (CHUNK, self.size), generator=self.batches)
+            self.chunk = drawn.to(self.device)
+        return self.chunk[place]
+
+    def factored(self) -> tuple[Tensor, Tensor]:
+        """Indices of examples and uniform numbers that draw their labels."""
+        size = min(FACTORED, self.examples)
+        indices = torch.randint(self.examples, (size,), generator=self.others)
+        return indices.to(self.device), torch.rand(size, generator=self.others, dtype=torch.float64).to(self.device)
+
+
+def _loss(model: nn.Module, like: Parameters, loss: Loss, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    return loss(outputs(model, unflatten(theta, like), x), y)
+
+
+def _metrics(model: nn.Module, like: Parameters, task: Task, theta: Tensor, data: Data) -> dict[str, Tensor]:
+    """The metrics that have targets, and the training loss."""
+    found = {}
+    parts = {"training": (data.x, data.y), "held-out": (data.x_held, data.y_held)}
+    for part, (x, y) in parts.items():
+        wanted = [m for m in METRICS if m.startswith(part) and (m in task.targets or m == "training loss")]
+        if not wanted:
+            continue
+        given = outputs(model, unflatten(theta, like), x[:EVALUATED])
+        for metric in wanted:
+            if metric.endswith("loss"):
+                found[metric] = task.loss(given, y[:EVALUATED])
+            else:
+                found[metric] = (given.argmax(-1) != y[:EVALUATED]).to(theta.dtype).mean()
+    return found
