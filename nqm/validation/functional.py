@@ -32,7 +32,7 @@ def unflatten(vector: Tensor, like: Mapping[str, Tensor]) -> Parameters:
     """The inverse of :func:`flatten`; a leading shape of ``vector`` is kept."""
     parts = torch.split(vector, [p.numel() for p in like.values()], dim=-1)
     return {
-        name: part.reshape(*vector.shape[:-1], *p.shape) for (name, p), part in zip(like.items(), parts, strict=True)
+        name: part.reshape((*vector.shape[:-1], *p.shape)) for (name, p), part in zip(like.items(), parts, strict=True)
     }
 
 

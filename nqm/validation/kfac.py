@@ -90,7 +90,7 @@ def _places(layer: nn.Module, inputs: Tensor, slopes: Tensor) -> tuple[Tensor, T
 
 
 def factors_of(model: nn.Module, x_like: Tensor) -> Callable[[Parameters, Tensor, Tensor], Factors]:
-    """The function (parameters, x (n, ...), u (n,)) -> factors at these parameters, for classifiers under cross entropy.
+    """The function (parameters, x (n, ...), u (n,)) -> factors at these parameters, for classes under cross entropy.
 
     The Fisher is the model's own: labels are drawn from its probabilities, by the uniform numbers u. ``x_like``: inputs
     of the n examples' shape.

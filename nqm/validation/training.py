@@ -102,7 +102,7 @@ class Task:
             "examples": _digest([self.data.x, self.data.y, self.data.x_held, self.data.y_held]),
             "loss": _name(self.loss),
             "targets": dict(self.targets),
-            "evaluated": EVALUATED,
+            "protocol": {"evaluated": EVALUATED, "kfac examples": FACTORED, "exploded": EXPLODED, "reading": 0.1},
         }
 
 
@@ -130,9 +130,9 @@ def readings() -> Iterator[int]:
         yield step
 
 
-def race(task: Task, trials: Sequence[Trial], max_steps: int) -> list[Outcome]:
-    """Train the trials side by side, step by step; stop once every target has been reached by one of them, or after
-    ``max_steps``. Outcomes in the order of the trials.
+def race(task: Task, trials: Sequence[Trial], max_steps: int, to_the_end: bool = False) -> list[Outcome]:
+    """Train the trials side by side, step by step; stop once every target has been reached by one of them (with
+    ``to_the_end``: every target by all), or after ``max_steps``. Outcomes in the order of the trials.
 
     All have the same optimizer and batch size. Batches are drawn with replacement, by each trial's own generator, so
     that a trial goes the same way whoever runs beside it (up to rounding: sums over a larger stack of runs may be
@@ -142,7 +142,7 @@ def race(task: Task, trials: Sequence[Trial], max_steps: int) -> list[Outcome]:
     Raises ValueError for no trials, unknown optimizers or hyperparameters, or trials of more than one kind.
     """
     optimizer = _checked(trials, max_steps)
-    return _Race(task, trials, optimizer).run(max_steps)
+    return _Race(task, trials, optimizer).run(max_steps, to_the_end)
 
 
 def _checked(trials: Sequence[Trial], max_steps: int) -> Optimizer:
@@ -193,7 +193,7 @@ class _Race:
             self.factors = kfac.many_factors(self.model, self.data.x[: min(FACTORED, len(self.data))])
             self.inverse: kfac.Factors = {}
 
-    def run(self, max_steps: int) -> list[Outcome]:
+    def run(self, max_steps: int, to_the_end: bool = False) -> list[Outcome]:
         self.last_read, self.last = 0, self._read()
         self.start = self.last["training loss"].clone()
         when = readings()
@@ -205,9 +205,10 @@ class _Race:
             if number in (reading, max_steps):
                 reading = next(when) if number == reading else reading
                 self._judge(number)
-                if not self.running or self._decided():
+                if not self.running or (self._decided() and not to_the_end):
                     break
-        self._retire("overtaken" if self._decided() else "too slow", range(len(self.running)), number)
+        overtaken = self._decided() and not to_the_end
+        self._retire("overtaken" if overtaken else "too slow", range(len(self.running)), number)
         return [self.outcomes[i] for i in range(len(self.trials))]
 
     def _step(self, number: int) -> None:

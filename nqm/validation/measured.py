@@ -1,0 +1,191 @@
+"""What measuring a network gives: a noisy quadratic that knows the real loss, and its file."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .. import NoisyQuadratic
+from ..files import write_whole
+
+_KIND = "nqm.validation.MeasuredQuadratic 1"
+_ARRAYS = ("curvature", "noise", "init", "gradient")
+_NUMBERS = ("loss_at", "loss_start", "noise_scale", "noise_scale_start")
+
+
+class PowerLawFit(NamedTuple):
+    """h_i = scale * i^-exponent for i = 1 ... nodes; rms: root mean square error of log h_i (natural logarithm)."""
+
+    exponent: float
+    scale: float
+    rms: float
+    nodes: int
+
+
+class MeasuredQuadratic(NoisyQuadratic):
+    """What :func:`measure` found: a noisy quadratic with the numbers that tie it to the real loss.
+
+    loss(theta) = floor + 1/2 sum_i h_i theta_i^2, floor = loss_at - 1/2 sum_i g_i^2 / h_i,
+
+    with theta counted from the quadratic's minimum. So ``nqm.risk(measured, ...) + measured.floor`` predicts the loss
+    of training. It stands wherever a NoisyQuadratic does; ``binned`` and ``compressed`` give plain ones, since bins
+    have no gradient.
+
+    Args:
+        curvature, noise, init, gradient: h_i > 0, c_i, s_i^2 and g_i, arrays of shape (directions,).
+        loss_at: loss where it was measured. loss_start: real loss of the start. Both on the examples measured.
+        noise_scale, noise_scale_start: simple noise scale tr(C) / |G|^2 in examples (McCandlish et al., 2018), over all
+            parameters, there and at the start; inf where the gradient vanishes.
+        provenance: where the numbers come from; a dict that JSON can hold.
+
+    Raises:
+        TypeError, ValueError: as :class:`nqm.NoisyQuadratic`; ValueError for gradients of another shape or not finite.
+
+    >>> measured = MeasuredQuadratic(
+    ...     [1.0, 0.1], [1.0, 0.2], [4.0, 1.0], gradient=[0.5, 0.1], loss_at=2.0, loss_start=3.9, noise_scale=4.6,
+    ...     noise_scale_start=0.3, provenance={"model": "by hand"})
+    >>> measured.floor
+    1.825
+    >>> measured.initial_risk + measured.floor  # the quadratic's loss of the start
+    3.875
+    """
+
+    gradient: NDArray[np.float64]
+
+    def __init__(
+        self,
+        curvature: ArrayLike,
+        noise: ArrayLike,
+        init: ArrayLike,
+        *,
+        gradient: ArrayLike,
+        loss_at: float,
+        loss_start: float,
+        noise_scale: float,
+        noise_scale_start: float,
+        provenance: Mapping[str, Any],
+    ) -> None:
+        super().__init__(curvature, noise, init)
+        self.gradient = np.array(gradient, dtype=np.float64)
+        if self.gradient.shape != self.curvature.shape or not np.all(np.isfinite(self.gradient)):
+            raise ValueError(
+                f"gradient: expected {self.curvature.size} finite numbers, got an array of shape {self.gradient.shape}"
+            )
+        self.gradient.flags.writeable = False
+        self.loss_at, self.loss_start = float(loss_at), float(loss_start)
+        self.noise_scale, self.noise_scale_start = float(noise_scale), float(noise_scale_start)
+        self.floor = self.loss_at - 0.5 * float(np.sum(self.gradient**2 / self.curvature))
+        self.provenance = dict(provenance)
+
+    @classmethod
+    def _made(cls, *args: Any, **kwargs: Any) -> NoisyQuadratic:
+        return NoisyQuadratic._made(*args, **kwargs)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.gradient.flags.writeable = False
+
+    def risk_at(self, loss: float) -> float:
+        """The model's risk where the real loss is ``loss``: a ``target`` for ``nqm.tune`` and ``nqm.sweep``.
+
+        Raises ValueError for a loss at or below the floor.
+        """
+        if not self.floor < loss < math.inf:
+            raise ValueError(
+                f"loss: a target below what is reachable: expected more than {self.floor:.6g}, got {loss:.6g}"
+            )
+        return float(loss) - self.floor
+
+    def power_law_fit(self, share: float = 0.99) -> PowerLawFit:
+        """Least squares of log h_i against log i, over the leading directions that hold ``share`` of the trace.
+
+        The rest are many and next to flat: over all directions they would set the exponent alone, though the loss
+        hardly feels them. At least three are taken. Raises ValueError where there are not three, or no such share.
+
+        >>> h, zero = np.arange(1.0, 501.0) ** -1.5, np.zeros(500)
+        >>> measured = MeasuredQuadratic(h, zero, zero, gradient=zero, loss_at=1.0, loss_start=1.0,
+        ...                              noise_scale=1.0, noise_scale_start=1.0, provenance={})
+        >>> round(measured.power_law_fit().exponent, 6)
+        1.5
+        """
+        if not 0.0 < share <= 1.0:
+            raise ValueError(f"share: expected a share of the trace, above 0 and at most 1, got {share}")
+        h = np.sort(self.curvature)[::-1]
+        if h.size < 3:
+            raise ValueError(f"power_law_fit: expected at least 3 directions, got {h.size}")
+        held = np.cumsum(h)
+        count = max(3, min(h.size, int(np.searchsorted(held, share * held[-1])) + 1))
+        x, y = np.log(np.arange(1, count + 1)), np.log(h[:count])
+        slope, height = np.polynomial.polynomial.polyfit(x, y, 1)[::-1]
+        rms = np.sqrt(np.mean((y - height - slope * x) ** 2))
+        return PowerLawFit(-float(slope), float(np.exp(height)), float(rms), count)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write everything to ``path`` (.npz), whole or not at all; :func:`load` reads it back to the last bit."""
+        columns: dict[str, Any] = {name: getattr(self, name) for name in (*_ARRAYS, *_NUMBERS)}
+        words: dict[str, Any] = {"kind": np.array(_KIND), "provenance": np.array(json.dumps(self.provenance))}
+
+        def write(temporary: Path) -> None:
+            with temporary.open("wb") as stream:  # savez would add its ending to a name
+                np.savez(stream, **columns, **words)
+
+        return write_whole(path, write)
+
+    def summary(self) -> str:
+        """One screen: the numbers, and where they come from."""
+        h = self.curvature
+        lines = [
+            repr(self),
+            f"loss             {self.loss_at:.6g} where measured, {self.loss_start:.6g} at the start",
+            f"quadratic        floor {self.floor:.6g}, loss of the start {self.floor + self.initial_risk:.6g}",
+            f"curvature        {h.min():.4g} to {h.max():.4g}, trace {h.sum():.6g}",
+            f"noise            trace {self.noise.sum():.6g}",
+            f"noise scale      {self.noise_scale:.4g} examples where measured, {self.noise_scale_start:.4g} at start",
+        ]
+        if h.size >= 3:
+            fit = self.power_law_fit()
+            lines.append(
+                f"power law        {fit.scale:.4g} i^-{fit.exponent:.4g} over the first {fit.nodes}, "
+                f"error {fit.rms:.2g} in log h"
+            )
+        lines += [f"{key:<16} {_shown(value)}" for key, value in self.provenance.items()]
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        found = self.provenance
+        model, method = found.get("model", "unknown model"), found.get("curvature", "curvature unknown")
+        return (
+            f"MeasuredQuadratic({model}, {method}, dim={self.dim:g}, loss {self.loss_at:.4g}, floor {self.floor:.4g}, "
+            f"noise scale {self.noise_scale:.4g})"
+        )
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_shown(item)}" for key, item in value.items())
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def load(path: str | os.PathLike[str]) -> MeasuredQuadratic:
+    """What :meth:`MeasuredQuadratic.save` wrote. Raises ValueError for a file of another kind."""
+    try:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as stored:
+            columns = {name: stored[name] for name in stored.files}
+        if str(columns.pop("kind")) != _KIND:
+            raise ValueError("another kind")
+        provenance = json.loads(str(columns.pop("provenance")))
+        numbers: dict[str, Any] = {name: float(columns[name]) for name in _NUMBERS}
+        h, noise, init, gradient = (columns[name] for name in _ARRAYS)
+        return MeasuredQuadratic(h, noise, init, gradient=gradient, provenance=provenance, **numbers)
+    except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{os.fspath(path)}: expected a file written by MeasuredQuadratic.save ({_KIND}), got another ({error})"
+        ) from error

@@ -1,0 +1,290 @@
+"""Measuring steps to target: quasi-random search of hyperparameters with a fixed budget, in every cell of optimizers x
+batch sizes (zhang2019 section 4 and appendix F)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
+from contextlib import contextmanager
+from dataclasses import asdict
+from os import PathLike
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from .axes import Axis
+from .cells import CANDIDATES, Cell, Heat, Settings, next_heats
+from .optimizers import OPTIMIZERS, Optimizer
+from .results import FINALS, Record, Results
+from .steps import Measured, make_cell, summarise
+from .training import Outcome, Task, Trial, race
+
+__all__ = ["Axis", "Measured", "measure_steps"]
+
+STATUSES = ("reached", "diverged", "overtaken", "too slow")
+Race = Callable[[Task, Sequence[Trial], int, bool], list[Outcome]]
+
+
+def measure_steps(
+    task: Task,
+    optimizers: Sequence[str | Optimizer],
+    batch_sizes: Sequence[int],
+    *,
+    trials: int = 32,
+    rounds: int = 2,
+    seeds: int = 5,
+    seed: int = 0,
+    max_steps: int = 10_000,
+    max_examples: int | None = None,
+    results: str | PathLike[str] | None = None,
+    executor: Executor | None = None,
+    progress: bool = True,
+    race: Race = race,
+) -> Measured:
+    """Fewest steps in which real training reaches the task's targets, for each optimizer at each batch size.
+
+    Protocol, for each cell (optimizer, batch size), after zhang2019 section 4 and appendix F:
+
+    1. Round 1 trains quasi-random points of the optimizer's whole search space, until ``trials`` of them have not
+       diverged, or three times as many have been trained. All have the same weights at the start and the same batches.
+    2. Each later round does the same in a box a third as wide along each axis as that of the round before, around the
+       best so far: the trial with the fewest steps to the target of the first metric. Once every target has been
+       reached, trials are given up at the step at which they can no longer be the best in any metric.
+    3. While the best lies within a tenth of the width of an edge of everything searched, at most two more rounds search
+       a third of the space's width around it. Edges where the optimum may lie (momentum 0), and limits beyond which
+       there is nothing, ask for no such round. What is left is reported in the table.
+    4. Finals: the three best are trained with ``seeds`` fresh seeds, the same in all cells, for at most three times the
+       best's steps. The one with the least median of steps wins; the other seeds free it of most of the luck of
+       being chosen.
+
+    Other metrics get the best of the same trials and of the same finals. A cell in
+    which no trial reaches the first target ends after round 1, with inf steps and a status that says why.
+
+    What is trained next in a cell depends on the cell's own earlier outcomes alone, and each heat is trained on one CPU
+    thread, so that the table does not depend on the executor, on interruptions or on the order in which heats end.
+
+    Args:
+        task: network, data, loss and targets; the first target's metric decides.
+        optimizers: names in ``nqm.validation.optimizers.OPTIMIZERS``, or those objects with search spaces of your own.
+        batch_sizes: examples a step, >= 1.
+        trials: that do not diverge, in each round.
+        rounds: of the search, >= 1.
+        seeds: of the finals, >= 1.
+        seed: of everything random, >= 0.
+        max_steps: that a trial may take.
+        max_examples: that a trial may take, if that is less than max_steps times the batch size.
+        results: a file (JSON lines) in which each trial is kept as soon as its heat ends. The same call again goes on
+            where the file ends, also with more batch sizes and optimizers. None: kept in memory only.
+        executor: any ``concurrent.futures.Executor`` (processes, ``client.get_executor()`` of dask.distributed); heats
+            are its units of work. None: train here.
+        progress: show a bar with the time left on stderr.
+        race: what trains the trials of a heat, for tests; executors of processes have to be able to import it.
+
+    Raises:
+        TypeError, ValueError: for wrong arguments, or a results file that is damaged or of another configuration,
+            before any training.
+        RuntimeError: where another process writes the results file, or where training failed, saying in which cell.
+        KeyboardInterrupt: says how to go on.
+    """
+    settings = Settings(trials, rounds, seeds, seed, max_steps, max_examples)
+    chosen = _optimizers(optimizers)
+    sizes = _batch_sizes(batch_sizes)
+    if executor is not None and (isinstance(executor, type) or not callable(getattr(executor, "submit", None))):
+        raise TypeError(f"executor: expected a concurrent.futures.Executor or None, got {executor!r}")
+    configuration = _configuration(task, chosen, settings)
+    with Results(results, configuration, tuple(chosen)) as kept, _one_thread_left(), _way_back(kept):
+        cells = [make_cell(kept.configuration, name, size) for name in chosen for size in sizes]
+        with _Work(task, race, cells, kept, progress) as work:
+            if executor is None:
+                work.here()
+            else:
+                work.on(executor)
+        return summarise(kept.configuration, kept.records, [cell.key for cell in cells])
+
+
+class _Work:
+    """Trains the heats of all cells and keeps their records."""
+
+    def __init__(self, task: Task, race: Race, cells: Sequence[Cell], kept: Results, progress: bool) -> None:
+        self.task, self.race, self.cells, self.kept = task, race, cells, kept
+        self.records: dict[tuple[str, int], list[Record]] = {cell.key: [] for cell in cells}
+        for record in kept.records:
+            if record.cell in self.records:
+                self.records[record.cell].append(record)
+        self.planned = {cell.key: self._plan(cell) for cell in cells}
+        done = sum(map(len, self.records.values()))
+        total = sum(self.planned.values())
+        self.bar = tqdm(total=total, initial=done, unit="trial", smoothing=0.0, file=sys.stderr, disable=not progress)
+
+    def __enter__(self) -> _Work:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.close()
+
+    def here(self) -> None:
+        """One heat after the other, cell by cell."""
+        for cell in self.cells:
+            while heats := self._next(cell):
+                for heat in heats:
+                    try:
+                        outcomes = run_heat(self.race, self.task, heat.trials, heat.max_steps, heat.round == FINALS)
+                    except Exception as error:
+                        raise self._failure(heat, error) from error
+                    self._keep(heat, outcomes)
+
+    def on(self, executor: Executor) -> None:
+        """As many heats at once as the cells allow; what is written is written here."""
+        pending: dict[Future[list[Outcome]], Heat] = {}
+        try:
+            for cell in self.cells:
+                self._submit(executor, cell, pending)
+            while pending:
+                done, _ = wait(pending, return_when=FIRST_COMPLETED)
+                ended = [(pending.pop(future), future, _error(future)) for future in done]
+                for heat, future, error in ended:
+                    if error is None:
+                        self._keep(heat, future.result())
+                for heat, _, error in ended:
+                    if isinstance(error, Exception):
+                        raise self._failure(heat, error) from error
+                    if error is not None:
+                        raise error
+                for heat, _, _ in ended:
+                    self._submit(executor, heat.cell, pending)
+        finally:
+            for future in pending:
+                future.cancel()
+
+    def _submit(self, executor: Executor, cell: Cell, pending: dict[Future[list[Outcome]], Heat]) -> None:
+        running = {heat.key for heat in pending.values()}
+        for heat in self._next(cell):
+            if heat.key not in running:
+                future = executor.submit(
+                    run_heat, self.race, self.task, heat.trials, heat.max_steps, heat.round == FINALS
+                )
+                if not isinstance(future, Future):
+                    raise TypeError(
+                        "executor: expected one whose submit returns concurrent.futures.Future objects, got "
+                        f"{type(future).__module__}.{type(future).__name__} (of a dask client take get_executor())"
+                    )
+                pending[future] = heat
+
+    def _next(self, cell: Cell) -> list[Heat]:
+        return next_heats(cell, self.records[cell.key])
+
+    def _keep(self, heat: Heat, outcomes: Any) -> None:
+        records = heat.records(_checked(heat, outcomes))
+        self.kept.append(records)
+        self.records[heat.cell.key] += records
+        planned = self._plan(heat.cell)
+        self.bar.total += planned - self.planned[heat.cell.key]
+        self.planned[heat.cell.key] = planned
+        self.bar.set_postfix_str(str(heat.cell), refresh=False)
+        self.bar.update(len(records))
+
+    def _plan(self, cell: Cell) -> int:
+        """How many trials the cell will have taken in the end, as far as can be told."""
+        done, heats = len(self.records[cell.key]), self._next(cell)
+        usual = cell.settings.rounds * cell.settings.trials + CANDIDATES * cell.settings.seeds
+        return max(usual, done + sum(len(heat.trials) for heat in heats)) if heats else done
+
+    def _failure(self, heat: Heat, error: Exception) -> RuntimeError:
+        where = "" if self.kept.path is None else f"; finished heats are kept in {self.kept.path}"
+        return RuntimeError(f"training failed: {heat}: {type(error).__name__}: {error}{where}")
+
+
+def run_heat(race: Race, task: Task, trials: Sequence[Trial], max_steps: int, to_the_end: bool) -> list[Outcome]:
+    """One race on one CPU thread: sums over more threads are taken in another order, and end in other digits."""
+    torch.set_num_threads(1)
+    return race(task, trials, max_steps, to_the_end)
+
+
+@contextmanager
+def _one_thread_left() -> Iterator[None]:
+    """Leave torch's number of threads in this process as it was."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def _way_back(kept: Results) -> Iterator[None]:
+    """Let an interruption say what is kept and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        if kept.path is None:
+            text = "interrupted; nothing is kept: give a results file to be able to go on"
+        else:
+            text = (
+                f"interrupted; {len(kept.records)} trials are kept in {kept.path}: the same command goes on from there"
+            )
+        raise KeyboardInterrupt(text) from stop
+
+
+def _error(future: Future[Any]) -> BaseException | None:
+    try:
+        return future.exception()
+    except CancelledError as error:
+        return error
+
+
+def _checked(heat: Heat, outcomes: Any) -> list[Outcome]:
+    """The outcomes in plain numbers; an error where they are not those of the heat's trials."""
+    if not isinstance(outcomes, list) or [getattr(o, "trial", None) for o in outcomes] != list(heat.trials):
+        raise TypeError(f"{heat}: expected a list with the outcome of each trial, got {outcomes!r:.200}")
+    for outcome in outcomes:
+        if outcome.status not in STATUSES or set(outcome.steps) != set(heat.cell.metrics):
+            raise ValueError(
+                f"{heat}: expected a status among {', '.join(STATUSES)} and steps of {', '.join(heat.cell.metrics)}, "
+                f"got {outcome!r}"
+            )
+    return [
+        Outcome(trial, o.status, {metric: float(o.steps[metric]) for metric in heat.cell.metrics}, int(o.trained))
+        for trial, o in zip(heat.trials, outcomes, strict=True)
+    ]
+
+
+def _configuration(task: Any, optimizers: Mapping[str, Optimizer], settings: Settings) -> dict[str, Any]:
+    """What the numbers depend on: task, targets in their order, settings, and the spaces of all known optimizers."""
+    targets = getattr(task, "targets", None)
+    if not callable(getattr(task, "fingerprint", None)) or not isinstance(targets, Mapping) or not targets:
+        raise TypeError(f"task: expected a nqm.validation Task with targets, got {type(task).__name__}")
+    known = {**OPTIMIZERS, **optimizers}
+    return {
+        "task": task.fingerprint(),
+        "targets": [[metric, float(value)] for metric, value in targets.items()],
+        **asdict(settings),
+        "optimizers": {
+            name: {key: asdict(axis) for key, axis in optimizer.space.items()} for name, optimizer in known.items()
+        },
+    }
+
+
+def _optimizers(given: Any) -> dict[str, Optimizer]:
+    if isinstance(given, str) or not isinstance(given, Sequence) or not given:
+        raise ValueError(f"optimizers: expected a list of at least one of {', '.join(OPTIMIZERS)}, got {given!r}")
+    chosen: dict[str, Optimizer] = {}
+    for entry in given:
+        if not isinstance(entry, Optimizer) and entry not in OPTIMIZERS:
+            raise ValueError(f"optimizers: expected some of {', '.join(OPTIMIZERS)}, got {entry!r}")
+        optimizer = entry if isinstance(entry, Optimizer) else OPTIMIZERS[entry]
+        if optimizer.name in chosen:
+            raise ValueError(f"optimizers: expected each one once, got {optimizer.name!r} twice")
+        if not optimizer.space:
+            raise ValueError(f"optimizers: expected hyperparameters to search, got none for {optimizer.name!r}")
+        chosen[optimizer.name] = optimizer
+    return chosen
+
+
+def _batch_sizes(given: Any) -> list[int]:
+    values = list(given) if hasattr(given, "__iter__") and not isinstance(given, str) else [given]
+    whole = [v for v in values if hasattr(v, "__index__") and not isinstance(v, bool) and v >= 1]
+    if not values or len(whole) < len(values):
+        raise ValueError(f"batch_sizes: expected positive whole numbers, at least one, got {given!r}")
+    return list(dict.fromkeys(int(v) for v in whole))

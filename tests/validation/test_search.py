@@ -1,0 +1,525 @@
+"""The search for fewest steps, on a law instead of networks: budgets, edges, resuming, executors, bad arguments."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import warnings
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from nqm.validation.axes import Axis
+from nqm.validation.cells import stable_seed
+from nqm.validation.optimizers import Optimizer
+from nqm.validation.results import FINALS, read_results
+from nqm.validation.search import Measured, measure_steps
+from nqm.validation.training import Outcome
+
+FAST, CRITICAL, BEST_RATE, BEST_MOMENTUM = 100.0, 64.0, 0.3, 0.9
+MOMENTUM = Axis(0.0, 0.99, "log1m", limits=(0.0, 0.999), natural=0.0)
+
+
+def optimizer(name, **space):
+    return Optimizer(name, space, step=None)
+
+
+SGD = optimizer("SGD", lr=Axis(3e-3, 3.0))
+HEAVY_BALL = optimizer("momentum", effective_lr=Axis(3e-3, 3.0), momentum=MOMENTUM)
+
+
+@dataclass(frozen=True)
+class Law:
+    """Stands for a task: steps follow a law, a bowl in the logarithms of rate and 1 - momentum.
+
+    Rates above ``stable`` times the best diverge. The second metric takes twice the steps, and is best at twice the
+    rate.
+    """
+
+    targets: dict[str, float] = field(default_factory=lambda: {"loss": 0.1, "error": 0.05})
+    stable: float = 4.0
+    best_rate: float = BEST_RATE
+    best_momentum: float = BEST_MOMENTUM
+    noise: float = 0.05
+    unreachable: tuple[str, ...] = ()
+
+    def fingerprint(self):
+        return {"law": repr(self)}
+
+    def steps(self, trial, metric):
+        values = trial.hyperparameters
+        rate = values.get("lr", values.get("effective_lr"))
+        if metric in self.unreachable:
+            return math.inf
+        bowl = math.log(rate / self.best_rate / (1 if metric == "loss" else 2)) ** 2
+        if "momentum" in values:
+            bowl += math.log((1 - values["momentum"]) / (1 - self.best_momentum)) ** 2
+        luck = 1 + self.noise * (stable_seed(trial.seed) / 2**31 - 0.5)
+        return (1 if metric == "loss" else 2) * FAST * (1 + CRITICAL / trial.batch_size) * (1 + bowl) * luck
+
+    def diverges(self, trial):
+        values = trial.hyperparameters
+        return values.get("lr", values.get("effective_lr")) > self.stable * self.best_rate
+
+
+def race(task, trials, max_steps, to_the_end=False):
+    """As the real one: ends once each target has been reached by one trial, or after max_steps."""
+    alive = [trial for trial in trials if not task.diverges(trial)]
+    first = {m: min((task.steps(trial, m) for trial in alive), default=math.inf) for m in task.targets}
+    end = max_steps if to_the_end else min(max_steps, max(first.values()))
+    outcomes = []
+    for trial in trials:
+        steps = {m: task.steps(trial, m) if task.steps(trial, m) <= end else math.inf for m in task.targets}
+        if task.diverges(trial):
+            outcomes.append(Outcome(trial, "diverged", dict.fromkeys(task.targets, math.inf), 1))
+        elif math.inf not in steps.values():
+            outcomes.append(Outcome(trial, "reached", steps, math.ceil(max(steps.values()))))
+        else:
+            status = "too slow" if to_the_end or max(first.values()) > end else "overtaken"
+            outcomes.append(Outcome(trial, status, steps, math.ceil(end)))
+    return outcomes
+
+
+class Counted:
+    """The race, with the heats that were asked for; interrupted, or failing, at the heat of that number."""
+
+    def __init__(self, stop=math.inf, error=KeyboardInterrupt):
+        self.calls, self.stop, self.error = [], stop, error
+
+    def __call__(self, task, trials, max_steps, to_the_end):
+        if len(self.calls) >= self.stop:
+            raise self.error
+        self.calls.append(
+            (tuple((t.optimizer, t.batch_size, t.seed, str(t.hyperparameters)) for t in trials), max_steps)
+        )
+        return race(task, trials, max_steps, to_the_end)
+
+
+def failing_race(task, trials, max_steps, to_the_end):
+    if trials[0].batch_size == 64:
+        raise ZeroDivisionError("no luck")
+    return race(task, trials, max_steps, to_the_end)
+
+
+def measure(task=None, optimizers=(SGD, HEAVY_BALL), batch_sizes=(8, 64), **options):
+    options = {"trials": 8, "seeds": 3, "progress": False, "race": race, **options}
+    return measure_steps(Law() if task is None else task, optimizers, batch_sizes, **options)
+
+
+def same(a, b):
+    assert a.configuration == b.configuration
+    assert list(a.table) == list(b.table)
+    for key, column in a.table.items():
+        assert column.dtype == b.table[key].dtype
+        assert np.array_equal(column, b.table[key], equal_nan=column.dtype.kind == "f"), key
+    return True
+
+
+def search_records(path, number=None):
+    return [r for r in read_results(path)[1] if r.round != FINALS and number in (None, r.round)]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A whole run: its file, its result, and the heats it trained."""
+    path = tmp_path_factory.mktemp("finished") / "steps.jsonl"
+    counted = Counted()
+    return path, measure(results=path, race=counted), counted.calls
+
+
+# What is found
+
+
+@pytest.mark.parametrize(("optimizers", "off"), [([SGD], 1.01), ([HEAVY_BALL], 1.1)])
+def test_finds_the_optimum(optimizers, off):
+    found = measure(Law(noise=0.0), optimizers, [8, 64, 512], trials=32).table
+    for metric, factor in (("loss", 1), ("error", 2)):
+        here = found["metric"] == metric
+        ideal = factor * FAST * (1 + CRITICAL / found["batch_size"][here])
+        assert np.all(found["steps"][here] >= ideal)
+        assert np.all(found["steps"][here] < off**factor * ideal)
+    assert np.all(found["status"] == "reached")
+    assert np.all(found["at_edge"] == "")
+    assert np.array_equal(found["examples"], found["steps"] * found["batch_size"])
+
+
+def test_learning_rates_of_heavy_balls_come_both_ways(finished):
+    _, result, _ = finished
+    ball, plain = result.rows("momentum"), result.rows("SGD")
+    assert np.allclose(ball["lr"], ball["effective_lr"] * (1 - ball["momentum"]))
+    assert np.array_equal(plain["lr"], plain["effective_lr"])
+    assert np.all(np.isnan(plain["momentum"]))
+
+
+def test_diverged_trials_do_not_count_towards_the_budget(tmp_path):
+    path = tmp_path / "steps.jsonl"
+    result = measure(Law(stable=1.2), [SGD], [8], trials=16, results=path)
+    for number in (1, 2):
+        statuses = [r.outcome.status for r in search_records(path, number)]
+        assert len(statuses) - statuses.count("diverged") == 16
+        assert statuses.count("diverged") > 0
+    assert result.table["trials"][0] == len(search_records(path))
+    assert result.table["diverged"][0] == sum(r.outcome.status == "diverged" for r in search_records(path))
+
+
+def test_a_sequence_goes_on_where_its_diverged_points_are_replaced(tmp_path):
+    """The first points are the same, whatever diverges and however large the budget."""
+    points = {}
+    for trials, stable in ((8, 1.0), (8, 100.0), (11, 1.0)):
+        path = tmp_path / f"{trials} {stable}"
+        measure(Law(stable=stable), [HEAVY_BALL], [8], trials=trials, rounds=1, results=path)
+        points[trials, stable] = [r.outcome.trial.hyperparameters for r in search_records(path, 1)]
+    assert len(points[8, 100.0]) == 8 < len(points[8, 1.0]) < len(points[11, 1.0])
+    for fewer in points.values():
+        assert fewer == points[11, 1.0][: len(fewer)]
+
+
+def test_points_differ_between_cells_and_seeds(tmp_path):
+    measure(results=tmp_path / "a")
+    measure(results=tmp_path / "b", seed=1)
+    rates = {
+        (name, r.cell, r.outcome.trial.hyperparameters.get("lr", r.outcome.trial.hyperparameters.get("effective_lr")))
+        for name in "ab"
+        for r in search_records(tmp_path / name, 1)
+        if r.index == 0
+    }
+    assert len({rate for *_, rate in rates}) == len(rates) == 8
+
+
+def test_later_rounds_give_up_what_cannot_be_best(finished):
+    """Round 2's allowance is the slowest metric's fewest steps; finals get three times the best's."""
+    _, result, calls = finished
+    heats = [(len(trials), limit) for trials, limit in calls if trials[0][:2] == ("SGD", 8)]
+    assert heats[0] == (8, 10_000)
+    assert heats[1][1] < 3_000
+    assert heats[-1][0] == 9  # three candidates, three seeds
+    assert heats[-1][1] <= 3 * 2.2 * result.rows("SGD")["steps"][0]
+
+
+def test_finals_are_fresh_seeds_common_to_all_cells(finished):
+    path, result, _ = finished
+    records = read_results(path)[1]
+    seeds = {cell: [r.outcome.trial.seed for r in records if r.cell == cell and r.round == FINALS] for cell in
+             {r.cell for r in records}}  # fmt: skip
+    assert len(set(map(tuple, seeds.values()))) == 1
+    assert len({*seeds["SGD", 8], *(r.outcome.trial.seed for r in search_records(path))}) == 4
+    assert all(len(those) == 9 for those in seeds.values())
+    for metric in result.metrics:
+        rows = result.rows("SGD", metric)
+        again = [r.outcome for r in records if r.cell == ("SGD", 8) and r.round == FINALS]
+        each = [sorted(outcome.steps[metric] for outcome in again[k : k + 3]) for k in (0, 3, 6)]
+        assert [rows["low"][0], rows["median"][0], rows["high"][0]] == min(each, key=lambda steps: steps[1])
+        assert rows["lr"][0] in {outcome.trial.hyperparameters["lr"] for outcome in again}
+    assert np.all(result.table["finals"] == 3)
+
+
+def test_an_optimum_outside_is_followed_and_found():
+    found = measure(Law(noise=0.0), [optimizer("SGD", lr=Axis(1e-3, 0.2))], [64], trials=16)
+    row = {key: column[0] for key, column in found.table.items()}
+    assert row["at_edge"] == ""
+    assert row["lr"] == pytest.approx(BEST_RATE, rel=0.1)
+    assert row["trials"] - row["diverged"] in (32, 48)
+
+
+def test_an_optimum_out_of_reach_is_reported():
+    found = measure(Law(noise=0.0, best_rate=300.0), [SGD], [64], trials=8)
+    row = {key: column[0] for key, column in found.table.items()}
+    assert row["at_edge"] == "lr high"
+    assert row["trials"] == 4 * 8  # two rounds, and two more
+    assert row["lr"] > 10 * 3.0
+
+
+def test_a_natural_edge_is_no_failure():
+    found = measure(Law(noise=0.0, best_momentum=0.0), [HEAVY_BALL], [64], trials=32)
+    row = {key: column[0] for key, column in found.table.items()}
+    assert (row["at_edge"], row["natural_edge"]) == ("", "momentum low")
+    assert row["trials"] - row["diverged"] == 64
+    assert row["momentum"] >= 0.0
+
+
+def test_a_limit_is_reported_but_not_searched_beyond():
+    tight = optimizer("momentum", effective_lr=Axis(3e-3, 3.0), momentum=Axis(0.0, 0.99, "log1m", limits=(0.0, 0.99)))
+    found = measure(Law(noise=0.0, best_momentum=0.9999), [tight], [64], trials=32)
+    row = {key: column[0] for key, column in found.table.items()}
+    assert row["at_edge"] == "momentum high"
+    assert row["momentum"] <= 0.99
+    assert row["trials"] - row["diverged"] == 64
+
+
+def test_a_cell_whose_trials_all_diverge_is_an_answer():
+    found = measure(Law(stable=0.0), [SGD], [8], trials=5)
+    assert found.table["status"].tolist() == ["all diverged"] * 2
+    assert np.all(found.table["steps"] == math.inf)
+    assert np.all(found.table["trials"] == 15)
+    assert np.all(np.isnan(found.table["median"]))
+    assert math.isnan(found.critical_batch_size()["SGD"].value)
+
+
+@pytest.mark.parametrize("unreachable", [("loss",), ("error",), ("loss", "error")])
+def test_a_target_out_of_reach_is_an_answer(unreachable):
+    found = measure(Law(unreachable=unreachable), [SGD], [8]).table
+    expected = ["not reached" if metric in unreachable else "reached" for metric in ("loss", "error")]
+    assert found["status"].tolist() == expected
+    assert np.isfinite(found["steps"]).tolist() == [status == "reached" for status in expected]
+    assert np.all(found["finals"] == (0 if "loss" in unreachable else 3))
+
+
+def test_examples_limit_steps():
+    counted = Counted()
+    measure(optimizers=[SGD], batch_sizes=[8, 64], max_steps=500, max_examples=6400, race=counted, rounds=1)
+    limits = {trials[0][1]: limit for trials, limit in counted.calls if len(trials) == 8}
+    assert limits == {8: 500, 64: 100}
+
+
+# The table
+
+
+def test_critical_batch_size_is_fewest_examples_over_fewest_steps():
+    sizes = [1, 4, 16, 64, 256, 1024, 4096, 2**14]
+    result = measure(batch_sizes=sizes, trials=16, max_steps=100_000)
+    for name, found in result.critical_batch_size().items():
+        rows = result.rows(name)
+        assert found.value == (rows["median"] * sizes).min() / rows["median"].min()
+        assert found.low < found.value < found.high
+        assert found.value == pytest.approx(CRITICAL, rel=0.15)
+
+
+def test_rows_names_pandas_and_csv(finished, tmp_path):
+    _, result, _ = finished
+    assert result.names == ["SGD", "momentum"]
+    assert result.metrics == ["loss", "error"]
+    assert result.rows("momentum", "error")["batch_size"].tolist() == [8, 64]
+    assert result.to_pandas().shape == (8, len(result.table))
+    text = result.save_csv(tmp_path / "steps.csv").read_text().splitlines()
+    assert len(text) == 9
+    assert text[0].startswith("optimizer,batch_size,metric,target,steps")
+    assert "momentum" in str(result)
+    with pytest.raises(ValueError, match=r"optimizer: expected one of SGD, momentum, got 'Adam'"):
+        result.rows("Adam")
+    with pytest.raises(ValueError, match=r"metric: expected one of loss, error, got 'accuracy'"):
+        result.critical_batch_size("accuracy")
+    with pytest.raises(ValueError, match="read-only"):
+        result.table["steps"][0] = 1
+
+
+def test_loading_a_file_gives_the_same_table(finished):
+    path, result, _ = finished
+    before = path.read_bytes()
+    assert same(Measured.load(path), result)
+    assert path.read_bytes() == before
+
+
+# Going on
+
+
+def test_an_interruption_at_any_heat_changes_nothing(finished, tmp_path):
+    path, result, calls = finished
+    for stop in range(len(calls)):
+        goal = tmp_path / f"{stop}.jsonl"
+        first, second = Counted(stop), Counted()
+        with pytest.raises(KeyboardInterrupt, match=r"trials are kept in .*the same command goes on"):
+            measure(results=goal, race=first)
+        partial = Measured.load(goal)
+        assert "unfinished" in partial.table["status"] or len(partial.table["status"]) < 8
+        assert same(measure(results=goal, race=second), result)
+        assert first.calls + second.calls == calls
+        assert goal.read_bytes() == path.read_bytes()
+
+
+def test_a_write_torn_within_a_heat_is_repeated(finished, tmp_path):
+    path, result, calls = finished
+    whole, goal, counted = path.read_bytes(), tmp_path / "torn.jsonl", Counted()
+    lines = whole.splitlines(keepends=True)
+    goal.write_bytes(b"".join(lines[:5]) + lines[5][:40])  # in the middle of the first heat of 8
+    assert same(measure(results=goal, race=counted), result)
+    assert counted.calls == calls
+    assert goal.read_bytes() == whole
+
+
+def test_a_finished_file_trains_nothing(finished):
+    path, result, _ = finished
+    assert same(measure(results=path, race=Counted(0)), result)
+
+
+def test_more_batch_sizes_and_optimizers_extend_a_file(finished, tmp_path):
+    _, _, calls = finished
+    goal, counted = tmp_path / "grown.jsonl", Counted()
+    measure(optimizers=[SGD], batch_sizes=[8], results=goal, race=counted)
+    wider = optimizer("momentum", effective_lr=Axis(1e-3, 10.0), momentum=MOMENTUM)
+    with pytest.raises(ValueError, match=r"optimizers\.momentum\.effective_lr\.low: expected 0\.001"):
+        measure(optimizers=[SGD, wider], results=goal)  # the header holds the library's spaces of the others
+    measure(optimizers=[SGD], batch_sizes=[8, 64], results=goal, race=counted)
+    assert counted.calls == [call for call in calls if call[0][0][0] == "SGD"]
+    grown = measure(optimizers=["SGD with EMA"], batch_sizes=[8], results=goal)
+    assert grown.names == ["SGD with EMA"]
+    assert Measured.load(goal).names == ["SGD", "SGD with EMA"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"trials": 9}, "trials: expected 9, found 8"),
+        ({"seed": 1}, "seed: expected 1, found 0"),
+        ({"task": Law(noise=0.1)}, r"task\.law: expected"),
+        ({"optimizers": [optimizer("SGD", lr=Axis(1e-3, 3.0))]}, r"optimizers\.SGD\.lr\.low: expected 0\.001, found"),
+    ],
+)  # fmt: skip
+def test_a_file_of_another_run_is_refused_before_any_training(finished, options, said):
+    path, _, _ = finished
+    with pytest.raises(ValueError, match=said):
+        measure(results=path, race=Counted(0), **options)
+
+
+def test_an_interruption_without_a_file_says_so():
+    with pytest.raises(KeyboardInterrupt, match="give a results file"):
+        measure(race=Counted(2))
+
+
+def test_progress_is_shown_on_stderr_alone(capsys):
+    measure(progress=True)
+    shown = capsys.readouterr()
+    assert "100%" in shown.err
+    assert "trial/s" in shown.err
+    assert shown.out == ""
+    measure()
+    assert capsys.readouterr().err == ""
+
+
+# Elsewhere
+
+
+def test_processes_give_the_same_table(finished, tmp_path):
+    path, result, _ = finished
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, mp_context=context) as pool:
+        assert same(measure(results=tmp_path / "a", executor=pool), result)
+        assert sorted((tmp_path / "a").read_bytes().splitlines()) == sorted(path.read_bytes().splitlines())
+        with pytest.raises(
+            RuntimeError, match=r"training failed: SGD at batch size 64, round 1, trial 0 to 7: ZeroDiv"
+        ):
+            measure(results=tmp_path / "b", executor=pool, race=failing_race, optimizers=[SGD])
+        assert same(measure(results=tmp_path / "b", executor=pool), result)
+
+
+def test_dask_gives_the_same_table(finished, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    _, result, _ = finished
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="distributed|tornado|dask")
+        options = {"n_workers": 2, "threads_per_worker": 1, "processes": False, "dashboard_address": None}
+        with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:
+            assert same(measure(results=tmp_path / "a", executor=client.get_executor()), result)
+            with pytest.raises(TypeError, match=r"of a dask client take get_executor"):
+                measure(executor=client, optimizers=[SGD], batch_sizes=[8])
+
+
+class Backwards(ThreadPoolExecutor):
+    """One thread that takes whichever heat was handed in last."""
+
+    def __init__(self):
+        super().__init__(1)
+        self.waiting = []
+
+    def submit(self, fn, /, *args, **kwargs):
+        self.waiting.append((Future(), fn, args))
+        future = self.waiting[-1][0]
+        super().submit(self._end_last)
+        return future
+
+    def _end_last(self):
+        future, fn, args = self.waiting.pop()
+        future.set_result(fn(*args))
+
+
+def test_the_order_in_which_heats_end_does_not_matter(finished):
+    _, result, _ = finished
+    with Backwards() as executor:
+        assert same(measure(executor=executor), result)
+
+
+def test_an_interruption_among_threads_continues_to_the_same_table(finished, tmp_path):
+    _, result, calls = finished
+    goal = tmp_path / "steps.jsonl"
+    with ThreadPoolExecutor(1) as executor, pytest.raises(RuntimeError, match="finished heats are kept in"):
+        measure(results=goal, executor=executor, race=Counted(9, OSError("unplugged")))
+    kept = {(r.cell, r.round, r.heat) for r in read_results(goal)[1]}
+    assert len(kept) == 9
+    counted = Counted()
+    assert same(measure(results=goal, race=counted), result)
+    assert len(counted.calls) == len(calls) - 9
+
+
+def test_ctrl_c_while_others_work_keeps_finished_heats(finished, tmp_path):
+    class Interrupted(ThreadPoolExecutor):
+        left = 9
+
+        def submit(self, fn, /, *args, **kwargs):
+            self.left -= 1
+            if self.left < 0:
+                raise KeyboardInterrupt
+            return super().submit(fn, *args, **kwargs)
+
+    _, result, _ = finished
+    goal = tmp_path / "steps.jsonl"
+    with Interrupted(2) as executor, pytest.raises(KeyboardInterrupt, match="the same command goes on"):
+        measure(results=goal, executor=executor)
+    assert read_results(goal)[1]
+    assert same(measure(results=goal), result)
+
+
+def test_a_failure_here_names_the_cell_and_keeps_finished_heats(finished, tmp_path):
+    _, result, _ = finished
+    goal = tmp_path / "steps.jsonl"
+    with pytest.raises(RuntimeError, match=r"SGD at batch size 64, round 1, trial 0 to 7: ZeroDivisionError: no luck;"):
+        measure(results=goal, race=failing_race)
+    assert {r.cell for r in read_results(goal)[1]} == {("SGD", 8)}
+    assert same(measure(results=goal), result)
+
+
+# Bad arguments
+
+
+class Immediate:
+    def __init__(self, answer):
+        self.answer = answer
+
+    def submit(self, fn, *args):
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        ({"trials": 0}, ValueError, "trials: expected a whole number of at least 1, got 0"),
+        ({"rounds": 1.5}, ValueError, "rounds: expected a whole number of at least 1, got 1.5"),
+        ({"seeds": True}, ValueError, "seeds: expected"),
+        ({"seed": -1}, ValueError, "seed: expected a whole number of at least 0, got -1"),
+        ({"max_steps": 0}, ValueError, "max_steps: expected"),
+        ({"max_examples": 0}, ValueError, "max_examples: expected"),
+        ({"optimizers": []}, ValueError, "optimizers: expected a list of at least one of SGD, momentum, "),
+        ({"optimizers": "SGD"}, ValueError, "optimizers: expected a list of at least one of SGD, "),
+        ({"optimizers": ["Lion"]}, ValueError, "optimizers: expected some of SGD, momentum, .*, got 'Lion'"),
+        ({"optimizers": ["SGD", SGD]}, ValueError, "optimizers: expected each one once, got 'SGD' twice"),
+        ({"optimizers": [optimizer("SGD")]}, ValueError, "expected hyperparameters to search, got none for 'SGD'"),
+        ({"batch_sizes": []}, ValueError, "batch_sizes: expected positive whole numbers, at least one"),
+        ({"batch_sizes": [8, 0]}, ValueError, "batch_sizes: expected positive whole numbers"),
+        ({"batch_sizes": [8.5]}, ValueError, "batch_sizes: expected positive whole numbers"),
+        ({"batch_sizes": "64"}, ValueError, "batch_sizes: expected positive whole numbers"),
+        ({"executor": 3}, TypeError, "executor: expected a concurrent.futures.Executor or None, got 3"),
+        ({"executor": ThreadPoolExecutor}, TypeError, "executor: expected a concurrent.futures.Executor"),
+        ({"executor": Immediate([])}, TypeError, "executor: expected one whose submit returns concurrent.futures"),
+        ({"task": "mlp"}, TypeError, "task: expected a nqm.validation Task with targets, got str"),
+        ({"task": Law(targets={})}, TypeError, "task: expected a nqm.validation Task with targets"),
+        ({"race": lambda *parts: None}, TypeError, "SGD at batch size 8.*the outcome of each trial"),
+        ({"race": lambda *parts: race(*parts)[1:]}, TypeError, "SGD at batch size 8.*the outcome of each trial"),
+        (
+            {"race": lambda task, trials, *_: [Outcome(t, "bored", {}, 0) for t in trials]},
+            ValueError, "expected a status among reached, diverged",
+        ),
+    ],
+)  # fmt: skip
+def test_bad_arguments_are_refused(options, error, said):
+    with pytest.raises(error, match=said):
+        measure(**options)
