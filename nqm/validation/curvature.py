@@ -20,7 +20,7 @@ from torch.func import grad, jacrev, vjp, vmap
 from .functional import Loss, Parameters, outputs, unflatten
 
 METHODS = ("auto", "ggn", "hessian", "ekfac")
-DENSE_LIMIT = 4096
+DENSE_LIMIT = 6000
 """Most parameters whose curvature "auto" holds as a dense matrix."""
 
 BUFFER = 2**22  # numbers of a chunk of Jacobians: 32 MiB

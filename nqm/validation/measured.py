@@ -104,6 +104,17 @@ class MeasuredQuadratic(NoisyQuadratic):
             )
         return float(loss) - self.floor
 
+    def with_growing_noise(self) -> NoisyQuadratic:
+        """The same curvature and start with noise that grows with the loss, as that of least squares on Gaussian features.
+
+        Its covariance at a risk L has the trace (label_noise + 2 L) sum h, up to a term of the size of one direction;
+        label_noise = tr(C) / sum h - 2 L makes it the measured one where it was measured, at L = loss_at - floor (or
+        1% of the first term, where the second is larger). Additive noise is too small on the way down to a target.
+        """
+        ratio = float(self.noise.sum() / self.curvature.sum())
+        label_noise = max(ratio - 2.0 * (self.loss_at - self.floor), 0.01 * ratio)
+        return NoisyQuadratic(self.curvature, init=self.init, noise_model="gaussian-features", label_noise=label_noise)
+
     def power_law_fit(self, share: float = 0.99) -> PowerLawFit:
         """Least squares of log h_i against log i, over the leading directions that hold ``share`` of the trace.
 

@@ -56,7 +56,7 @@ def measure(
             as a ``state_dict``. Frozen parameters and buffers are the model's own.
         curvature: "ggn": generalised Gauss-Newton, exact and dense; "hessian": exact and dense; "ekfac":
             its diagonal in a Kronecker-factored basis (:func:`nqm.validation.curvature.ekfac`), for larger networks;
-            "auto": "ggn" up to 4,096 parameters, else "ekfac".
+            "auto": "ggn" up to 6,000 parameters (a minute or two), else "ekfac".
         examples: measure on so many, drawn without replacement with ``seed``; None: on all.
         device: such as "cuda"; None: a GPU where there is one. All is computed in float64.
 
