@@ -105,7 +105,7 @@ class MeasuredQuadratic(NoisyQuadratic):
         return float(loss) - self.floor
 
     def with_growing_noise(self) -> NoisyQuadratic:
-        """The same curvature and start with noise that grows with the loss, as that of least squares on Gaussian features.
+        """The same curvature and start, but noise that grows with the loss, as in least squares on Gaussian features.
 
         Its covariance at a risk L has the trace (label_noise + 2 L) sum h, up to a term of the size of one direction;
         label_noise = tr(C) / sum h - 2 L makes it the measured one where it was measured, at L = loss_at - floor (or

@@ -55,7 +55,7 @@ def measure_steps(
     3. While the best lies within a tenth of the width of an edge of everything searched, at most two more rounds search
        a third of the space's width around it. Edges where the optimum may lie (momentum 0), and limits beyond which
        there is nothing, ask for no such round. What is left is reported in the table.
-    4. Finals: the three best are trained with ``seeds`` fresh seeds, the same in all cells, for at most three times the
+    4. Finals: the two best are trained with ``seeds`` fresh seeds, the same in all cells, for at most three times the
        best's steps. The one with the least median of steps wins; the other seeds free it of most of the luck of
        being chosen.
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     "optimizer", "batch_size", "metric", "target", "steps", "examples", "lr", "effective_lr", "trials", "diverged",
-    "at_edge", "natural_edge", "finals", "median", "low", "high", "status",
+    "at_edge", "natural_edge", "finals", "median", "low", "high", "error", "status",
 )  # fmt: skip
 
 
@@ -41,9 +41,10 @@ class Measured:
 
     - optimizer, batch_size (examples), metric, target (in the metric's unit);
     - steps: of the search's best trial in this metric, inf where none reached the target; examples: steps * batch_size;
-    - finals: the three best trials by the primary metric are trained again, with that many fresh seeds; here are those
+    - finals: the two best trials by the primary metric are trained again, with that many fresh seeds; here are those
       with the least median. median, low (fewest) and high (most): of their steps to this metric's target, free of the
-      luck of being chosen. NaN without finals;
+      luck of being chosen. error: standard error of log(median), from the spread of log(steps) as if it were normal.
+      NaN without finals;
     - one column for each hyperparameter of the finals, NaN where the optimizer has none of that name; lr and
       effective_lr = lr / (1 - momentum) for heavy-ball momentum, equal for the other optimizers;
     - trials: trained in the search, of which ``diverged`` did not count towards its budget;
@@ -193,8 +194,11 @@ def _rates(values: Mapping[str, float]) -> dict[str, float]:
 
 def _spread(steps: Sequence[float]) -> dict[str, float]:
     if not steps:
-        return {"finals": 0, "median": math.nan, "low": math.nan, "high": math.nan}
-    return {"finals": len(steps), "median": float(np.median(steps)), "low": min(steps), "high": max(steps)}
+        return {"finals": 0, "median": math.nan, "low": math.nan, "high": math.nan, "error": math.nan}
+    reached = len(steps) > 1 and min(steps) > 0.0 and max(steps) < math.inf
+    error = math.sqrt(0.5 * math.pi / len(steps)) * float(np.std(np.log(steps), ddof=1)) if reached else math.nan
+    spread = {"median": float(np.median(steps)), "low": min(steps), "high": max(steps), "error": error}
+    return {"finals": len(steps), **spread}
 
 
 def _axis(parts: Mapping[str, Any]) -> Axis:

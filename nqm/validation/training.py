@@ -20,7 +20,7 @@ from .functional import Loss, Parameters, find_device, flatten, outputs, paramet
 from .optimizers import OPTIMIZERS, Numbers, Optimizer
 
 METRICS = ("training loss", "training error", "held-out loss", "held-out error")
-EVALUATED = 400  # examples of each part on which a run is evaluated
+EVALUATED = 256  # examples of each part on which a run is evaluated
 FACTORED = 256  # examples of which K-FAC takes its factors
 CHUNK = 64  # steps whose batches are drawn in one go
 TOGETHER = 4096  # examples in one call, of as many runs as that makes: more would not fit into the cache
@@ -137,7 +137,7 @@ def race(task: Task, trials: Sequence[Trial], max_steps: int, to_the_end: bool =
     All have the same optimizer and batch size. Batches are drawn with replacement, by each trial's own generator, so
     that a trial goes the same way whoever runs beside it (up to rounding: sums over a larger stack of runs may be
     taken in another order). Steps to a target are interpolated linearly between two readings, which lie a tenth of
-    the steps apart (:func:`readings`). Losses and errors are those of up to 400 examples of each part.
+    the steps apart (:func:`readings`). Losses and errors are those of up to 256 examples of each part.
 
     Raises ValueError for no trials, unknown optimizers or hyperparameters, or trials of more than one kind.
     """
@@ -161,6 +161,25 @@ def _checked(trials: Sequence[Trial], max_steps: int) -> Optimizer:
             expected = ", ".join(OPTIMIZERS[name].space)
             raise ValueError(f"{name}: expected hyperparameters {expected}, got {', '.join(trial.hyperparameters)}")
     return OPTIMIZERS[name]
+
+
+def follow(task: Task, trials: Sequence[Trial], steps: int) -> tuple[list[int], Tensor]:
+    """Train the trials side by side for ``steps`` steps, whatever becomes of them.
+
+    Returns the steps after which they were read (0, then :func:`readings`, then the last) and their training losses,
+    (trials, readings); NaN or infinite where one has diverged. Raises as :func:`race`.
+    """
+    runs = _Race(task, trials, _checked(trials, steps))
+    when = readings()
+    seen, reading = [0], next(when)
+    losses = [runs.read()["training loss"]]
+    for number in range(1, steps + 1):
+        runs.step(number, refresh=number - 1 == seen[-1])
+        if number in (reading, steps):
+            reading = next(when) if number == reading else reading
+            seen.append(number)
+            losses.append(runs.read()["training loss"])
+    return seen, torch.stack(losses, dim=1).cpu()
 
 
 class _Race:
@@ -194,14 +213,12 @@ class _Race:
             self.inverse: kfac.Factors = {}
 
     def run(self, max_steps: int, to_the_end: bool = False) -> list[Outcome]:
-        self.last_read, self.last = 0, self._read()
+        self.last_read, self.last = 0, self.read()
         self.start = self.last["training loss"].clone()
         when = readings()
         reading = next(when)
         for number in range(1, max_steps + 1):
-            if self.optimizer.kfac and number - 1 == self.last_read:
-                self._refactor()
-            self._step(number)
+            self.step(number, refresh=number - 1 == self.last_read)
             if number in (reading, max_steps):
                 reading = next(when) if number == reading else reading
                 self._judge(number)
@@ -211,7 +228,10 @@ class _Race:
         self._retire("overtaken" if overtaken else "too slow", range(len(self.running)), number)
         return [self.outcomes[i] for i in range(len(self.trials))]
 
-    def _step(self, number: int) -> None:
+    def step(self, number: int, refresh: bool) -> None:
+        """One step of every run; refresh: take K-FAC's factors anew."""
+        if self.optimizer.kfac and refresh:
+            self._refactor()
         indices = torch.stack([self.draws[i].batch(number) for i in self.running])
         gradient = self.gradients(self.theta, self.data.x[indices], self.data.y[indices])
         if self.optimizer.kfac:
@@ -225,7 +245,8 @@ class _Race:
         factors = self.factors(unflatten(self.theta, self.like), self.data.x[indices], u.to(self.theta.dtype))
         self.inverse = kfac.inverses(factors, self.values["damping"][:, 0])
 
-    def _read(self) -> dict[str, Tensor]:
+    def read(self) -> dict[str, Tensor]:
+        """The metrics of every run now."""
         shown = self.slots["average"] if self.optimizer.averaged else self.theta
         with torch.no_grad():
             found: dict[str, Tensor] = self.evaluate(shown, self.data)
@@ -233,7 +254,7 @@ class _Race:
 
     def _judge(self, number: int) -> None:
         """Read the metrics, note the targets that were crossed, retire what has arrived or diverged."""
-        now = self._read()
+        now = self.read()
         for metric, target in self.task.targets.items():
             before, after = self.last[metric].tolist(), now[metric].tolist()
             for place, run in enumerate(self.running):

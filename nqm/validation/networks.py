@@ -1,0 +1,183 @@
+"""The ladder's last rung: a real network, measured, predicted, and trained for real."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from .. import NoisyQuadratic, risk
+from .data import Data
+from .measured import MeasuredQuadratic
+from .measuring import measure
+from .nets import NETS
+from .optimizers import OPTIMIZERS
+from .prediction import STAND_INS, Predicted, predict_steps, reference_point
+from .search import measure_steps
+from .steps import Measured
+from .training import Task, Trial, follow
+
+TARGETS = {"mlp": 0.05, "cnn": 0.1, "resnet8": 0.1}
+"""Training loss to reach: what a few minutes of search on two cores can afford at the smallest batch size."""
+HELD_OUT_ERROR = 0.05
+FOLLOWED = ("SGD", "momentum", "SGD with EMA")  # whose loss curves are laid beside predicted ones
+LONGEST = 3000  # steps of a followed run
+
+Columns = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is trained: batch sizes, trials a round, seeds of the finals and of the curves, batch sizes at which
+    noise that grows with the loss is predicted too, and those at which curves are followed."""
+
+    batch_sizes: tuple[int, ...] = tuple(4 * 2**k for k in range(9))
+    optimizers: tuple[str, ...] = tuple(OPTIMIZERS)
+    trials: int = 16
+    seeds: int = 5
+    growing: tuple[int, ...] = (4, 16, 64, 256, 1024)
+    followed: tuple[int, ...] = (4, 64, 1024)
+    max_examples: int = 300_000
+
+
+FULL = Effort()
+QUICK = Effort((16, 64, 256, 1024), ("SGD", "momentum", "SGD with EMA"), 6, 3, (16,), (16, 256), 150_000)
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkResult:
+    """One network: its measured quadratic, predicted and measured steps to target, and loss curves.
+
+    predicted: with the measured noise everywhere; growing: with noise that grows with the loss. curves: columns
+    optimizer, batch_size, lr, step, predicted, predicted_growing, mean, low, high (training loss; of the seeds' runs at
+    the hyperparameters that the model finds best). start, point: parameters where training begins, and of measuring.
+    """
+
+    task: Task
+    quadratic: MeasuredQuadratic
+    predicted: Predicted
+    growing: Predicted
+    measured: Measured
+    curves: Columns
+    point: Any
+
+    @property
+    def name(self) -> str:
+        return self.task.name
+
+    def ratios(self) -> Columns:
+        """Predicted over measured (median of the finals) steps to the training loss: columns net, optimizer,
+        batch_size, noise ("measured" or "growing"), predicted, measured, low, high, ratio."""
+        records = []
+        for noise, predicted in (("measured", self.predicted), ("growing", self.growing)):
+            for name in predicted.names:
+                ours, theirs = predicted.rows(name), self.measured.rows(name)
+                for size, steps in zip(ours["batch_size"], ours["steps"], strict=True):
+                    (place,) = np.flatnonzero(theirs["batch_size"] == size)
+                    median = theirs["median"][place]
+                    records.append({
+                        "net": self.name, "optimizer": name, "batch_size": size, "noise": noise, "predicted": steps,
+                        "measured": median, "low": theirs["low"][place], "high": theirs["high"][place],
+                        "ratio": steps / median,
+                    })  # fmt: skip
+        return {key: np.array([record[key] for record in records]) for key in records[0]}
+
+    def critical(self) -> Columns:
+        """Critical batch sizes: columns net, optimizer, predicted, measured, low, high, ratio."""
+        predicted, records = self.predicted.critical_batch_size(), []
+        for name, found in self.measured.critical_batch_size().items():
+            records.append({
+                "net": self.name, "optimizer": name, "predicted": predicted[name], "measured": found.value,
+                "low": found.low, "high": found.high, "ratio": predicted[name] / found.value,
+            })  # fmt: skip
+        return {key: np.array([record[key] for record in records]) for key in records[0]}
+
+
+def network_task(net: str, data: Data, device: str | None = None) -> Task:
+    """The named network on the data, with cross entropy and the targets of this rung."""
+    if net not in NETS:
+        raise ValueError(f"net: expected one of {', '.join(NETS)}, got {net!r}")
+    build = partial(NETS[net], data.shape, data.classes)
+    targets = {"training loss": TARGETS[net], "held-out error": HELD_OUT_ERROR}
+    return Task(build, data, functional.cross_entropy, targets, name=net, device=device)
+
+
+def rung_d(
+    task: Task,
+    effort: Effort = FULL,
+    *,
+    seed: int = 0,
+    results: str | PathLike[str] | None = None,
+    executor: Executor | None = None,
+    progress: bool = True,
+    say: Callable[[str], None] = lambda _: None,
+) -> NetworkResult:
+    """Measure the task's network where a reference run has reached half its target, predict, train, compare.
+
+    The first target has to be a training loss. results: the results file of :func:`measure_steps`, which goes on from
+    it. say: called with a line of text before each part. Raises as the functions it calls.
+    """
+    if next(iter(task.targets)) != "training loss":
+        raise ValueError(f"targets: expected 'training loss' first, got {next(iter(task.targets))!r}")
+    target = task.targets["training loss"]
+    say(f"{task.name}: reference run to training loss {target / 2:g}, curvature and noise there")
+    point = reference_point(task, target / 2, seed=seed)
+    quadratic = measure(task.build(seed), task.loss, task.data, at=point, device=task.device)
+    say(f"{task.name}: predictions")
+    predicted = predict_steps(quadratic, effort.optimizers, effort.batch_sizes, target)
+    unscaled = [name for name in FOLLOWED if name in effort.optimizers]
+    growing = predict_steps(quadratic, unscaled, effort.growing, target, growing_noise=True)
+    say(f"{task.name}: loss curves at the predicted hyperparameters")
+    curves = _curves(task, quadratic, predicted, effort, seed)
+    say(f"{task.name}: search of hyperparameters")
+    measured = measure_steps(
+        task, effort.optimizers, effort.batch_sizes, trials=effort.trials, seeds=effort.seeds, seed=seed,
+        max_examples=effort.max_examples, results=results, executor=executor, progress=progress,
+    )  # fmt: skip
+    return NetworkResult(task, quadratic, predicted, growing, measured, curves, point)
+
+
+def _curves(task: Task, quadratic: MeasuredQuadratic, predicted: Predicted, effort: Effort, seed: int) -> Columns:
+    parts: list[Columns] = []
+    for name in (name for name in FOLLOWED if name in effort.optimizers):
+        rows = predicted.rows(name)
+        for size in effort.followed:
+            (place,) = np.flatnonzero(rows["batch_size"] == size)
+            if math.isfinite(rows["steps"][place]):
+                values = {key: float(rows[key][place]) for key in OPTIMIZERS[name].space}
+                steps = min(LONGEST, math.ceil(1.5 * rows["steps"][place]))
+                trials = [Trial(name, size, seed + k, values) for k in range(effort.seeds)]
+                parts.append(_curve(task, quadratic, trials, steps, float(rows["lr"][place])))
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+
+def _curve(task: Task, quadratic: MeasuredQuadratic, trials: Sequence[Trial], steps: int, lr: float) -> Columns:
+    read, losses = follow(task, trials, steps)
+    first, stand_in = trials[0], STAND_INS[trials[0].optimizer]
+    values = {**first.hyperparameters, "lr": lr}
+    optimizer = stand_in.with_values(**{name: values[name] for name in stand_in.free})
+    runs = np.where(np.isfinite(losses.double().numpy()), losses.double().numpy(), np.inf)
+
+    def loss(problem: NoisyQuadratic) -> NDArray[np.float64]:
+        return np.asarray(risk(problem, optimizer, first.batch_size, read)) + quadratic.floor
+
+    count = len(read)
+    return {
+        "optimizer": np.repeat(first.optimizer, count),
+        "batch_size": np.repeat(first.batch_size, count),
+        "lr": np.repeat(lr, count),
+        "step": np.array(read),
+        "predicted": loss(quadratic),
+        "predicted_growing": loss(quadratic.with_growing_noise()),
+        "mean": runs.mean(axis=0),
+        "low": runs.min(axis=0),
+        "high": runs.max(axis=0),
+    }
