@@ -9,8 +9,8 @@ from torch.func import jvp
 
 import nqm
 from nqm.validation import load_data, mlp
+from nqm.validation.functional import flatten, outputs, parameters_of, unflatten
 from nqm.validation.ladder import Rung, least_squares_risk, plot_rung, rung_a, rung_b, rung_c
-from nqm.validation.ladder.core import crossing, models_of, recorded, train
 from nqm.validation.ladder.linear import pixels, regression
 from nqm.validation.ladder.linearised import jacobian, linearised_gradient, linearised_task
 from nqm.validation.ladder.softmax import (
@@ -21,7 +21,9 @@ from nqm.validation.ladder.softmax import (
     softmax_optimum,
     softmax_task,
 )
-from nqm.validation.functional import flatten, outputs, parameters_of, unflatten
+from nqm.validation.ladder.task import crossing, models_of, recorded, train
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # of torch.func.jvp itself
 
 OPTIMIZERS = [
     nqm.SGD(0.15),
@@ -85,7 +87,7 @@ def test_moments_without_noise_are_the_models():
     problem = nqm.NoisyQuadratic(h, init=(basis.T @ optimum) ** 2)
     for optimizer in OPTIMIZERS:
         found = least_squares_risk(x, y, np.zeros(3), optimizer, 10**15, [1, 7, 40])
-        np.testing.assert_allclose(found, nqm.risk(problem, optimizer, np.inf, [1, 7, 40]), rtol=1e-9)
+        np.testing.assert_allclose(found, nqm.risk(problem, optimizer, np.inf, [1, 7, 40]), rtol=1e-9, atol=1e-14)
 
 
 def test_moments_of_many_gaussian_examples_are_those_of_gaussian_features():
@@ -94,7 +96,9 @@ def test_moments_of_many_gaussian_examples_are_those_of_gaussian_features():
     y = x @ [1.0, -1.0] + generator.standard_normal(len(x))
     problem = nqm.NoisyQuadratic([1.0, 0.3], noise_model="gaussian-features", label_noise=1.0)
     found = least_squares_risk(x, y, np.zeros(2), nqm.SGD(0.2), 1, [1, 5, 20])
-    np.testing.assert_allclose(found, nqm.risk(problem, nqm.SGD(0.2), 1, [1, 5, 20]), rtol=0.03)  # 1 / sqrt(N), times 10
+    np.testing.assert_allclose(
+        found, nqm.risk(problem, nqm.SGD(0.2), 1, [1, 5, 20]), rtol=0.03
+    )  # 1 / sqrt(N), times 10
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
