@@ -18,7 +18,7 @@ from ..files import write_whole
 
 _KIND = "nqm.validation.MeasuredQuadratic 1"
 _ARRAYS = ("curvature", "noise", "init", "gradient")
-_NUMBERS = ("loss_at", "loss_start", "noise_scale", "noise_scale_start")
+_NUMBERS = ("loss_at", "loss_start", "noise_scale", "noise_scale_start", "noise_growth")
 
 
 class PowerLawFit(NamedTuple):
@@ -28,6 +28,13 @@ class PowerLawFit(NamedTuple):
     scale: float
     rms: float
     nodes: int
+
+
+class GrowingNoise(NamedTuple):
+    """A problem whose noise grows with the loss, to be asked about ``batch_size / growth`` instead of batch_size."""
+
+    problem: NoisyQuadratic
+    growth: float
 
 
 class MeasuredQuadratic(NoisyQuadratic):
@@ -45,6 +52,8 @@ class MeasuredQuadratic(NoisyQuadratic):
         noise_scale, noise_scale_start: simple noise scale tr(C) / |G|^2 in examples (McCandlish et al., 2018), over all
             parameters, there and at the start; inf where the gradient vanishes.
         provenance: where the numbers come from; a dict that JSON can hold.
+        noise_growth: how fast the noise's trace grows with the loss, relative to least squares with one output on
+            Gaussian features (1: that fast; k outputs: about 1 / k).
 
     Raises:
         TypeError, ValueError: as :class:`nqm.NoisyQuadratic`; ValueError for gradients of another shape or not finite.
@@ -72,6 +81,7 @@ class MeasuredQuadratic(NoisyQuadratic):
         noise_scale: float,
         noise_scale_start: float,
         provenance: Mapping[str, Any],
+        noise_growth: float = 1.0,
     ) -> None:
         super().__init__(curvature, noise, init)
         self.gradient = np.array(gradient, dtype=np.float64)
@@ -82,6 +92,7 @@ class MeasuredQuadratic(NoisyQuadratic):
         self.gradient.flags.writeable = False
         self.loss_at, self.loss_start = float(loss_at), float(loss_start)
         self.noise_scale, self.noise_scale_start = float(noise_scale), float(noise_scale_start)
+        self.noise_growth = float(noise_growth)
         self.floor = self.loss_at - 0.5 * float(np.sum(self.gradient**2 / self.curvature))
         self.provenance = dict(provenance)
 
@@ -104,16 +115,20 @@ class MeasuredQuadratic(NoisyQuadratic):
             )
         return float(loss) - self.floor
 
-    def with_growing_noise(self) -> NoisyQuadratic:
+    def with_growing_noise(self) -> GrowingNoise:
         """The same curvature and start, but noise that grows with the loss, as in least squares on Gaussian features.
 
-        Its covariance at a risk L has the trace (label_noise + 2 L) sum h, up to a term of the size of one direction;
-        label_noise = tr(C) / sum h - 2 L makes it the measured one where it was measured, at L = loss_at - floor (or
-        1% of the first term, where the second is larger). Additive noise is too small on the way down to a target.
+        With k = noise_growth its covariance at a risk L is k / B of H (label_noise + 2 L) + G G^T, so batches of B
+        examples act like B / k there; label_noise = tr(C) / (k sum h) - 2 L makes tr(C) right where it was measured, at
+        L = loss_at - floor (or is 1% of the first term, where the second is larger). Additive noise, measured near
+        the end, is too small on the way there.
         """
-        ratio = float(self.noise.sum() / self.curvature.sum())
+        ratio = float(self.noise.sum() / self.curvature.sum()) / self.noise_growth
         label_noise = max(ratio - 2.0 * (self.loss_at - self.floor), 0.01 * ratio)
-        return NoisyQuadratic(self.curvature, init=self.init, noise_model="gaussian-features", label_noise=label_noise)
+        problem = NoisyQuadratic(
+            self.curvature, init=self.init, noise_model="gaussian-features", label_noise=label_noise
+        )
+        return GrowingNoise(problem, self.noise_growth)
 
     def power_law_fit(self, share: float = 0.99) -> PowerLawFit:
         """Least squares of log h_i against log i, over the leading directions that hold ``share`` of the trace.
@@ -160,6 +175,7 @@ class MeasuredQuadratic(NoisyQuadratic):
             f"curvature        {h.min():.4g} to {h.max():.4g}, trace {h.sum():.6g}",
             f"noise            trace {self.noise.sum():.6g}",
             f"noise scale      {self.noise_scale:.4g} examples where measured, {self.noise_scale_start:.4g} at start",
+            f"noise growth     {self.noise_growth:.3g} of that of Gaussian features",
         ]
         if h.size >= 3:
             fit = self.power_law_fit()

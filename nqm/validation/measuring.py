@@ -48,6 +48,9 @@ def measure(
     its negative curvatures and their gradient are lost, and its small positive ones put the floor far down.
     The provenance tells the number dropped and their shares of sum |h|, of |G|^2 and of tr(C).
 
+    noise_growth compares tr(C) at the start and at ``at`` with what least squares on Gaussian features would show,
+    tr(C) = (label noise + 2 L) tr(H) + |G|^2; without ``at`` it is 1.
+
     Args:
         model: its trained parameters are the start; dropout is switched off, as in evaluation mode.
         loss: loss(outputs (n, ...), targets (n, ...)), the mean over examples, in units of loss.
@@ -121,6 +124,9 @@ def measure(
         loss_start=loss_start,
         noise_scale=_noise_scale(spread, gradient),
         noise_scale_start=_noise_scale(spread_start, gradient_start),
+        noise_growth=_growth(
+            spread_start - spread, loss_start - loss_at, gradient_start, gradient, float(h[kept].sum())
+        ),
         provenance=provenance,
     )
 
@@ -137,6 +143,13 @@ def _noise(
         if rotate is not None:
             variance += rotate(centred).square().sum(0) / count
     return variance, spread
+
+
+def _growth(spread: float, loss: float, gradient_start: Tensor, gradient: Tensor, trace: float) -> float:
+    """How much tr(C) grew from ``at`` to the start, over what Gaussian features would make of it,
+    2 (loss_start - loss_at) tr(H) + |G_start|^2 - |G|^2; 1 where neither grew or both points are one."""
+    expected = 2.0 * loss * trace + float(gradient_start.square().sum() - gradient.square().sum())
+    return spread / expected if spread > 0.0 and expected > 0.0 else 1.0
 
 
 def _dropped(kept: Tensor, h: Tensor, g: Tensor, c: Tensor) -> dict[str, Any]:

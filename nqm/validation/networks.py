@@ -166,8 +166,8 @@ def _curve(task: Task, quadratic: MeasuredQuadratic, trials: Sequence[Trial], st
     optimizer = stand_in.with_values(**{name: values[name] for name in stand_in.free})
     runs = np.where(np.isfinite(losses.double().numpy()), losses.double().numpy(), np.inf)
 
-    def loss(problem: NoisyQuadratic) -> NDArray[np.float64]:
-        return np.asarray(risk(problem, optimizer, first.batch_size, read)) + quadratic.floor
+    def loss(problem: NoisyQuadratic, growth: float = 1.0) -> NDArray[np.float64]:
+        return np.asarray(risk(problem, optimizer, first.batch_size / growth, read)) + quadratic.floor
 
     count = len(read)
     return {
@@ -176,7 +176,7 @@ def _curve(task: Task, quadratic: MeasuredQuadratic, trials: Sequence[Trial], st
         "lr": np.repeat(lr, count),
         "step": np.array(read),
         "predicted": loss(quadratic),
-        "predicted_growing": loss(quadratic.with_growing_noise()),
+        "predicted_growing": loss(*quadratic.with_growing_noise()),
         "mean": runs.mean(axis=0),
         "low": runs.min(axis=0),
         "high": runs.max(axis=0),

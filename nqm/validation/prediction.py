@@ -156,15 +156,15 @@ def predict_steps(
         raise ValueError("optimizers: expected none with K-FAC's damping where noise grows with the loss")
     risk = measured.risk_at(target)
     dampings = [d * float(measured.curvature.max()) for d in DAMPINGS]
-    problem = measured.with_growing_noise().compressed(ROUGH) if growing_noise else measured.compressed(RTOL)
-    plain = [(math.nan, problem)]
+    problem, growth = measured.with_growing_noise() if growing_noise else (measured, 1.0)
+    plain = [(math.nan, problem.compressed(ROUGH if growing_noise else RTOL))]
     inverted = [(d, damped(measured, d).compressed(RTOL)) for d in dampings] if _any_kfac(optimizers) else []
     records = []
     for name in optimizers:
         for size in batch_sizes:
             best: dict[str, Any] = {"steps": math.inf}
             for damping, problem in inverted if name.startswith("K-FAC") else plain:
-                found = tune(problem, STAND_INS[name], size, risk)
+                found = tune(problem, STAND_INS[name], size / growth, risk)
                 if found.steps < best["steps"]:
                     best = {"steps": found.steps, "damping": damping, **found.optimizer.hyperparameters}
             records.append({"optimizer": name, "batch_size": float(size), **best})

@@ -390,7 +390,7 @@ def test_save_and_load_to_the_last_bit(tmp_path):
     again = load(path)
     for name in ("curvature", "noise", "init", "gradient"):
         assert np.array_equal(getattr(again, name), getattr(found, name))
-    for name in ("loss_at", "loss_start", "floor", "noise_scale", "noise_scale_start", "provenance"):
+    for name in ("loss_at", "loss_start", "floor", "noise_scale", "noise_scale_start", "noise_growth", "provenance"):
         assert getattr(again, name) == getattr(found, name)
     assert json.loads(json.dumps(found.provenance)) == found.provenance
     assert [p.name for p in path.parent.iterdir()] == ["measured.npz"]
@@ -570,3 +570,30 @@ def test_figures():
         assert all(ax.get_lines() for ax in picture.axes)
     with pytest.raises(ValueError, match="at least one step"):
         spectra_figures.compute_spectra(net(), F.cross_entropy, (x, y), {})
+
+
+@pytest.mark.parametrize("outputs", [1, 4])
+def test_noise_grows_with_the_loss(outputs):
+    """Least squares on Gaussian features with k outputs: the noise's trace grows 1 / k as fast as with one."""
+    make = torch.Generator().manual_seed(3)
+    x = torch.randn(20_000, 6, generator=make, dtype=torch.float64)
+    true = torch.randn(6, outputs, generator=make, dtype=torch.float64)
+    y = x @ true + 0.1 * torch.randn(20_000, outputs, generator=make, dtype=torch.float64)
+    start, optimum = (nn.Linear(6, outputs, bias=False).double() for _ in range(2))
+    with torch.no_grad():
+        start.weight.zero_()
+        optimum.weight.copy_(true.T)
+
+    def half(given, wanted):
+        return 0.5 * ((given - wanted) ** 2).sum(-1).mean()
+
+    found = measure(start, half, (x, y), at=optimum, device="cpu")
+    # each output's noise is that of one regression: tr(C) = sum_k tr(H_1) (s + 2 L_k) + |G_k|^2, tr(H) = k tr(H_1)
+    moved = float((true**2).sum())
+    expected = (6.0 * moved + moved) / (outputs * 6.0 * moved + moved)
+    assert found.noise_growth == pytest.approx(expected, rel=0.03)
+    problem, growth = found.with_growing_noise()
+    assert growth == found.noise_growth
+    trace = growth * problem.curvature.sum() * (problem.label_noise + 2.0 * (found.loss_at - found.floor))
+    assert trace == pytest.approx(found.noise.sum())
+    assert measure(start, half, (x, y), device="cpu", examples=100).noise_growth == 1.0
