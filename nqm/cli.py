@@ -1,4 +1,4 @@
-"""The shell command ``nqm``: steps, sweep, schedule, figures."""
+"""The shell command ``nqm``: steps, sweep, schedule, figures, validate."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments = _parser().parse_args(argv)
+    arguments.words = list(sys.argv[1:] if argv is None else argv)
     try:
         result: int = arguments.run(arguments)
     except BrokenPipeError:  # the reader of our output has gone
@@ -111,6 +112,26 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="quantise the spectrum into N bins, as the paper does with 100; default: exact",
     )
+
+    validate = _command(
+        commands, "validate", _validate, "lay predictions beside real training: a report with pictures and tables",
+        "nqm validate --quick --out validation",
+    )  # fmt: skip
+    validate.add_argument("--rung", nargs="+", choices=("a", "b", "c", "d"), default=None, metavar="R",
+                          help="a: linear regression, b: softmax regression, c: linearised network, d: real networks; "
+                          "default: all (of other data than digits: d)")  # fmt: skip
+    validate.add_argument("--net", nargs="+", choices=("mlp", "cnn", "resnet8"), default=None, metavar="NET",
+                          help="networks of rung d: mlp, cnn, resnet8; default: all (with --quick: mlp)")  # fmt: skip
+    validate.add_argument("--quick", action="store_true",
+                          help="fewer runs, trials and batch sizes: up to three minutes instead of hours")  # fmt: skip
+    validate.add_argument("--data", choices=("digits", "mnist", "fashion-mnist", "cifar10"), default="digits",
+                          help="of rung d; all but digits are read by torchvision from --data-root")  # fmt: skip
+    validate.add_argument("--data-root", metavar="DIR", help="folder of torchvision's files; nothing is downloaded")
+    validate.add_argument("--out", default="validation", metavar="DIR",
+                          help="where to write; an interrupted run goes on from what lies there (default: validation)")  # fmt: skip
+    validate.add_argument("--seed", type=int, default=0, metavar="S", help="of everything random; default: 0")
+    validate.add_argument("--device", metavar="D", help="such as cuda; default: a GPU where there is one")
+    validate.add_argument("--workers", type=int, default=1, metavar="N", help="processes to spread trials over")
     return parser
 
 
@@ -364,6 +385,44 @@ def _figures(arguments: argparse.Namespace) -> int:
     written = write_figures(chosen, arguments.out, arguments.bins)
     if arguments.json:
         print(json.dumps([str(path) for path in written]))
+    return 0
+
+
+def _validate(arguments: argparse.Namespace) -> int:
+    import shlex
+    from concurrent.futures import ProcessPoolExecutor
+    from contextlib import nullcontext
+    from multiprocessing import get_context
+
+    if arguments.workers < 1:
+        raise ValueError(f"--workers: expected at least 1, got {arguments.workers}")
+    try:
+        from .validation.report import validate
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"expected the packages of pip install 'nqm[validation]', got no module {error.name!r}"
+        ) from error
+    rungs = arguments.rung or (("a", "b", "c", "d") if arguments.data == "digits" else ("d",))
+    nets = arguments.net or (("mlp",) if arguments.quick else ("mlp", "cnn", "resnet8"))
+    pool = ProcessPoolExecutor(arguments.workers, get_context("spawn")) if arguments.workers > 1 else nullcontext()
+    with pool as executor:
+        report = validate(
+            arguments.out,
+            rungs=rungs,
+            nets=nets,
+            data=arguments.data,
+            data_root=arguments.data_root,
+            quick=arguments.quick,
+            seed=arguments.seed,
+            device=arguments.device,
+            executor=executor,
+            command=shlex.join(["nqm", *arguments.words]),
+            say=lambda line: print(line, file=sys.stderr, flush=True),
+        )
+    if arguments.json:
+        print(json.dumps([str(path) for path in report.written]))
+    else:
+        print(f"report: {report.written[-1]}")
     return 0
 
 

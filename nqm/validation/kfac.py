@@ -135,9 +135,11 @@ def inverses(factors: Factors, damping: Tensor) -> Factors:
 
 def _inverse(matrix: Tensor, shift: Tensor) -> Tensor:
     identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
-    lower, failed = torch.linalg.cholesky_ex(matrix + shift[..., None, None] * identity)
-    inverse = torch.cholesky_inverse(lower)
-    return torch.where((failed == 0)[..., None, None], inverse, torch.nan)  # such a run has diverged
+    damped = matrix + shift[..., None, None] * identity
+    lower, failed = torch.linalg.cholesky_ex(damped)
+    sound = ((failed == 0) & damped.isfinite().all(-1).all(-1))[..., None, None]
+    inverse = torch.cholesky_inverse(torch.where(sound, lower, identity))
+    return torch.where(sound, inverse, torch.nan)  # the others have diverged
 
 
 def precondition(model: nn.Module, gradient: Parameters, inverse: Factors) -> Parameters:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,10 +95,7 @@ def reference_point(
 
     Raises ValueError where the loss is not reached in ``max_steps``, or diverges.
     """
-    model = task.build(seed)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    draw = torch.Generator().manual_seed(seed)
-    for step in range(max_steps + 1):
+    for step, model in _descent(task, seed, lr, batch_size, max_steps):
         if step % 10 == 0:
             with torch.no_grad():
                 now = float(task.loss(model(task.data.x), task.data.y))
@@ -105,15 +103,31 @@ def reference_point(
                 raise ValueError(f"reference_point: the run diverged at step {step}: expected a lower lr, got {lr:g}")
             if now <= loss:
                 return model
+    raise ValueError(
+        f"reference_point: a training loss of {loss:g} is below what is reachable in {max_steps} steps of lr {lr:g}, "
+        f"batch size {batch_size} (got {now:.4g}): expected a higher loss, more steps or another lr"
+    )
+
+
+def checkpoints(task: Task, steps: Sequence[int], *, seed: int = 0) -> dict[int, nn.Module]:
+    """Copies of the network after these steps of :func:`reference_point`'s run, by step."""
+    wanted = set(steps)
+    return {s: copy.deepcopy(model) for s, model in _descent(task, seed, 0.1, 256, max(wanted)) if s in wanted}
+
+
+def _descent(task: Task, seed: int, lr: float, batch_size: int, steps: int) -> Iterator[tuple[int, nn.Module]]:
+    """Plain SGD: the number of steps taken and the network, which goes on changing."""
+    model = task.build(seed)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    draw = torch.Generator().manual_seed(seed)
+    yield 0, model
+    for step in range(1, steps + 1):
         chosen = torch.randint(len(task.data), (batch_size,), generator=draw)
         slopes = torch.autograd.grad(task.loss(model(task.data.x[chosen]), task.data.y[chosen]), trained)
         with torch.no_grad():
             for p, slope in zip(trained, slopes, strict=True):
                 p.sub_(slope, alpha=lr)
-    raise ValueError(
-        f"reference_point: a training loss of {loss:g} is below what is reachable in {max_steps} steps of lr {lr:g}, "
-        f"batch size {batch_size} (got {now:.4g}): expected a higher loss, more steps or another lr"
-    )
+        yield step, model
 
 
 def damped(problem: NoisyQuadratic, damping: float) -> NoisyQuadratic:

@@ -311,3 +311,19 @@ def test_flat_and_back():
     vector = flatten(parameters)
     for name, value in unflatten(torch.stack([vector, 2 * vector]), parameters).items():
         assert torch.equal(value[1], 2 * parameters[name])
+
+
+def test_a_diverged_kfac_run_leaves_the_others_alone():
+    """Factors that overflow, or that are no longer positive definite in floating point, make that run's step NaN."""
+    good = torch.eye(2).expand(1, 2, 2)
+    bad = torch.stack([torch.full((2, 2), torch.nan), torch.full((2, 2), torch.inf), -torch.eye(2)])
+    factors = {"layer": (torch.cat([good, bad]), torch.cat([good, good, good, good]))}
+    (a, g) = inverses(factors, torch.full((4,), 0.25))["layer"]
+    torch.testing.assert_close(a[0], torch.eye(2) / 1.5)
+    assert a[1:].isnan().all()
+    assert g[0].isfinite().all()
+    task = tiny_task(**{"training loss": 0.6})
+    wild = [Trial("K-FAC", 4, seed, {"lr": lr, "damping": 1e-12}) for seed, lr in enumerate((1e8, 1e30, 1e38))]
+    calm = Trial("K-FAC", 4, 9, VALUES["K-FAC"])
+    outcomes = race(task, [*wild, calm], 300)
+    assert [outcome.status for outcome in outcomes] == ["diverged"] * 3 + ["reached"]

@@ -1,0 +1,325 @@
+"""A whole validation: the ladder, the networks, the verdicts; written as Markdown, CSV and pictures."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..files import save_csv, save_picture, save_text
+from .claims import judge
+from .data import load_data
+from .drawing import plot_curves, plot_predictions, plot_rates, plot_steps
+from .ladder import Rung, plot_rung, rung_a, rung_b, rung_c
+from .measuring import measure
+from .networks import FULL, QUICK, NetworkResult, network_task, rung_d
+from .prediction import checkpoints
+from .spectra_figures import (
+    compute_power_law,
+    compute_spectra,
+    compute_variance,
+    plot_power_law,
+    plot_spectra,
+    plot_variance,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+RUNGS: dict[str, Callable[..., Rung]] = {"a": rung_a, "b": rung_b, "c": rung_c}
+SPECTRA_AT = (0, 50, 200, 1000)  # steps of the reference run whose spectra are drawn
+RIGHT, ROUGH = 1.5, 3.0  # times off: up to here right, up to here roughly right, beyond it wrong
+Columns = Mapping[str, NDArray[Any]]
+
+
+@dataclass
+class Report:
+    """Parts of a report, in order, and the files they name in ``folder``."""
+
+    folder: Path
+    parts: list[str] = field(default_factory=list)
+    written: list[Path] = field(default_factory=list)
+
+    def text(self, *lines: str) -> None:
+        self.parts.append("\n".join(lines))
+
+    def figure(self, name: str, title: str, picture: Figure, data: Columns, note: str = "") -> None:
+        """A picture with its data beside it, and where it stands in the report."""
+        self.written += [
+            save_csv(data, self.folder / f"{name}.csv"),
+            save_picture(picture, self.folder / f"{name}.png"),
+        ]
+        self.text(f"![{title}]({name}.png)", "", f"{title} ([data]({name}.csv)).{' ' + note if note else ''}")
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        lines = [columns, ["---"] * len(columns), *rows]
+        self.text(*("| " + " | ".join(_shown(cell) for cell in line) + " |" for line in lines))
+
+    def save(self) -> Path:
+        path = save_text("\n\n".join(self.parts) + "\n", self.folder / "README.md")
+        self.written.append(path)
+        return path
+
+
+def validate(
+    folder: str | os.PathLike[str],
+    *,
+    rungs: Sequence[str] = ("a", "b", "c", "d"),
+    nets: Sequence[str] = ("mlp", "cnn", "resnet8"),
+    data: str = "digits",
+    data_root: str | os.PathLike[str] | None = None,
+    quick: bool = False,
+    seed: int = 0,
+    device: str | None = None,
+    executor: Executor | None = None,
+    progress: bool = True,
+    command: str = "nqm validate",
+    say: Callable[[str], None] = lambda _: None,
+) -> Report:
+    """Climb the ladder, compare predictions with training, judge the claims; write README.md, CSVs and pictures.
+
+    rungs: of "a", "b", "c" (on digits' features) and "d" (the ``nets`` on ``data``). quick: fewer runs, batch sizes,
+    optimizers and trials. Trials of rung d are kept in NET.jsonl in the folder and not repeated: an interrupted run
+    goes on from there. command: what the report says it was written by. say: called with a line before each part.
+
+    Raises ValueError for unknown names or nothing to do, and as :func:`load_data` and :func:`measure_steps`.
+    """
+    _check(rungs, nets, data)
+    began, report = time.perf_counter(), Report(Path(folder))
+    report.folder.mkdir(parents=True, exist_ok=True)
+    tasks = [network_task(net, load_data(data, data_root), device) for net in nets] if "d" in rungs else []
+    low = [_low(RUNGS[rung], rung, quick, seed, say) for rung in rungs if rung != "d"]
+    results = []
+    for task in tasks:
+        kept = report.folder / f"{task.name}.jsonl"
+        results.append(rung_d(task, QUICK if quick else FULL, seed=seed, results=kept, executor=executor,
+                              progress=progress, say=say))  # fmt: skip
+    say("pictures and report")
+    taken = time.perf_counter() - began
+    report.text("# Predictions against real training", "", _origin(command, seed, taken, results))
+    if results:
+        _summary(report, results)
+    for rung in low:
+        _low_part(report, rung)
+    if results:
+        _network_part(report, results)
+        for result in results:
+            _spectra_part(report, result)
+        _experiments(report, results)
+    report.save()
+    return report
+
+
+def _check(rungs: Sequence[str], nets: Sequence[str], data: str) -> None:
+    for name, given, known in (("rung", rungs, (*RUNGS, "d")), ("net", nets, ("mlp", "cnn", "resnet8"))):
+        wrong = [entry for entry in given if entry not in known]
+        if wrong or not given:
+            raise ValueError(f"{name}: expected some of {', '.join(known)}, got {wrong or 'none'}")
+    if data != "digits" and tuple(rungs) != ("d",):
+        raise ValueError(f"data {data!r}: expected rung d alone, since the others are about digits, got {list(rungs)}")
+
+
+def _low(rung: Callable[..., Rung], name: str, quick: bool, seed: int, say: Callable[[str], None]) -> Rung:
+    say(f"rung {name}")
+    return rung(quick=quick, seed=seed, progress=lambda line: say(f"rung {name}: {line}"))
+
+
+def _origin(command: str, seed: int, seconds: float, results: Sequence[NetworkResult]) -> str:
+    """Where the numbers come from."""
+    versions = ", ".join(f"{name} {version(name)}" for name in ("nqm", "torch", "numpy"))
+    trials = sum(int(_trained(result)) for result in results)
+    searched = f" {trials:,} trials of training are behind it." if results else ""
+    return (
+        f"Written by `{command}` (seed {seed}) in {seconds / 60:.1f} minutes on {os.cpu_count()} CPU cores "
+        f"({platform.machine()}; {versions}).{searched} An interrupted run that goes on counts its last part only.\n\n"
+        "Each part compares what the noisy quadratic predicts with what training does. Ratios are predicted / measured."
+    )
+
+
+def _trained(result: NetworkResult) -> float:
+    rows = [result.measured.rows(name) for name in result.measured.names]
+    return sum(float(row["trials"].sum() + 2 * row["finals"].sum()) for row in rows)
+
+
+def _low_part(report: Report, rung: Rung) -> None:
+    name = f"rung-{rung.name}"
+    report.text(f"## Rung {rung.name}: {rung.title}")
+    report.figure(name, f"Rung {rung.name}", plot_rung(rung), rung.curves)
+    for kind in ("ratios", "critical"):
+        report.written.append(save_csv(getattr(rung, kind), report.folder / f"{name}-{kind}.csv"))
+    report.text(*(f"- {line}" for line in rung.verdict.splitlines()), "",
+                f"[Ratios of steps]({name}-ratios.csv), [critical batch sizes]({name}-critical.csv).")  # fmt: skip
+
+
+def _summary(report: Report, results: Sequence[NetworkResult]) -> None:
+    """Where the model is right, roughly right and wrong: by optimizer, below and beyond its critical batch size."""
+    report.text(
+        "## In short: where the model is right, roughly right, wrong", "",
+        f"Predicted over measured steps to the training loss on {len(results)} network(s), each measured once where "
+        "one reference run has reached half the target. Range over networks and batch sizes; right: all within "
+        f"{RIGHT:g} times, roughly right: within {ROUGH:g} times, wrong: some farther off.",
+    )  # fmt: skip
+    rows = []
+    for name in results[0].measured.names:
+        for where in ("up to", "beyond"):
+            ratios = np.concatenate([_ratios_where(result, name, where) for result in results])
+            ratios = ratios[np.isfinite(ratios)]
+            if ratios.size:
+                off = max(ratios.max(), 1.0 / ratios.min())
+                word = "right" if off <= RIGHT else "roughly right" if off <= ROUGH else "wrong"
+                rows.append([name, f"{where} its critical one", f"{ratios.min():.2f} to {ratios.max():.2f}", word])
+    report.table(["optimizer", "batch sizes", "predicted / measured", "verdict"], rows)
+
+
+def _ratios_where(result: NetworkResult, name: str, where: str) -> NDArray[np.float64]:
+    critical = result.measured.critical_batch_size()[name].value
+    ratios = result.ratios()
+    here = (ratios["optimizer"] == name) & (ratios["noise"] == "measured")
+    below = ratios["batch_size"] <= critical
+    found: NDArray[np.float64] = ratios["ratio"][here & (below if where == "up to" else ~below)]
+    return found
+
+
+def _joined(tables: Sequence[Columns]) -> dict[str, NDArray[Any]]:
+    return {key: np.concatenate([table[key] for table in tables]) for key in tables[0]}
+
+
+def _network_part(report: Report, results: Sequence[NetworkResult]) -> None:
+    report.text("## Rung d: real networks", "", *(f"- {_described(result)}" for result in results))
+    names = [n for n in ("SGD", "momentum", "SGD with EMA") if n in results[0].measured.names]
+    ratios, critical = (_joined([getattr(r, kind)() for r in results]) for kind in ("ratios", "critical"))
+    report.figure("rung-d", "Steps to the training loss, predicted (lines; dotted: noise grows with the loss) and "
+                  "measured (median and range of the seeds)", plot_predictions(results, names), ratios)  # fmt: skip
+    others = [n for n in results[0].measured.names if n not in names]
+    if others:
+        report.figure("rung-d-preconditioned", "The same for preconditioned optimizers, whose stand-ins are H^0.5 "
+                      "(Adam) and H + damping (K-FAC)", plot_predictions(results, others), ratios)  # fmt: skip
+    sizes = sorted(set(ratios["batch_size"].tolist()))
+    rows = []
+    for noise in ("measured", "growing"):
+        for net, name in dict.fromkeys(zip(ratios["net"].tolist(), ratios["optimizer"].tolist(), strict=True)):
+            here = (ratios["net"] == net) & (ratios["optimizer"] == name) & (ratios["noise"] == noise)
+            if here.any():
+                by_size = dict(zip(ratios["batch_size"][here].tolist(), ratios["ratio"][here].tolist(), strict=True))
+                rows.append([net, name, noise, *(by_size.get(size, "") for size in sizes)])
+    report.text("Predicted over measured steps:")
+    report.table(["net", "optimizer", "noise", *(f"B = {size:g}" for size in sizes)], rows)
+    report.text("Critical batch sizes E_min / S_min in examples (range: from the luckiest and unluckiest seeds):")
+    report.written.append(save_csv(critical, report.folder / "rung-d-critical.csv"))
+    report.table(
+        ["net", "optimizer", "predicted", "measured", "range", "ratio"],
+        [[net, name, p, m, f"{_shown(low)} to {_shown(high)}", r]
+         for net, name, p, m, low, high, r in zip(*(column.tolist() for column in critical.values()), strict=True)],
+    )  # fmt: skip
+    for result in results:
+        report.figure(f"rung-d-curves-{result.name}", f"{result.name}: training loss at the hyperparameters that the "
+                      "model finds best", plot_curves(result), result.curves)  # fmt: skip
+
+
+def _described(result: NetworkResult) -> str:
+    q, targets = result.quadratic, result.measured.configuration["targets"]
+    return (
+        f"{result.name}: {q.provenance['parameters']:,} parameters, {len(result.task.data):,} examples of "
+        f"{result.task.data.name}; {q.provenance['curvature']} measured at training loss {q.loss_at:.3g} "
+        f"(floor of the quadratic {q.floor:.3g}; its loss of the start {q.floor + q.initial_risk:.3g}, really "
+        f"{q.loss_start:.3g}); noise scale {q.noise_scale:.3g} examples there, {q.noise_scale_start:.3g} at the start; "
+        f"noise grows {q.noise_growth:.2g} times as fast as with Gaussian features; targets: "
+        + ", ".join(f"{metric} {value:g}" for metric, value in targets)
+    )
+
+
+def _spectra_part(report: Report, result: NetworkResult) -> None:
+    task, net = result.task, result.name
+    start = task.build(0)
+    spectra = compute_spectra(start, task.loss, task.data, checkpoints(task, SPECTRA_AT), device=task.device)
+    variance = compute_variance(
+        measure(start, task.loss, task.data, at=result.point, curvature="ekfac", device=task.device)
+    )
+    law = compute_power_law(result.quadratic)
+    report.text(f"### Spectra of {net} (zhang2019 figures 9, 10, 12)")
+    report.figure(
+        f"zhang2019-9-{net}", f"{net}: EKFAC spectrum along the reference run", plot_spectra(spectra), spectra
+    )
+    report.figure(f"zhang2019-10-{net}", f"{net}: variance of gradients against curvature in the Kronecker basis, and "
+                  "their second moment against their variance", plot_variance(variance), variance)  # fmt: skip
+    report.figure(f"zhang2019-12-{net}", f"{net}: spectrum of the Gauss-Newton matrix where it was measured",
+                  plot_power_law(law), law,
+                  f"Fitted exponent {law['exponent'][0]:.2f}, where the model of zhang2019 has 1.")  # fmt: skip
+
+
+def _experiments(report: Report, results: Sequence[NetworkResult]) -> None:
+    tables = {result.name: result.measured for result in results}
+    for result in results:
+        report.written.append(result.measured.save_csv(report.folder / f"steps-{result.name}.csv"))
+    names = results[0].measured.names
+    preconditioned = [name for name in names if name != "SGD with EMA"]
+    steps = _joined([_named(result) for result in results])
+    report.text(
+        "## Steps to target for real (zhang2019 figures 5 to 8)", "",
+        "Fewest steps found by quasi-random search for each optimizer at each batch size; drawn is the median over "
+        "fresh seeds with their range. All trials' best: " + ", ".join(f"[{n}](steps-{n}.csv)" for n in tables) + ".",
+    )  # fmt: skip
+    metrics = results[0].measured.metrics
+    if "held-out error" in metrics:
+        report.figure("zhang2019-5", "Figure 5: steps to the held-out error",
+                      plot_steps(tables, preconditioned, "held-out error"), steps)  # fmt: skip
+    if "SGD with EMA" in names:
+        report.figure("zhang2019-6", "Figure 6: steps to the training loss with and without EMA",
+                      plot_steps(tables, ["SGD", "SGD with EMA"], metrics[0]), steps)  # fmt: skip
+    report.figure("zhang2019-7", "Figure 7: best learning rates", plot_rates(tables), steps)
+    report.figure("zhang2019-8", "Figure 8: steps to the training loss",
+                  plot_steps(tables, preconditioned, metrics[0]), steps)  # fmt: skip
+    _edges(report, results)
+    verdicts = judge({result.name: (result.measured, result.predicted) for result in results})
+    report.written.append(save_csv(verdicts, report.folder / "claims.csv"))
+    report.text(
+        "## Claims, judged", "",
+        "Value: the number that decides, with two standard errors to either side; model: the same number from the "
+        "predicted steps ([data](claims.csv)).",
+    )  # fmt: skip
+    rows = []
+    for claim, number, net, value, low, high, bound, verdict, model in zip(
+        *(column.tolist() for column in verdicts.values()), strict=True
+    ):
+        interval = f"{_shown(value)} ({_shown(low)} to {_shown(high)})"
+        rows.append([claim, number, net, interval, bound, f"**{verdict}**", model])
+    report.table(["claim", "number", "net", "value", "bound", "verdict", "model"], rows)
+
+
+def _named(result: NetworkResult) -> dict[str, NDArray[Any]]:
+    table = result.measured.table
+    return {"net": np.full(len(table["optimizer"]), result.name), **table}
+
+
+def _edges(report: Report, results: Sequence[NetworkResult]) -> None:
+    """Which optima lie at an edge of what was searched, cells that failed, trials that diverged."""
+    lines = []
+    for result in results:
+        table, metric = result.measured.table, result.measured.metrics[0]
+        here = table["metric"] == metric
+        cells, diverged = int(here.sum()), int(table["diverged"][here].sum())
+        columns = (table[key][here].tolist() for key in ("optimizer", "batch_size", "at_edge"))
+        at_edge = [f"{name} at {size} ({edge})" for name, size, edge in zip(*columns, strict=True) if edge]
+        failed = int((table["status"][here] != "reached").sum())
+        listed = f": {', '.join(at_edge)}" if at_edge else ""
+        lines.append(
+            f"- {result.name}: {cells} cells, {failed} without an answer; {len(at_edge)} optima within a tenth of an "
+            f"edge of everything searched{listed}; {diverged} of {int(table['trials'][here].sum())} trials diverged."
+        )
+    report.text("Is the optimum inside the search space?", "", *lines)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.3g}"
+    return str(value)
