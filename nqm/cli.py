@@ -127,8 +127,12 @@ def _parser() -> argparse.ArgumentParser:
     validate.add_argument("--data", choices=("digits", "mnist", "fashion-mnist", "cifar10"), default="digits",
                           help="of rung d; all but digits are read by torchvision from --data-root")  # fmt: skip
     validate.add_argument("--data-root", metavar="DIR", help="folder of torchvision's files; nothing is downloaded")
-    validate.add_argument("--out", default="validation", metavar="DIR",
-                          help="where to write; an interrupted run goes on from what lies there (default: validation)")  # fmt: skip
+    validate.add_argument(
+        "--out",
+        default="validation",
+        metavar="DIR",
+        help="where to write; an interrupted run goes on from what lies there (default: validation)",
+    )
     validate.add_argument("--seed", type=int, default=0, metavar="S", help="of everything random; default: 0")
     validate.add_argument("--device", metavar="D", help="such as cuda; default: a GPU where there is one")
     validate.add_argument("--workers", type=int, default=1, metavar="N", help="processes to spread trials over")

@@ -74,6 +74,11 @@ def save_text(text: str, path: str | os.PathLike[str]) -> Path:
 def index(figures: Iterable[Figure], folder: Path) -> str:
     """Markdown index of the figures that lie in ``folder``."""
     parts = ["# Figures\n\nWritten by `nqm figures`; the numbers behind each picture lie beside it as CSV.\n"]
+    if (folder / "validation" / "README.md").exists():
+        parts.append(
+            "Predictions beside real networks, and figures 5 to 10 and 12 of zhang2019: "
+            "[validation](validation/README.md), written by `nqm validate`.\n"
+        )
     for figure in figures:
         if (folder / f"{figure.name}.png").exists():
             paper, number = figure.name.split("-")

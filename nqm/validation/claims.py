@@ -30,7 +30,8 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True)
 class Claim:
-    """text: what is claimed. number: what is computed. above: whether it has to lie above the bound."""
+    """text: what is claimed. number: what is computed. above: whether it has to lie above the bound. slope: the number
+    is the logarithm of what ``find`` gives."""
 
     text: str
     number: str
@@ -38,6 +39,7 @@ class Claim:
     find: Callable[[_Steps], Estimate]
     above: bool
     bound: float
+    slope: bool = False
 
 
 class _Steps:
@@ -178,10 +180,10 @@ CLAIMS = (
     Claim("EMA lowers the critical batch size (4.2)", "critical batch size of SGD with EMA / SGD", EMA_,
           _critical_ratio("SGD with EMA", "SGD"), False, 1.0),
     Claim("The best learning rate of SGD grows linearly with the batch size at first (4.3)",
-          "e^slope of log rate against log batch size below the critical one (linear: 2.72, square root: 1.65)",
-          ("SGD",), lambda steps: steps.slope("SGD", True), True, math.exp(0.5)),
-    Claim("Then it levels off (4.3)", "e^slope beyond the critical batch size (level: 1)", ("SGD",),
-          lambda steps: steps.slope("SGD", False), False, math.exp(0.5)),
+          "slope of log rate against log batch size up to half the critical one (linear: 1, square root: 0.5)",
+          ("SGD",), lambda steps: steps.slope("SGD", True), True, 0.5, True),
+    Claim("Then it levels off (4.3)", "the same slope from twice the critical batch size on (level: 0)", ("SGD",),
+          lambda steps: steps.slope("SGD", False), False, 0.5, True),
     Claim("Momentum's effective learning rate goes on growing (4.3)",
           "best effective rate of momentum / SGD at the largest batch size", MOMENTUM,
           lambda steps: Estimate(steps.rows["momentum"]["rate"][-1] / steps.rows["SGD"]["rate"][-1],
@@ -215,6 +217,8 @@ def judge(networks: Mapping[str, tuple[Measured, Predicted | None]]) -> Columns:
 def _judged(claim: Claim, measured: Measured) -> dict[str, Any]:
     value, error = _found(claim, measured)
     low, high = value * math.exp(-CERTAIN * error), value * math.exp(CERTAIN * error)
+    if claim.slope:
+        value, low, high = math.log(value), math.log(low), math.log(high)
     right, wrong = (low > claim.bound, high < claim.bound) if claim.above else (high < claim.bound, low > claim.bound)
     verdict = HOLDS if right else FAILS if wrong else OPEN
     return {"value": value, "low": low, "high": high, "bound": claim.bound, "verdict": verdict}
@@ -223,7 +227,8 @@ def _judged(claim: Claim, measured: Measured) -> dict[str, Any]:
 def _model(claim: Claim, predicted: Predicted | None) -> float:
     if predicted is None or not set(claim.needs) <= set(predicted.names):
         return math.nan
-    return _found(claim, predicted).value
+    value = _found(claim, predicted).value
+    return math.log(value) if claim.slope else value
 
 
 def _found(claim: Claim, table: Measured | Predicted) -> Estimate:

@@ -11,7 +11,9 @@ from os import PathLike
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import nn
 from torch.nn import functional
 
 from .. import NoisyQuadratic, risk
@@ -122,15 +124,18 @@ def rung_d(
 ) -> NetworkResult:
     """Measure the task's network where a reference run has reached half its target, predict, train, compare.
 
-    The first target has to be a training loss. results: the results file of :func:`measure_steps`, which goes on from
-    it. say: called with a line of text before each part. Raises as the functions it calls.
+    The first target has to be a training loss. That is a loss of the examples evaluated (``Task.evaluated``); the
+    quadratic, measured on all, is asked for as much more as all have where the reference run reaches the target.
+    results: the results file of :func:`measure_steps`, which goes on from it. say: called with a line of text before
+    each part. Raises as the functions it calls.
     """
     if next(iter(task.targets)) != "training loss":
         raise ValueError(f"targets: expected 'training loss' first, got {next(iter(task.targets))!r}")
     target = task.targets["training loss"]
     say(f"{task.name}: reference run to training loss {target / 2:g}, curvature and noise there")
-    point = reference_point(task, target / 2, seed=seed)
+    reached, point = (reference_point(task, loss, seed=seed) for loss in (target, target / 2))
     quadratic = measure(task.build(seed), task.loss, task.data, at=point, device=task.device)
+    target *= loss_of_all(task, reached) / task.read(reached)["training loss"]
     say(f"{task.name}: predictions")
     predicted = predict_steps(quadratic, effort.optimizers, effort.batch_sizes, target)
     unscaled = [name for name in FOLLOWED if name in effort.optimizers]
@@ -143,6 +148,13 @@ def rung_d(
         max_examples=effort.max_examples, results=results, executor=executor, progress=progress,
     )  # fmt: skip
     return NetworkResult(task, quadratic, predicted, growing, measured, curves, point)
+
+
+def loss_of_all(task: Task, model: nn.Module) -> float:
+    """Loss over all training examples."""
+    data = task.data.to(next(model.parameters()).device)
+    with torch.no_grad():
+        return float(task.loss(model(data.x), data.y))
 
 
 def _curves(task: Task, quadratic: MeasuredQuadratic, predicted: Predicted, effort: Effort, seed: int) -> Columns:

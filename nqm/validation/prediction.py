@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from .. import EMA, FREE, SGD, NoisyQuadratic, Preconditioned, tune
+from .functional import find_device
 from .measured import MeasuredQuadratic
 from .training import Task
 
@@ -83,10 +84,11 @@ class Predicted:
 def reference_point(
     task: Task, loss: float, *, seed: int = 0, lr: float = 0.1, batch_size: int = 256, max_steps: int = 20_000
 ) -> nn.Module:
-    """The network after plain SGD has brought its training loss down to ``loss``: where to measure it.
+    """The network after plain SGD has brought its training loss, as :meth:`Task.read` takes it, down to ``loss``.
 
-    The quadratic that matters is the one around the loss's own minimum, not the start's, whose curvature is that of a
-    network that knows nothing. One run at any learning rate well inside the stable range will do.
+    Where to measure it: the quadratic that matters is the one around the loss's own minimum, not the start's, whose
+    curvature is that of a network that knows nothing. One run at any learning rate well inside the stable range will
+    do.
 
     Args:
         task: network and data; seed: of the start and the batches. lr, batch_size: of the run.
@@ -97,8 +99,7 @@ def reference_point(
     """
     for step, model in _descent(task, seed, lr, batch_size, max_steps):
         if step % 10 == 0:
-            with torch.no_grad():
-                now = float(task.loss(model(task.data.x), task.data.y))
+            now = task.read(model)["training loss"]
             if not math.isfinite(now):
                 raise ValueError(f"reference_point: the run diverged at step {step}: expected a lower lr, got {lr:g}")
             if now <= loss:
@@ -117,13 +118,14 @@ def checkpoints(task: Task, steps: Sequence[int], *, seed: int = 0) -> dict[int,
 
 def _descent(task: Task, seed: int, lr: float, batch_size: int, steps: int) -> Iterator[tuple[int, nn.Module]]:
     """Plain SGD: the number of steps taken and the network, which goes on changing."""
-    model = task.build(seed)
+    device = find_device(task.device)
+    model, data = task.build(seed).to(device), task.data.to(device)
     trained = [p for p in model.parameters() if p.requires_grad]
     draw = torch.Generator().manual_seed(seed)
     yield 0, model
     for step in range(1, steps + 1):
         chosen = torch.randint(len(task.data), (batch_size,), generator=draw)
-        slopes = torch.autograd.grad(task.loss(model(task.data.x[chosen]), task.data.y[chosen]), trained)
+        slopes = torch.autograd.grad(task.loss(model(data.x[chosen]), data.y[chosen]), trained)
         with torch.no_grad():
             for p, slope in zip(trained, slopes, strict=True):
                 p.sub_(slope, alpha=lr)

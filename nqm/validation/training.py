@@ -6,7 +6,7 @@ import copy
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,6 @@ from .functional import Loss, Parameters, find_device, flatten, outputs, paramet
 from .optimizers import OPTIMIZERS, Numbers, Optimizer
 
 METRICS = ("training loss", "training error", "held-out loss", "held-out error")
-EVALUATED = 256  # examples of each part on which a run is evaluated
 FACTORED = 256  # examples of which K-FAC takes its factors
 CHUNK = 64  # steps whose batches are drawn in one go
 TOGETHER = 4096  # examples in one call, of as many runs as that makes: more would not fit into the cache
@@ -60,7 +59,8 @@ class Task:
     net: a module whose parameters every run starts from, or a function of a keyword ``seed`` that builds one.
     data: examples, and held-out ones. loss: as torch.nn.functional's. targets: for each metric ("training loss",
     "training error", "held-out loss", "held-out error") the value to reach; the first metric decides. name: for tables
-    and files. device: None for CUDA where there is one.
+    and files. device: None for CUDA where there is one. evaluated: so many examples of each part, the first ones, are
+    what metrics are taken of, again and again along each run; None: all.
     """
 
     net: nn.Module | Callable[..., nn.Module]
@@ -69,6 +69,7 @@ class Task:
     targets: Mapping[str, float]
     name: str = "net"
     device: str | None = None
+    evaluated: int | None = 256
 
     def __post_init__(self) -> None:
         find_device(self.device)
@@ -79,6 +80,8 @@ class Task:
                 raise ValueError(f"targets: expected metrics among {', '.join(METRICS)}, got {metric!r}")
             if not (isinstance(target, int | float) and 0.0 < target < math.inf):
                 raise ValueError(f"targets: expected a positive number for {metric!r}, got {target!r}")
+        if self.evaluated is not None and (not isinstance(self.evaluated, int) or self.evaluated < 1):
+            raise ValueError(f"evaluated: expected a whole number of at least 1 or None, got {self.evaluated!r}")
         model = self.build(0)
         for module in model.modules():
             if isinstance(module, nn.Dropout | nn.Dropout2d | nn.AlphaDropout) and module.p > 0:
@@ -91,6 +94,14 @@ class Task:
         """The network at the start of the run with this seed; a ValueError for batch norm."""
         return skeleton(self.net if isinstance(self.net, nn.Module) else self.net(seed=seed))
 
+    def read(self, model: nn.Module) -> dict[str, float]:
+        """The metrics of a network that have targets, and the training loss, as they are read along a run."""
+        own = parameters_of(model)
+        data = self.data.to(next(iter(own.values())).device)
+        with torch.no_grad():
+            found = _metrics(model, own, self, flatten(own), data)
+        return {metric: float(value) for metric, value in found.items()}
+
     def fingerprint(self) -> dict[str, Any]:
         """What the numbers depend on, for a results file to know its own."""
         model = self.build(0)
@@ -102,7 +113,7 @@ class Task:
             "examples": _digest([self.data.x, self.data.y, self.data.x_held, self.data.y_held]),
             "loss": _name(self.loss),
             "targets": dict(self.targets),
-            "protocol": {"evaluated": EVALUATED, "kfac examples": FACTORED, "exploded": EXPLODED, "reading": 0.1},
+            "protocol": {"evaluated": self.evaluated, "kfac examples": FACTORED, "exploded": EXPLODED, "reading": 0.1},
         }
 
 
@@ -137,7 +148,7 @@ def race(task: Task, trials: Sequence[Trial], max_steps: int, to_the_end: bool =
     All have the same optimizer and batch size. Batches are drawn with replacement, by each trial's own generator, so
     that a trial goes the same way whoever runs beside it (up to rounding: sums over a larger stack of runs may be
     taken in another order). Steps to a target are interpolated linearly between two readings, which lie a tenth of
-    the steps apart (:func:`readings`). Losses and errors are those of up to 256 examples of each part.
+    the steps apart (:func:`readings`).
 
     Raises ValueError for no trials, unknown optimizers or hyperparameters, or trials of more than one kind.
     """
@@ -167,9 +178,9 @@ def follow(task: Task, trials: Sequence[Trial], steps: int) -> tuple[list[int], 
     """Train the trials side by side for ``steps`` steps, whatever becomes of them.
 
     Returns the steps after which they were read (0, then :func:`readings`, then the last) and their training losses,
-    (trials, readings); NaN or infinite where one has diverged. Raises as :func:`race`.
+    (trials, readings), of all examples; NaN or infinite where one has diverged. Raises as :func:`race`.
     """
-    runs = _Race(task, trials, _checked(trials, steps))
+    runs = _Race(replace(task, evaluated=None), trials, _checked(trials, steps))
     when = readings()
     seen, reading = [0], next(when)
     losses = [runs.read()["training loss"]]
@@ -206,7 +217,9 @@ class _Race:
             grad(partial(_loss, self.model, self.like, task.loss)), chunk_size=max(1, TOGETHER // self.batch)
         )
         self.evaluate = vmap(
-            partial(_metrics, self.model, self.like, task), in_dims=(0, None), chunk_size=TOGETHER // EVALUATED
+            partial(_metrics, self.model, self.like, task),
+            in_dims=(0, None),
+            chunk_size=max(1, TOGETHER // (task.evaluated or len(self.data))),
         )
         if optimizer.kfac:
             self.factors = kfac.many_factors(self.model, self.data.x[: min(FACTORED, len(self.data))])
@@ -322,10 +335,10 @@ def _metrics(model: nn.Module, like: Parameters, task: Task, theta: Tensor, data
         wanted = [m for m in METRICS if m.startswith(part) and (m in task.targets or m == "training loss")]
         if not wanted:
             continue
-        given = outputs(model, unflatten(theta, like), x[:EVALUATED])
+        given = outputs(model, unflatten(theta, like), x[: task.evaluated])
         for metric in wanted:
             if metric.endswith("loss"):
-                found[metric] = task.loss(given, y[:EVALUATED])
+                found[metric] = task.loss(given, y[: task.evaluated])
             else:
-                found[metric] = (given.argmax(-1) != y[:EVALUATED]).to(theta.dtype).mean()
+                found[metric] = (given.argmax(-1) != y[: task.evaluated]).to(theta.dtype).mean()
     return found

@@ -38,6 +38,8 @@ def plot_rung(rung: Rung) -> Figure:
 
 
 def _panel(ax: Any, rung: Rung, cell: str) -> None:
+    from matplotlib.ticker import NullFormatter
+
     from ...plotting import COLORS, LINES
 
     here = rung.curves["cell"] == cell
@@ -51,6 +53,7 @@ def _panel(ax: Any, rung: Rung, cell: str) -> None:
         if not np.all(np.isnan(shown)):
             ax.plot(c["step"], shown, color=color, linestyle=line, linewidth=1.4, label=model)
     ax.set_xscale("log")
+    ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_yscale("log")
     ax.set_title(f"{cell}, lr {c['lr'][0]:.3g}", fontsize=10)
     ax.set_xlabel("step")
