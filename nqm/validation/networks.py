@@ -60,7 +60,7 @@ class NetworkResult:
 
     predicted: with the measured noise everywhere; growing: with noise that grows with the loss. curves: columns
     optimizer, batch_size, lr, step, predicted, predicted_growing, mean, low, high (training loss; of the seeds' runs at
-    the hyperparameters that the model finds best). start, point: parameters where training begins, and of measuring.
+    the hyperparameters that the model finds best). point: the network where it was measured. kept: its results file.
     """
 
     task: Task
@@ -69,7 +69,8 @@ class NetworkResult:
     growing: Predicted
     measured: Measured
     curves: Columns
-    point: Any
+    point: nn.Module
+    kept: str | PathLike[str] | None = None
 
     @property
     def name(self) -> str:
@@ -147,7 +148,7 @@ def rung_d(
         task, effort.optimizers, effort.batch_sizes, trials=effort.trials, seeds=effort.seeds, seed=seed,
         max_examples=effort.max_examples, results=results, executor=executor, progress=progress,
     )  # fmt: skip
-    return NetworkResult(task, quadratic, predicted, growing, measured, curves, point)
+    return NetworkResult(task, quadratic, predicted, growing, measured, curves, point, results)
 
 
 def loss_of_all(task: Task, model: nn.Module) -> float:

@@ -24,6 +24,7 @@ from .ladder import Rung, plot_rung, rung_a, rung_b, rung_c
 from .measuring import measure
 from .networks import FULL, QUICK, NetworkResult, network_task, rung_d
 from .prediction import checkpoints
+from .results import read_results
 from .spectra_figures import (
     compute_power_law,
     compute_spectra,
@@ -99,22 +100,26 @@ def validate(
     report.folder.mkdir(parents=True, exist_ok=True)
     tasks = [network_task(net, load_data(data, data_root), device) for net in nets] if "d" in rungs else []
     low = [_low(RUNGS[rung], rung, quick, seed, say) for rung in rungs if rung != "d"]
-    results = []
+    results, before = [], 0
     for task in tasks:
         kept = report.folder / f"{task.name}.jsonl"
+        before += len(read_results(kept)[1]) if kept.exists() else 0
         results.append(rung_d(task, QUICK if quick else FULL, seed=seed, results=kept, executor=executor,
                               progress=progress, say=say))  # fmt: skip
+    from ..plotting import style
+
     say("pictures and report")
     taken = time.perf_counter() - began
-    report.text("# Predictions against real training", "", _origin(command, seed, taken, results))
+    report.text("# Predictions against real training", "", _origin(command, seed, taken, results, before))
     if results:
         _summary(report, results)
     for rung in low:
         _low_part(report, rung)
     if results:
         _network_part(report, results)
-        for result in results:
-            _spectra_part(report, result)
+        with style():
+            for result in results:
+                _spectra_part(report, result)
         _experiments(report, results)
     report.save()
     return report
@@ -134,21 +139,18 @@ def _low(rung: Callable[..., Rung], name: str, quick: bool, seed: int, say: Call
     return rung(quick=quick, seed=seed, progress=lambda line: say(f"rung {name}: {line}"))
 
 
-def _origin(command: str, seed: int, seconds: float, results: Sequence[NetworkResult]) -> str:
-    """Where the numbers come from."""
+def _origin(command: str, seed: int, seconds: float, results: Sequence[NetworkResult], before: int) -> str:
+    """Where the numbers come from; before: trials that lay in the results files already."""
     versions = ", ".join(f"{name} {version(name)}" for name in ("nqm", "torch", "numpy"))
-    trials = sum(int(_trained(result)) for result in results)
-    searched = f" {trials:,} trials of training are behind it." if results else ""
+    trials = sum(len(read_results(result.kept)[1]) for result in results if result.kept)
+    searched = f" {trials:,} training runs are behind the search of hyperparameters" if results else ""
+    if before:
+        searched += f", {before:,} of them kept from earlier, interrupted parts of the same command"
     return (
         f"Written by `{command}` (seed {seed}) in {seconds / 60:.1f} minutes on {os.cpu_count()} CPU cores "
-        f"({platform.machine()}; {versions}).{searched} An interrupted run that goes on counts its last part only.\n\n"
+        f"({platform.machine()}; {versions}).{searched}{'.' if searched else ''}\n\n"
         "Each part compares what the noisy quadratic predicts with what training does. Ratios are predicted / measured."
     )
-
-
-def _trained(result: NetworkResult) -> float:
-    rows = [result.measured.rows(name) for name in result.measured.names]
-    return sum(float(row["trials"].sum() + 2 * row["finals"].sum()) for row in rows)
 
 
 def _low_part(report: Report, rung: Rung) -> None:
