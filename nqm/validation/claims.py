@@ -66,9 +66,11 @@ class _Steps:
         """Batch sizes at which all of them have steps, rising."""
         return sorted(set.intersection(*({*self.rows[name]["size"].tolist()} for name in names)))
 
-    def critical(self, name: str) -> Estimate:
-        """E_min / S_min; its error from those of the two cells that give it."""
-        rows = self.rows[name]
+    def critical(self, name: str, *others: str) -> Estimate:
+        """E_min / S_min, over batch sizes at which the others have steps too; its error from those of the two cells
+        that give it."""
+        here = np.isin(self.rows[name]["size"], self.common(name, *others))
+        rows = {key: column[here] for key, column in self.rows[name].items()}
         cheap, short = int(np.argmin(rows["size"] * rows["steps"])), int(np.argmin(rows["steps"]))
         value = rows["size"][cheap] * rows["steps"][cheap] / rows["steps"][short]
         error = math.hypot(rows["error"][cheap], rows["error"][short]) if cheap != short else 0.0
@@ -103,12 +105,19 @@ class _Steps:
         return Estimate(math.exp(float(slope)), spread)
 
     def parting(self) -> Estimate:
-        """Batch size at which SGD's and momentum's best rates part, over that at which their steps do."""
+        """Batch sizes at which SGD's and momentum's best rates part, and their steps: the larger over the smaller."""
         sizes = self.common("SGD", "momentum")
         rate = {name: dict(zip(self.rows[name]["size"], self.rows[name]["rate"], strict=True)) for name in self.names}
         rates = [rate["momentum"][size] / rate["SGD"][size] for size in sizes]
         steps = [self.steps("SGD", size).value / self.steps("momentum", size).value for size in sizes]
-        return Estimate(_crossing(sizes, rates, APART) / _crossing(sizes, steps, MATTERS), math.log(2.0) / CERTAIN)
+        ratio = _crossing(sizes, rates, APART) / _crossing(sizes, steps, MATTERS)
+        return Estimate(max(ratio, 1.0 / ratio), math.log(2.0) / CERTAIN)
+
+    def rates_apart(self) -> Estimate:
+        """Best effective rate of momentum over that of SGD at the largest batch size of both."""
+        last = self.common("SGD", "momentum")[-1]
+        rates = [float(self.rows[name]["rate"][self.rows[name]["size"] == last][0]) for name in ("momentum", "SGD")]
+        return Estimate(rates[0] / rates[1], math.log(APART) / CERTAIN)
 
 
 def _crossing(sizes: list[float], ratios: list[float], level: float) -> float:
@@ -134,7 +143,7 @@ def _over(a: Estimate, b: Estimate) -> Estimate:
 
 
 def _critical_ratio(a: str, b: str) -> Callable[[_Steps], Estimate]:
-    return lambda steps: _over(steps.critical(a), steps.critical(b))
+    return lambda steps: _over(steps.critical(a, b), steps.critical(b, a))
 
 
 def _at_smallest(quick: str) -> Callable[[_Steps], Estimate]:
@@ -186,10 +195,10 @@ CLAIMS = (
           lambda steps: steps.slope("SGD", False), False, 0.5, True),
     Claim("Momentum's effective learning rate goes on growing (4.3)",
           "best effective rate of momentum / SGD at the largest batch size", MOMENTUM,
-          lambda steps: Estimate(steps.rows["momentum"]["rate"][-1] / steps.rows["SGD"]["rate"][-1],
-                                 math.log(APART) / CERTAIN), True, APART),
+          lambda steps: steps.rates_apart(), True, APART),
     Claim("Their rates part where their steps do (4.3)",
-          "batch size where the rates part (1.5 times) / where the steps do (1.25 times); at most 2 apart", MOMENTUM,
+          "batch sizes where the rates part (1.5 times) and where the steps do (1.25 times), larger / smaller; at most 2",
+          MOMENTUM,
           lambda steps: steps.parting(), False, 4.001),
 )  # fmt: skip
 

@@ -31,6 +31,7 @@ TARGETS = {"mlp": 0.05, "cnn": 0.1, "resnet8": 0.1}
 """Training loss to reach: what a few minutes of search on two cores can afford at the smallest batch size."""
 HELD_OUT_ERROR = 0.05
 FOLLOWED = ("SGD", "momentum", "SGD with EMA")  # whose loss curves are laid beside predicted ones
+MOVED = ("SGD", "momentum")  # of which it is told how much hangs on the point of measuring
 LONGEST = 3000  # steps of a followed run
 
 Columns = dict[str, NDArray[Any]]
@@ -39,7 +40,8 @@ Columns = dict[str, NDArray[Any]]
 @dataclass(frozen=True)
 class Effort:
     """How much is trained: batch sizes, trials a round, seeds of the finals and of the curves, batch sizes at which
-    noise that grows with the loss is predicted too, and those at which curves are followed."""
+    noise that grows with the loss is predicted too, and those at which curves are followed; other shares of the target
+    than a half at which the network is measured too."""
 
     batch_sizes: tuple[int, ...] = tuple(4 * 2**k for k in range(9))
     optimizers: tuple[str, ...] = tuple(OPTIMIZERS)
@@ -48,10 +50,11 @@ class Effort:
     growing: tuple[int, ...] = (4, 16, 64, 256, 1024)
     followed: tuple[int, ...] = (4, 64, 1024)
     max_examples: int = 300_000
+    elsewhere: tuple[float, ...] = (1.0, 0.25)
 
 
 FULL = Effort()
-QUICK = Effort((16, 64, 256, 1024), ("SGD", "momentum", "SGD with EMA"), 6, 3, (16,), (16, 256), 150_000)
+QUICK = Effort((16, 64, 256, 1024), ("SGD", "momentum", "SGD with EMA"), 6, 3, (16,), (16, 256), 150_000, ())
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +64,8 @@ class NetworkResult:
     predicted: with the measured noise everywhere; growing: with noise that grows with the loss. curves: columns
     optimizer, batch_size, lr, step, predicted, predicted_growing, mean, low, high (training loss; of the seeds' runs at
     the hyperparameters that the model finds best). point: the network where it was measured. kept: its results file.
+    elsewhere: columns share (of the target, at which the reference run was measured), optimizer, batch_size, predicted
+    (steps; NaN where the quadratic's floor lies above the target), measured, ratio; None where that was not asked for.
     """
 
     task: Task
@@ -71,6 +76,7 @@ class NetworkResult:
     curves: Columns
     point: nn.Module
     kept: str | PathLike[str] | None = None
+    elsewhere: Columns | None = None
 
     @property
     def name(self) -> str:
@@ -148,7 +154,29 @@ def rung_d(
         task, effort.optimizers, effort.batch_sizes, trials=effort.trials, seeds=effort.seeds, seed=seed,
         max_examples=effort.max_examples, results=results, executor=executor, progress=progress,
     )  # fmt: skip
-    return NetworkResult(task, quadratic, predicted, growing, measured, curves, point, results)
+    elsewhere = _elsewhere(task, {0.5: quadratic}, effort, target, measured, seed) if effort.elsewhere else None
+    return NetworkResult(task, quadratic, predicted, growing, measured, curves, point, results, elsewhere)
+
+
+def _elsewhere(
+    task: Task, found: dict[float, MeasuredQuadratic], effort: Effort, target: float, measured: Measured, seed: int
+) -> Columns:
+    """How much hangs on the point of measuring: steps predicted from others along the same reference run."""
+    for share in effort.elsewhere:
+        point = reference_point(task, share * task.targets["training loss"], seed=seed)
+        found[share] = measure(task.build(seed), task.loss, task.data, at=point, device=task.device)
+    records = []
+    for share, quadratic in sorted(found.items(), reverse=True):
+        above = quadratic.floor >= target
+        predicted = None if above else predict_steps(quadratic, MOVED, effort.followed, target)
+        for name in MOVED:
+            theirs = measured.rows(name)
+            for i, size in enumerate(effort.followed):
+                steps = math.nan if predicted is None else float(predicted.rows(name)["steps"][i])
+                median = float(theirs["median"][theirs["batch_size"] == size][0])
+                records.append({"share": share, "optimizer": name, "batch_size": size, "predicted": steps,
+                                "measured": median, "ratio": steps / median})  # fmt: skip
+    return {key: np.array([record[key] for record in records]) for key in records[0]}
 
 
 def loss_of_all(task: Task, model: nn.Module) -> float:

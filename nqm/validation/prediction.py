@@ -62,12 +62,13 @@ class Predicted:
         return {key: column[here] for key, column in self.table.items()}
 
     def critical_batch_size(self) -> dict[str, float]:
-        """E_min / S_min of each optimizer, in examples, as ``nqm.Sweep.critical_batch_size``."""
+        """E_min / S_min of each optimizer, in examples, as ``nqm.Sweep.critical_batch_size``; NaN where no batch size
+        reaches the target, or the start lies below it."""
         found = {}
         for name in self.names:
             rows = self.rows(name)
             fewest = float(rows["examples"].min()), float(rows["steps"].min())
-            found[name] = fewest[0] / fewest[1] if math.isfinite(fewest[0]) else math.nan
+            found[name] = fewest[0] / fewest[1] if 0.0 < fewest[0] < math.inf else math.nan
         return found
 
     def __str__(self) -> str:
@@ -113,6 +114,8 @@ def reference_point(
 def checkpoints(task: Task, steps: Sequence[int], *, seed: int = 0) -> dict[int, nn.Module]:
     """Copies of the network after these steps of :func:`reference_point`'s run, by step."""
     wanted = set(steps)
+    if not wanted or not all(isinstance(step, int) and step >= 0 for step in wanted):
+        raise ValueError(f"steps: expected whole numbers of at least 0, one or more, got {steps!r}")
     return {s: copy.deepcopy(model) for s, model in _descent(task, seed, 0.1, 256, max(wanted)) if s in wanted}
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import FREE, SGD, max_stable_lr
 from ..files import save_csv, save_picture, save_text
 from .claims import judge
 from .data import load_data
@@ -223,9 +224,28 @@ def _network_part(report: Report, results: Sequence[NetworkResult]) -> None:
         [[net, name, p, m, f"{_shown(low)} to {_shown(high)}", r]
          for net, name, p, m, low, high, r in zip(*(column.tolist() for column in critical.values()), strict=True)],
     )  # fmt: skip
+    if any(result.elsewhere for result in results):
+        _elsewhere_part(report, results)
     for result in results:
         report.figure(f"rung-d-curves-{result.name}", f"{result.name}: training loss at the hyperparameters that the "
                       "model finds best", plot_curves(result), result.curves)  # fmt: skip
+
+
+def _elsewhere_part(report: Report, results: Sequence[NetworkResult]) -> None:
+    rows = []
+    for result in results:
+        columns = result.elsewhere or {}
+        for share in dict.fromkeys(columns["share"].tolist()):
+            for name in dict.fromkeys(columns["optimizer"].tolist()):
+                here = (columns["share"] == share) & (columns["optimizer"] == name)
+                ratios = ", ".join(
+                    f"{_shown(ratio) or 'out of reach'} (B = {size})"
+                    for size, ratio in zip(columns["batch_size"][here], columns["ratio"][here].tolist(), strict=True)
+                )
+                rows.append([result.name, name, share, ratios])
+    report.text("How much hangs on where the network is measured: predicted over measured steps from other points of "
+                "the same reference run.")  # fmt: skip
+    report.table(["net", "optimizer", "measured at this share of the target", "predicted / measured"], rows)
 
 
 def _described(result: NetworkResult) -> str:
@@ -235,7 +255,9 @@ def _described(result: NetworkResult) -> str:
         f"{result.task.data.name}; {q.provenance['curvature']} measured at training loss {q.loss_at:.3g} "
         f"(floor of the quadratic {q.floor:.3g}; its loss of the start {q.floor + q.initial_risk:.3g}, really "
         f"{q.loss_start:.3g}); noise scale {q.noise_scale:.3g} examples there, {q.noise_scale_start:.3g} at the start; "
-        f"noise grows {q.noise_growth:.2g} times as fast as with Gaussian features; targets: "
+        f"noise grows {q.noise_growth:.2g} times as fast as with Gaussian features; plain SGD is stable there up to lr "
+        f"{float(max_stable_lr(q, SGD(FREE))):.3g}, and its best measured lr at the largest batch size is "
+        f"{result.measured.rows('SGD')['lr'][-1]:.3g}; targets: "
         + ", ".join(f"{metric} {value:g}" for metric, value in targets)
     )
 
