@@ -197,9 +197,8 @@ CLAIMS = (
           "best effective rate of momentum / SGD at the largest batch size", MOMENTUM,
           lambda steps: steps.rates_apart(), True, APART),
     Claim("Their rates part where their steps do (4.3)",
-          "batch sizes where the rates part (1.5 times) and where the steps do (1.25 times), larger / smaller; at most 2",
-          MOMENTUM,
-          lambda steps: steps.parting(), False, 4.001),
+          "batch sizes where the rates part (1.5 times) and the steps do (1.25 times), larger / smaller; at most 2",
+          MOMENTUM, lambda steps: steps.parting(), False, 4.001),
 )  # fmt: skip
 
 
