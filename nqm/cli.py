@@ -28,11 +28,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone
         sys.stderr.close()
         return 1
-    except (ValueError, TypeError, OSError, ArithmeticError, ImportError, MemoryError) as error:
+    except (ValueError, TypeError, OSError, ArithmeticError, ImportError, MemoryError, RuntimeError) as error:
         print(f"nqm {arguments.command}: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"nqm {arguments.command}: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"nqm {arguments.command}: {str(stop) or 'interrupted'}", file=sys.stderr)
         return 130
     return result
 

@@ -45,6 +45,18 @@ class Data:
         """Number of classes, where targets are class numbers."""
         return int(self.y.max()) + 1
 
+    @classmethod
+    def from_loaders(cls, loader: Any, held: Any, name: str = "data") -> Data:
+        """From two data loaders (or pairs of tensors): for training, and held out for validation.
+
+        Give loaders that keep their order: the same examples in the same order make the same runs. Training examples
+        are then put into an order of their own, drawn once, so that the first ones stand for all. Raises as
+        :func:`as_examples`.
+        """
+        (x, y), (x_held, y_held) = as_examples(loader, "loader"), as_examples(held, "held")
+        order = torch.from_numpy(np.random.default_rng(0).permutation(len(x)))
+        return cls(name, x[order], y[order], x_held, y_held)
+
     def to(self, device: torch.device | str) -> Data:
         return Data(self.name, *(part.to(device) for part in (self.x, self.y, self.x_held, self.y_held)))
 
@@ -54,16 +66,18 @@ def load_data(name: str = "digits", root: str | os.PathLike[str] | None = None, 
     the whole training part.
 
     name: "digits" (1,797 images of 8 x 8, in scikit-learn), or "mnist", "fashion-mnist", "cifar10" from torchvision's
-    files under ``root``; nothing is downloaded. Raises ValueError for an unknown name, RuntimeError where torchvision
-    or its files are missing, saying what to do.
+    files under ``root``; nothing is downloaded. Raises ValueError for an unknown name, RuntimeError where
+    scikit-learn, torchvision or its files are missing, saying what to do.
     """
     if name not in NAMES:
         raise ValueError(f"data: expected one of {', '.join(NAMES)}, got {name!r}")
     if not 0.0 < held < 1.0:
         raise ValueError(f"held: expected a share between 0 and 1, got {held}")
     if name == "digits":
-        from sklearn.datasets import load_digits
-
+        try:
+            from sklearn.datasets import load_digits
+        except ImportError as error:
+            raise RuntimeError("data 'digits' comes with scikit-learn: pip install 'nqm[validation]'") from error
         images, labels = load_digits(return_X_y=True)
         order = np.random.default_rng(0).permutation(len(images))
         x, y = torch.tensor(images[order].reshape(-1, 1, 8, 8)), torch.tensor(labels[order])

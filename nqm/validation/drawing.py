@@ -55,7 +55,8 @@ def plot_predictions(results: Sequence[NetworkResult], names: Sequence[str]) -> 
     def draw(ax: Any, result: NetworkResult) -> None:
         for name in (name for name in names if name in result.measured.names):
             rows, (color, _, marker) = result.measured.rows(name), look(name)
-            width = np.stack([rows["median"] - rows["low"], rows["high"] - rows["median"]])
+            middle = np.where(np.isfinite(rows["median"]), rows["median"], np.nan)
+            width = np.stack([middle - rows["low"], rows["high"] - middle])
             ax.errorbar(
                 rows["batch_size"], rows["median"], np.where(np.isfinite(width), width, 0.0), color=color,
                 marker=marker, linestyle="none", capsize=2.0, label=f"{name}, measured",

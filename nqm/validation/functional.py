@@ -45,7 +45,8 @@ def outputs(model: nn.Module, parameters: Mapping[str, Tensor], x: Tensor) -> Te
 def skeleton(model: Any) -> nn.Module:
     """A copy of the model in evaluation mode, refused where one example's gradient depends on the other examples.
 
-    Raises TypeError for what is no module, ValueError for batch norm.
+    Raises TypeError for what is no module, ValueError for batch norm, and for torch's recurrent layers, which
+    torch.func cannot take one example at a time.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
@@ -55,6 +56,11 @@ def skeleton(model: Any) -> nn.Module:
                 f"model: expected no batch norm, got {type(module).__name__} at {name or 'the top'!r}. With it one "
                 "example's gradient depends on its batch, so that there is no noise C / B, and the loss that is "
                 "trained differs from batch size to batch size. Take GroupNorm or LayerNorm, or no norm"
+            )
+        if isinstance(module, nn.RNNBase):
+            raise ValueError(
+                f"model: expected layers that torch.func can take one example at a time, got {type(module).__name__} "
+                f"at {name or 'the top'!r}; write the recurrence out, of nn.Linear layers"
             )
     return copy.deepcopy(model).eval()
 

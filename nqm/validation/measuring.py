@@ -19,6 +19,10 @@ CUTOFF = 1e-8
 """Directions with h at or below this share of the largest |h| are dropped (see :func:`measure`)."""
 
 
+LEAST_GROWTH = 1e-3
+"""Of noise with the loss, where none was measured: next to additive noise."""
+
+
 def measure(
     model: nn.Module,
     loss: Loss,
@@ -48,8 +52,10 @@ def measure(
     its negative curvatures and their gradient are lost, and its small positive ones put the floor far down.
     The provenance tells the number dropped and their shares of sum |h|, of |G|^2 and of tr(C).
 
-    noise_growth compares tr(C) at the start and at ``at`` with what least squares on Gaussian features would show,
-    tr(C) = (label noise + 2 L) tr(H) + |G|^2; without ``at`` it is 1.
+    noise_growth compares how much tr(C) rises from ``at`` to the middle between it and the start with what it would by
+    least squares on Gaussian features, tr(C) = (label noise + 2 L) tr(H) + |G|^2. (To the start itself it may fall
+    again: a network that knows nothing has small gradients.) Without ``at`` it is 1; where tr(C) does not rise 0.001,
+    which is next to additive noise.
 
     Args:
         model: its trained parameters are the start; dropout is switched off, as in evaluation mode.
@@ -117,6 +123,7 @@ def measure(
         "versions": {name: _version(name) for name in ("nqm", "torch", "curvlinops-for-pytorch")},
     }
     init = (moved[kept] + g[kept] / h[kept]).square()
+    growth = 1.0 if at is None else _growth(objective, theta, theta_start, float(h[kept].sum()))
     return MeasuredQuadratic(
         *(part.cpu().numpy() for part in (h[kept], c[kept], init)),
         gradient=g[kept].cpu().numpy(),
@@ -124,9 +131,7 @@ def measure(
         loss_start=loss_start,
         noise_scale=_noise_scale(spread, gradient),
         noise_scale_start=_noise_scale(spread_start, gradient_start),
-        noise_growth=_growth(
-            spread_start - spread, loss_start - loss_at, gradient_start, gradient, float(h[kept].sum())
-        ),
+        noise_growth=growth,
         provenance=provenance,
     )
 
@@ -145,11 +150,15 @@ def _noise(
     return variance, spread
 
 
-def _growth(spread: float, loss: float, gradient_start: Tensor, gradient: Tensor, trace: float) -> float:
-    """How much tr(C) grew from ``at`` to the start, over what Gaussian features would make of it,
-    2 (loss_start - loss_at) tr(H) + |G_start|^2 - |G|^2; 1 where neither grew or both points are one."""
-    expected = 2.0 * loss * trace + float(gradient_start.square().sum() - gradient.square().sum())
-    return spread / expected if spread > 0.0 and expected > 0.0 else 1.0
+def _growth(objective: Objective, theta: Tensor, start: Tensor, trace: float) -> float:
+    """Rise of tr(C) from theta half way to the start, over 2 (rise of the loss) tr(H) + rise of |G|^2."""
+
+    def numbers(point: Tensor) -> tuple[float, float]:
+        loss, gradient = _finite(objective, point, "half way to the start")
+        return _noise(objective, point, gradient)[1], 2.0 * loss * trace + float(gradient.square().sum())
+
+    (spread, expected), (low, least) = numbers(theta + 0.5 * (start - theta)), numbers(theta)
+    return max((spread - low) / (expected - least), LEAST_GROWTH) if expected > least else LEAST_GROWTH
 
 
 def _dropped(kept: Tensor, h: Tensor, g: Tensor, c: Tensor) -> dict[str, Any]:

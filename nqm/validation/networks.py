@@ -52,6 +52,10 @@ class Effort:
     max_examples: int = 300_000
     elsewhere: tuple[float, ...] = (1.0, 0.25)
 
+    def search(self, seed: int) -> dict[str, int]:
+        """The settings of :func:`measure_steps`."""
+        return {"trials": self.trials, "seeds": self.seeds, "seed": seed, "max_examples": self.max_examples}
+
 
 FULL = Effort()
 QUICK = Effort((16, 64, 256, 1024), ("SGD", "momentum", "SGD with EMA"), 6, 3, (16,), (16, 256), 150_000, ())
@@ -84,7 +88,8 @@ class NetworkResult:
 
     def ratios(self) -> Columns:
         """Predicted over measured (median of the finals) steps to the training loss: columns net, optimizer,
-        batch_size, noise ("measured" or "growing"), predicted, measured, low, high, ratio."""
+        batch_size, noise ("measured" or "growing"), predicted, measured, low, high, ratio (NaN where half of the finals
+        or more did not reach the target)."""
         records = []
         for noise, predicted in (("measured", self.predicted), ("growing", self.growing)):
             for name in predicted.names:
@@ -95,7 +100,7 @@ class NetworkResult:
                     records.append({
                         "net": self.name, "optimizer": name, "batch_size": size, "noise": noise, "predicted": steps,
                         "measured": median, "low": theirs["low"][place], "high": theirs["high"][place],
-                        "ratio": steps / median,
+                        "ratio": _ratio(steps, median),
                     })  # fmt: skip
         return {key: np.array([record[key] for record in records]) for key in records[0]}
 
@@ -151,8 +156,8 @@ def rung_d(
     curves = _curves(task, quadratic, predicted, effort, seed)
     say(f"{task.name}: search of hyperparameters")
     measured = measure_steps(
-        task, effort.optimizers, effort.batch_sizes, trials=effort.trials, seeds=effort.seeds, seed=seed,
-        max_examples=effort.max_examples, results=results, executor=executor, progress=progress,
+        task, effort.optimizers, effort.batch_sizes, results=results, executor=executor, progress=progress,
+        **effort.search(seed),
     )  # fmt: skip
     elsewhere = _elsewhere(task, {0.5: quadratic}, effort, target, measured, seed) if effort.elsewhere else None
     return NetworkResult(task, quadratic, predicted, growing, measured, curves, point, results, elsewhere)
@@ -175,8 +180,12 @@ def _elsewhere(
                 steps = math.nan if predicted is None else float(predicted.rows(name)["steps"][i])
                 median = float(theirs["median"][theirs["batch_size"] == size][0])
                 records.append({"share": share, "optimizer": name, "batch_size": size, "predicted": steps,
-                                "measured": median, "ratio": steps / median})  # fmt: skip
+                                "measured": median, "ratio": _ratio(steps, median)})  # fmt: skip
     return {key: np.array([record[key] for record in records]) for key in records[0]}
+
+
+def _ratio(predicted: float, measured: float) -> float:
+    return predicted / measured if 0.0 < measured < math.inf else math.nan
 
 
 def loss_of_all(task: Task, model: nn.Module) -> float:

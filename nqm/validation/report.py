@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from .measuring import measure
 from .networks import FULL, QUICK, NetworkResult, network_task, rung_d
 from .prediction import checkpoints
 from .results import read_results
+from .search import check_results
 from .spectra_figures import (
     compute_power_law,
     compute_spectra,
@@ -34,6 +36,7 @@ from .spectra_figures import (
     plot_spectra,
     plot_variance,
 )
+from .training import Task
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -96,17 +99,19 @@ def validate(
 
     Raises ValueError for unknown names or nothing to do, and as :func:`load_data` and :func:`measure_steps`.
     """
-    _check(rungs, nets, data)
+    _check(rungs, nets, data, seed)
     began, report = time.perf_counter(), Report(Path(folder))
     report.folder.mkdir(parents=True, exist_ok=True)
     tasks = [network_task(net, load_data(data, data_root), device) for net in nets] if "d" in rungs else []
+    effort = QUICK if quick else FULL
+    for task in tasks:
+        check_results(task, effort.optimizers, _results(report, task), **effort.search(seed))
     low = [_low(RUNGS[rung], rung, quick, seed, say) for rung in rungs if rung != "d"]
     results, before = [], 0
     for task in tasks:
-        kept = report.folder / f"{task.name}.jsonl"
+        kept = _results(report, task)
         before += len(read_results(kept)[1]) if kept.exists() else 0
-        results.append(rung_d(task, QUICK if quick else FULL, seed=seed, results=kept, executor=executor,
-                              progress=progress, say=say))  # fmt: skip
+        results.append(rung_d(task, effort, seed=seed, results=kept, executor=executor, progress=progress, say=say))
     from ..plotting import style
 
     say("pictures and report")
@@ -126,11 +131,20 @@ def validate(
     return report
 
 
-def _check(rungs: Sequence[str], nets: Sequence[str], data: str) -> None:
+def _results(report: Report, task: Task) -> Path:
+    """Where the trials of a network are kept."""
+    return report.folder / f"{task.name}.jsonl"
+
+
+def _check(rungs: Sequence[str], nets: Sequence[str], data: str, seed: int) -> None:
     for name, given, known in (("rung", rungs, (*RUNGS, "d")), ("net", nets, ("mlp", "cnn", "resnet8"))):
         wrong = [entry for entry in given if entry not in known]
         if wrong or not given:
             raise ValueError(f"{name}: expected some of {', '.join(known)}, got {wrong or 'none'}")
+    if seed < 0:
+        raise ValueError(f"seed: expected a whole number of at least 0, got {seed}")
+    if "d" in rungs and find_spec("curvlinops") is None:
+        raise RuntimeError("rung d needs curvlinops for its spectra: pip install 'nqm[validation]'")
     if data != "digits" and tuple(rungs) != ("d",):
         raise ValueError(f"data {data!r}: expected rung d alone, since the others are about digits, got {list(rungs)}")
 
@@ -221,7 +235,7 @@ def _network_part(report: Report, results: Sequence[NetworkResult]) -> None:
     report.written.append(save_csv(critical, report.folder / "rung-d-critical.csv"))
     report.table(
         ["net", "optimizer", "predicted", "measured", "range", "ratio"],
-        [[net, name, p, m, f"{_shown(low)} to {_shown(high)}", r]
+        [[net, name, p, m, "" if math.isnan(m) else f"{_shown(low)} to {_shown(high)}", r]
          for net, name, p, m, low, high, r in zip(*(column.tolist() for column in critical.values()), strict=True)],
     )  # fmt: skip
     if any(result.elsewhere for result in results):
@@ -263,9 +277,9 @@ def _described(result: NetworkResult) -> str:
 
 
 def _spectra_part(report: Report, result: NetworkResult) -> None:
-    task, net = result.task, result.name
-    start = task.build(0)
-    spectra = compute_spectra(start, task.loss, task.data, checkpoints(task, SPECTRA_AT), device=task.device)
+    task, net, seed = result.task, result.name, int(result.measured.configuration["seed"])
+    start, passed = task.build(seed), checkpoints(task, SPECTRA_AT, seed=seed)
+    spectra = compute_spectra(start, task.loss, task.data, passed, device=task.device)
     variance = compute_variance(
         measure(start, task.loss, task.data, at=result.point, curvature="ekfac", device=task.device)
     )
@@ -315,7 +329,7 @@ def _experiments(report: Report, results: Sequence[NetworkResult]) -> None:
     for claim, number, net, value, low, high, bound, verdict, model in zip(
         *(column.tolist() for column in verdicts.values()), strict=True
     ):
-        interval = f"{_shown(value)} ({_shown(low)} to {_shown(high)})"
+        interval = "" if math.isnan(value) else f"{_shown(value)} ({_shown(low)} to {_shown(high)})"
         rows.append([claim, number, net, interval, bound, f"**{verdict}**", model])
     report.table(["claim", "number", "net", "value", "bound", "verdict", "model"], rows)
 

@@ -3,6 +3,7 @@ batch sizes (zhang2019 section 4 and appendix F)."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
@@ -102,6 +103,17 @@ def measure_steps(
             else:
                 work.on(executor)
         return summarise(kept.configuration, kept.records, [cell.key for cell in cells])
+
+
+def check_results(
+    task: Task, optimizers: Sequence[str | Optimizer], results: str | PathLike[str], **settings: Any
+) -> None:
+    """Raise as :func:`measure_steps` would where it cannot go on from this file; train nothing, and write nothing where
+    there is no file. settings: its trials, rounds, seeds, seed, max_steps and max_examples."""
+    chosen = _optimizers(optimizers)
+    configuration = _configuration(task, chosen, Settings(**settings))
+    if os.path.exists(results):
+        Results(results, configuration, tuple(chosen)).close()
 
 
 class _Work:

@@ -73,6 +73,12 @@ class Task:
 
     def __post_init__(self) -> None:
         find_device(self.device)
+        if not isinstance(self.data, Data):
+            raise TypeError(
+                f"data: expected nqm.validation.Data (Data.from_loaders makes it), got {type(self.data).__name__}"
+            )
+        if not isinstance(self.targets, Mapping):
+            raise TypeError(f"targets: expected a dict such as {{'training loss': 0.1}}, got {self.targets!r}")
         if not self.targets:
             raise ValueError(f"targets: expected at least one of {', '.join(METRICS)}, got none")
         for metric, target in self.targets.items():
@@ -90,9 +96,35 @@ class Task:
                     "take it out to see what is trained"
                 )
 
+        self._try(model)
+
+    def _try(self, model: nn.Module) -> None:
+        """The network and the loss on two examples, to say now what does not fit."""
+        x, y = self.data.x[:2], self.data.y[:2]
+        with torch.no_grad():
+            try:
+                found = self.loss(model(x), y)
+            except (RuntimeError, ValueError, TypeError, IndexError) as error:
+                raise ValueError(
+                    f"net, loss: expected them to take inputs {tuple(x.shape)} of {x.dtype} and targets "
+                    f"{tuple(y.shape)} of {y.dtype}, got {type(error).__name__}: {error}"
+                ) from error
+        if not isinstance(found, Tensor) or found.shape != ():
+            raise ValueError(f"loss: expected a scalar, the mean over the examples, got {found!r:.80}")
+
     def build(self, seed: int) -> nn.Module:
-        """The network at the start of the run with this seed; a ValueError for batch norm."""
-        return skeleton(self.net if isinstance(self.net, nn.Module) else self.net(seed=seed))
+        """The network at the start of the run with this seed.
+
+        Raises TypeError for what is neither a module nor a function of a keyword ``seed`` that gives one, ValueError
+        for batch norm and recurrent layers.
+        """
+        if isinstance(self.net, nn.Module):
+            return skeleton(self.net)
+        try:
+            built = self.net(seed=seed)
+        except TypeError as error:
+            raise TypeError(f"net: expected a module or a function of a keyword 'seed', got {error}") from error
+        return skeleton(built)
 
     def read(self, model: nn.Module) -> dict[str, float]:
         """The metrics of a network that have targets, and the training loss, as they are read along a run."""

@@ -327,3 +327,36 @@ def test_a_diverged_kfac_run_leaves_the_others_alone():
     calm = Trial("K-FAC", 4, 9, VALUES["K-FAC"])
     outcomes = race(task, [*wild, calm], 300)
     assert [outcome.status for outcome in outcomes] == ["diverged"] * 3 + ["reached"]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"data": [(torch.zeros(2, 6), torch.zeros(2))]}, TypeError, "expected nqm.validation.Data"),
+        ({"targets": 0.3}, TypeError, "expected a dict"),
+        ({"net": nn.Linear}, TypeError, "function of a keyword 'seed'"),
+        ({"net": nn.Linear(7, 3)}, ValueError, r"net, loss: expected them to take inputs \(2, 6\)"),
+        ({"loss": F.binary_cross_entropy_with_logits}, ValueError, "net, loss"),
+        ({"loss": partial(F.cross_entropy, reduction="none")}, ValueError, "expected a scalar"),
+        ({"net": nn.Sequential(nn.LSTM(6, 3))}, ValueError, "one example at a time"),
+        ({"evaluated": 0}, ValueError, "evaluated"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_training(options, error, message):
+    given = {"net": tiny_net, "data": tiny_data(), "loss": F.cross_entropy, "targets": {"training loss": 1.0}}
+    with pytest.raises(error, match=message):
+        Task(**{**given, **options})
+
+
+def test_data_from_loaders():
+    """Every example once, in one fixed order of its own."""
+    x, y = torch.arange(10.0)[:, None], torch.arange(10)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=4)
+    found = Data.from_loaders(loader, (x[:3], y[:3]), "mine")
+    assert found.name == "mine"
+    assert torch.equal(found.x[:, 0], found.y.float())
+    assert sorted(found.y.tolist()) == list(range(10)) != found.y.tolist()
+    assert torch.equal(found.y, Data.from_loaders(loader, (x, y)).y)
+    assert torch.equal(found.x_held, x[:3])
+    with pytest.raises(ValueError, match="empty loader"):
+        Data.from_loaders([], loader)
