@@ -22,7 +22,7 @@ CAP = 3  # a round trains at most this many times its budget
 EXTRA = 2  # rounds beyond those asked for, while the best lies at an edge
 EDGE = 0.1  # of the width of everything searched: that near is at the edge
 NARROWER = 3.0  # each later round's box is this many times narrower
-CANDIDATES = 2  # best trials that are run again with fresh seeds
+CANDIDATES = 4  # best trials that are run again with fresh seeds
 LONGER = 3  # finals may take this many times the steps of the best trial
 BITS = 30  # of a quasi-random number
 
@@ -192,7 +192,7 @@ def _search_heat(cell: Cell, records: Sequence[Record], number: int, box: Box) -
 
 
 def _finals(cell: Cell, records: Sequence[Record]) -> list[Heat]:
-    """The two best with each fresh seed, all trained to the end."""
+    """The four best with each fresh seed, all trained to the end."""
     leader = best(records, cell.metrics[0])
     if leader is None or any(record.round == FINALS for record in records):
         return []

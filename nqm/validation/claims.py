@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t as student
 
 from .prediction import Predicted
 from .steps import Measured
 
-CERTAIN = 2.0  # standard errors by which a number has to clear its bound
+CHANCE = 0.05  # of an interval that misses the number, seeds being the only source of error
 MATTERS = 1.25  # ratio of steps that counts as a difference
 APART = 1.5  # ratio of learning rates that counts as parted
 HOLDS, FAILS, OPEN = "holds", "does not hold", "undecided"
@@ -22,7 +23,8 @@ Columns = dict[str, NDArray[Any]]
 
 
 class Estimate(NamedTuple):
-    """A positive number and the standard error of its logarithm (0 for the model's own numbers)."""
+    """A positive number and the half width of its logarithm's 95% interval: 0 for the model's own numbers and for those
+    of a single best learning rate, NaN where nothing is known."""
 
     value: float
     error: float
@@ -52,7 +54,7 @@ class _Steps:
             rows = table.rows(name)
             measured = isinstance(table, Measured)
             steps = rows["median"] if measured else np.maximum(rows["steps"], 1.0)
-            error = rows["error"] if measured else np.zeros_like(steps)
+            error = rows["error"] * _quantile(rows["finals"]) if measured else np.zeros_like(steps)
             kept = np.isfinite(steps) & np.isfinite(error)
             columns = {"size": rows["batch_size"], "steps": steps, "error": error, "rate": rows["effective_lr"]}
             self.rows[name] = {key: np.asarray(column, dtype=float)[kept] for key, column in columns.items()}
@@ -68,12 +70,13 @@ class _Steps:
 
     def critical(self, name: str, *others: str) -> Estimate:
         """E_min / S_min, over batch sizes at which the others have steps too; its error from those of the two cells
-        that give it."""
+        that give it. One cell that gives both, since steps still halve at the largest batch size, makes it a lower
+        bound, of unknown error."""
         here = np.isin(self.rows[name]["size"], self.common(name, *others))
         rows = {key: column[here] for key, column in self.rows[name].items()}
         cheap, short = int(np.argmin(rows["size"] * rows["steps"])), int(np.argmin(rows["steps"]))
         value = rows["size"][cheap] * rows["steps"][cheap] / rows["steps"][short]
-        error = math.hypot(rows["error"][cheap], rows["error"][short]) if cheap != short else 0.0
+        error = math.hypot(rows["error"][cheap], rows["error"][short]) if cheap != short else math.nan
         return Estimate(float(value), error)
 
     def saving(self, slow: str, quick: str, sizes: list[float]) -> Estimate:
@@ -90,7 +93,8 @@ class _Steps:
 
     def slope(self, name: str, below: bool) -> Estimate:
         """d log(effective learning rate) / d log(batch size) over batch sizes up to half the optimizer's critical one,
-        or from twice that on (three at least); as exp(slope), so that it is positive like the rest."""
+        or from twice that on, or over the three smallest or largest where those are fewer; as exp(slope), so that it is
+        positive like the rest."""
         rows, limit = self.rows[name], self.critical(name).value
         here = rows["size"] <= 0.5 * limit if below else rows["size"] >= 2.0 * limit
         if here.sum() < 3:
@@ -102,22 +106,30 @@ class _Steps:
         slope, height = np.polyfit(x, y, 1)
         rest = y - slope * x - height
         spread = math.sqrt(float(rest @ rest) / (x.size - 2) / float(((x - x.mean()) ** 2).sum()))
-        return Estimate(math.exp(float(slope)), spread)
+        return Estimate(math.exp(float(slope)), spread * float(student.ppf(1.0 - 0.5 * CHANCE, x.size - 2)))
 
     def parting(self) -> Estimate:
-        """Batch sizes at which SGD's and momentum's best rates part, and their steps: the larger over the smaller."""
+        """Batch sizes at which SGD's and momentum's best rates part, and their steps: the larger over the smaller;
+        infinite where only one of them ever does, NaN where neither."""
         sizes = self.common("SGD", "momentum")
         rate = {name: dict(zip(self.rows[name]["size"], self.rows[name]["rate"], strict=True)) for name in self.names}
         rates = [rate["momentum"][size] / rate["SGD"][size] for size in sizes]
         steps = [self.steps("SGD", size).value / self.steps("momentum", size).value for size in sizes]
-        ratio = _crossing(sizes, rates, APART) / _crossing(sizes, steps, MATTERS)
-        return Estimate(max(ratio, 1.0 / ratio), math.log(2.0) / CERTAIN)
+        first, second = _crossing(sizes, rates, APART), _crossing(sizes, steps, MATTERS)
+        if math.isnan(first) != math.isnan(second):
+            return Estimate(math.inf, 0.0)
+        return Estimate(max(first / second, second / first), 0.0)
 
     def rates_apart(self) -> Estimate:
         """Best effective rate of momentum over that of SGD at the largest batch size of both."""
         last = self.common("SGD", "momentum")[-1]
         rates = [float(self.rows[name]["rate"][self.rows[name]["size"] == last][0]) for name in ("momentum", "SGD")]
-        return Estimate(rates[0] / rates[1], math.log(APART) / CERTAIN)
+        return Estimate(rates[0] / rates[1], 0.0)
+
+
+def _quantile(finals: NDArray[Any]) -> NDArray[Any]:
+    """Standard errors to either side of a 95% interval, for medians over so many seeds."""
+    return np.asarray(student.ppf(1.0 - 0.5 * CHANCE, np.maximum(finals - 1, 1)))
 
 
 def _crossing(sizes: list[float], ratios: list[float], level: float) -> float:
@@ -176,7 +188,8 @@ CLAIMS = (
     Claim("Preconditioning helps at small batches: Adam (4.1)",
           "steps of SGD / Adam without momentum at the two smallest batch sizes", ("SGD", ADAM[0]),
           _at_smallest(ADAM[0]), True, 1.0),
-    Claim("Preconditioning helps at small batches: K-FAC (4.1)", "steps of SGD / K-FAC at the two smallest batch sizes",
+    Claim("Preconditioning helps at small batches: K-FAC (4.1)",
+          "steps of SGD / K-FAC at the two smallest batch sizes, examples of K-FAC's factors not counted",
           ("SGD", KFAC[0]), _at_smallest(KFAC[0]), True, 1.0),
     Claim("Momentum's benefit shrinks with preconditioning: Adam (4.1)",
           "(SGD / momentum) / (Adam without / with momentum), steps at the largest batch size", (*MOMENTUM, *ADAM),
@@ -189,26 +202,28 @@ CLAIMS = (
     Claim("EMA lowers the critical batch size (4.2)", "critical batch size of SGD with EMA / SGD", EMA_,
           _critical_ratio("SGD with EMA", "SGD"), False, 1.0),
     Claim("The best learning rate of SGD grows linearly with the batch size at first (4.3)",
-          "slope of log rate against log batch size up to half the critical one (linear: 1, square root: 0.5)",
-          ("SGD",), lambda steps: steps.slope("SGD", True), True, 0.5, True),
-    Claim("Then it levels off (4.3)", "the same slope from twice the critical batch size on (level: 0)", ("SGD",),
-          lambda steps: steps.slope("SGD", False), False, 0.5, True),
+          "slope of log rate against log batch size up to half the critical one, or of the three smallest (linear: 1)",
+          ("SGD",), lambda steps: steps.slope("SGD", True), True, 0.75, True),
+    Claim("Then it levels off (4.3)",
+          "the same slope from twice the critical one on, or of the three largest (level: 0)", ("SGD",),
+          lambda steps: steps.slope("SGD", False), False, 0.25, True),
     Claim("Momentum's effective learning rate goes on growing (4.3)",
           "best effective rate of momentum / SGD at the largest batch size", MOMENTUM,
           lambda steps: steps.rates_apart(), True, APART),
     Claim("Their rates part where their steps do (4.3)",
           "batch sizes where the rates part (1.5 times) and the steps do (1.25 times), larger / smaller; at most 2",
-          MOMENTUM, lambda steps: steps.parting(), False, 4.001),
+          MOMENTUM, lambda steps: steps.parting(), False, 2.001),
 )  # fmt: skip
 
 
 def judge(networks: Mapping[str, tuple[Measured, Predicted | None]]) -> Columns:
     """Claims of zhang2019 section 4, judged: columns claim, number, net, value, low, high, bound, verdict, model.
 
-    value: the number that decides, from the medians of the finals of each cell; low, high: two standard errors to
-    either side. verdict: "holds" where the whole interval lies on the claim's side of the bound, "does not hold" where
-    it lies on the other, else "undecided". model: the same number from the predicted steps, where there are any.
-    Claims about optimizers that were not trained are left out.
+    value: the number that decides, from the medians of the finals of each cell; low, high: a 95% interval from the
+    spread over the seeds (Student's t), which knows nothing of what the search may have missed. verdict: "holds" where
+    the whole interval lies on the claim's side of the bound, "does not hold" where it lies on the other, else
+    "undecided". model: the same number from the predicted steps, where there are any. Claims about optimizers that
+    were not trained are left out.
 
     networks: for each network its measured table, and the predicted one or None.
     """
@@ -224,7 +239,7 @@ def judge(networks: Mapping[str, tuple[Measured, Predicted | None]]) -> Columns:
 
 def _judged(claim: Claim, measured: Measured) -> dict[str, Any]:
     value, error = _found(claim, measured)
-    low, high = value * math.exp(-CERTAIN * error), value * math.exp(CERTAIN * error)
+    low, high = value * math.exp(-error), value * math.exp(error)
     if claim.slope:
         value, low, high = math.log(value), math.log(low), math.log(high)
     right, wrong = (low > claim.bound, high < claim.bound) if claim.above else (high < claim.bound, low > claim.bound)

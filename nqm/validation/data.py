@@ -19,6 +19,8 @@ NAMES = ("digits", *TORCHVISION)
 class Data:
     """Examples in memory: inputs x (n, ...), targets y (n, ...), and a part held out for validation.
 
+    In random order: runs are evaluated on the first ones of each part (:meth:`from_loaders` sees to it).
+
     Raises ValueError where a part is empty or lengths differ, TypeError for what is no tensor.
     """
 
@@ -49,13 +51,16 @@ class Data:
     def from_loaders(cls, loader: Any, held: Any, name: str = "data") -> Data:
         """From two data loaders (or pairs of tensors): for training, and held out for validation.
 
-        Give loaders that keep their order: the same examples in the same order make the same runs. Training examples
-        are then put into an order of their own, drawn once, so that the first ones stand for all. Raises as
+        Give loaders that keep their order: the same examples in the same order make the same runs. Examples are then
+        put into an order of their own, drawn once, so that the first ones stand for all. Raises as
         :func:`as_examples`.
         """
-        (x, y), (x_held, y_held) = as_examples(loader, "loader"), as_examples(held, "held")
-        order = torch.from_numpy(np.random.default_rng(0).permutation(len(x)))
-        return cls(name, x[order], y[order], x_held, y_held)
+        parts = []
+        for part, where in ((loader, "loader"), (held, "held")):
+            x, y = as_examples(part, where)
+            order = torch.from_numpy(np.random.default_rng(0).permutation(len(x)))
+            parts += [x[order], y[order]]
+        return cls(name, *parts)
 
     def to(self, device: torch.device | str) -> Data:
         return Data(self.name, *(part.to(device) for part in (self.x, self.y, self.x_held, self.y_held)))

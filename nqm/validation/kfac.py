@@ -35,7 +35,13 @@ def layers_of(model: nn.Module) -> dict[str, nn.Module]:
                 f"K-FAC: expected parameters in Linear and (ungrouped, zero-padded) Conv2d layers only, got "
                 f"{type(module).__name__} at {name!r}"
             )
+        frozen = [part for part, p in module.named_parameters(recurse=False) if not p.requires_grad]
+        if frozen:
+            raise ValueError(f"K-FAC: expected layers that are trained whole, got a frozen {frozen[0]} at {name!r}")
         found[name] = module
+    own = {id(p) for module in found.values() for p in module.parameters(recurse=False)}
+    if len(own) < sum(len(list(module.parameters(recurse=False))) for module in found.values()):
+        raise ValueError("K-FAC: expected parameters that belong to one layer each, got tied ones")
     return found
 
 

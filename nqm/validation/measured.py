@@ -53,7 +53,7 @@ class MeasuredQuadratic(NoisyQuadratic):
             parameters, there and at the start; inf where the gradient vanishes.
         provenance: where the numbers come from; a dict that JSON can hold.
         noise_growth: how fast the noise's trace grows with the loss, relative to least squares with one output on
-            Gaussian features (1: that fast; k outputs: about 1 / k).
+            Gaussian features (1: that fast; k outputs: about 1 / k); NaN where it does not grow.
 
     Raises:
         TypeError, ValueError: as :class:`nqm.NoisyQuadratic`; ValueError for gradients of another shape or not finite.
@@ -119,12 +119,17 @@ class MeasuredQuadratic(NoisyQuadratic):
         """The same curvature and start, but noise that grows with the loss, as in least squares on Gaussian features.
 
         With k = noise_growth its covariance at a risk L is k / B of H (label_noise + 2 L) + G G^T, so batches of B
-        examples act like B / k there; label_noise = tr(C) / (k sum h) - 2 L makes tr(C) right where it was measured, at
-        L = loss_at - floor (or is 1% of the first term, where the second is larger). Additive noise, measured near
-        the end, is too small on the way there.
+        examples act like B / k there; label_noise = (tr(C) / k - |G|^2) / sum h - 2 L makes tr(C) right where it was
+        measured, at L = loss_at - floor (or is 1% of the first term, where the rest is larger). Additive noise,
+        measured near the end, is too small on the way there. Raises ValueError where no growth was measured (NaN).
         """
+        if not self.noise_growth > 0.0:
+            raise ValueError(
+                "noise_growth: expected noise that grows from where it was measured half way to the start, got none"
+            )
         ratio = float(self.noise.sum() / self.curvature.sum()) / self.noise_growth
-        label_noise = max(ratio - 2.0 * (self.loss_at - self.floor), 0.01 * ratio)
+        slope = float((self.gradient**2).sum() / self.curvature.sum())
+        label_noise = max(ratio - slope - 2.0 * (self.loss_at - self.floor), 0.01 * ratio)
         problem = NoisyQuadratic(
             self.curvature, init=self.init, noise_model="gaussian-features", label_noise=label_noise
         )

@@ -19,10 +19,6 @@ CUTOFF = 1e-8
 """Directions with h at or below this share of the largest |h| are dropped (see :func:`measure`)."""
 
 
-LEAST_GROWTH = 1e-3
-"""Of noise with the loss, where none was measured: next to additive noise."""
-
-
 def measure(
     model: nn.Module,
     loss: Loss,
@@ -54,8 +50,8 @@ def measure(
 
     noise_growth compares how much tr(C) rises from ``at`` to the middle between it and the start with what it would by
     least squares on Gaussian features, tr(C) = (label noise + 2 L) tr(H) + |G|^2. (To the start itself it may fall
-    again: a network that knows nothing has small gradients.) Without ``at`` it is 1; where tr(C) does not rise 0.001,
-    which is next to additive noise.
+    again: a network that knows nothing has small gradients.) Without ``at`` it is 1; where tr(C) or the loss does not
+    rise, NaN.
 
     Args:
         model: its trained parameters are the start; dropout is switched off, as in evaluation mode.
@@ -158,7 +154,7 @@ def _growth(objective: Objective, theta: Tensor, start: Tensor, trace: float) ->
         return _noise(objective, point, gradient)[1], 2.0 * loss * trace + float(gradient.square().sum())
 
     (spread, expected), (low, least) = numbers(theta + 0.5 * (start - theta)), numbers(theta)
-    return max((spread - low) / (expected - least), LEAST_GROWTH) if expected > least else LEAST_GROWTH
+    return (spread - low) / (expected - least) if spread > low and expected > least else math.nan
 
 
 def _dropped(kept: Tensor, h: Tensor, g: Tensor, c: Tensor) -> dict[str, Any]:

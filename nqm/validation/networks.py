@@ -27,7 +27,7 @@ from .search import measure_steps
 from .steps import Measured
 from .training import Task, Trial, follow
 
-TARGETS = {"mlp": 0.05, "cnn": 0.1, "resnet8": 0.1}
+TARGETS = {"mlp": 0.05, "cnn": 0.1, "resnet8": 0.2}
 """Training loss to reach: what a few minutes of search on two cores can afford at the smallest batch size."""
 HELD_OUT_ERROR = 0.05
 FOLLOWED = ("SGD", "momentum", "SGD with EMA")  # whose loss curves are laid beside predicted ones
@@ -52,7 +52,15 @@ class Effort:
     max_examples: int = 300_000
     elsewhere: tuple[float, ...] = (1.0, 0.25)
 
-    def search(self, seed: int) -> dict[str, int]:
+    def __post_init__(self) -> None:
+        for name in ("growing", "followed"):
+            odd = set(getattr(self, name)) - set(self.batch_sizes)
+            if odd:
+                raise ValueError(f"{name}: expected some of the batch sizes {self.batch_sizes}, got {sorted(odd)}")
+        if not set(FOLLOWED) & set(self.optimizers):
+            raise ValueError(f"optimizers: expected at least one of {', '.join(FOLLOWED)}, got {self.optimizers}")
+
+    def search(self, seed: int) -> dict[str, Any]:
         """The settings of :func:`measure_steps`."""
         return {"trials": self.trials, "seeds": self.seeds, "seed": seed, "max_examples": self.max_examples}
 
@@ -65,9 +73,10 @@ QUICK = Effort((16, 64, 256, 1024), ("SGD", "momentum", "SGD with EMA"), 6, 3, (
 class NetworkResult:
     """One network: its measured quadratic, predicted and measured steps to target, and loss curves.
 
-    predicted: with the measured noise everywhere; growing: with noise that grows with the loss. curves: columns
-    optimizer, batch_size, lr, step, predicted, predicted_growing, mean, low, high (training loss; of the seeds' runs at
-    the hyperparameters that the model finds best). point: the network where it was measured. kept: its results file.
+    predicted: with the measured noise everywhere; growing: with noise that grows with the loss, no rows where it was
+    not seen to grow. curves: columns optimizer, batch_size, lr, step, predicted, predicted_growing (NaN there), mean,
+    low, high (training loss; of the seeds' runs at the hyperparameters that the model finds best). point: the network
+    where it was measured. kept: its results file.
     elsewhere: columns share (of the target, at which the reference run was measured), optimizer, batch_size, predicted
     (steps; NaN where the quadratic's floor lies above the target), measured, ratio; None where that was not asked for.
     """
@@ -151,37 +160,52 @@ def rung_d(
     say(f"{task.name}: predictions")
     predicted = predict_steps(quadratic, effort.optimizers, effort.batch_sizes, target)
     unscaled = [name for name in FOLLOWED if name in effort.optimizers]
-    growing = predict_steps(quadratic, unscaled, effort.growing, target, growing_noise=True)
+    sizes = effort.growing if quadratic.noise_growth > 0.0 else ()
+    growing = predict_steps(quadratic, unscaled, sizes, target, growing_noise=bool(sizes))
     say(f"{task.name}: loss curves at the predicted hyperparameters")
     curves = _curves(task, quadratic, predicted, effort, seed)
+    moved = _moved(task, {0.5: quadratic}, effort, target, seed)
     say(f"{task.name}: search of hyperparameters")
     measured = measure_steps(
         task, effort.optimizers, effort.batch_sizes, results=results, executor=executor, progress=progress,
         **effort.search(seed),
     )  # fmt: skip
-    elsewhere = _elsewhere(task, {0.5: quadratic}, effort, target, measured, seed) if effort.elsewhere else None
+    elsewhere = _elsewhere(moved, measured) if effort.elsewhere else None
     return NetworkResult(task, quadratic, predicted, growing, measured, curves, point, results, elsewhere)
 
 
-def _elsewhere(
-    task: Task, found: dict[float, MeasuredQuadratic], effort: Effort, target: float, measured: Measured, seed: int
-) -> Columns:
-    """How much hangs on the point of measuring: steps predicted from others along the same reference run."""
+def _moved(
+    task: Task, found: dict[float, MeasuredQuadratic], effort: Effort, target: float, seed: int
+) -> dict[float, Predicted | None]:
+    """Predictions from other points along the same reference run, by their share of the target; None where the
+    quadratic's floor lies above the target. Shares that the run does not reach are left out."""
     for share in effort.elsewhere:
-        point = reference_point(task, share * task.targets["training loss"], seed=seed)
+        try:
+            point = reference_point(task, share * task.targets["training loss"], seed=seed)
+        except ValueError:
+            continue
         found[share] = measure(task.build(seed), task.loss, task.data, at=point, device=task.device)
+    names = [name for name in MOVED if name in effort.optimizers]
+    return {
+        share: predict_steps(q, names, effort.followed, target) if q.floor < target and names else None
+        for share, q in sorted(found.items(), reverse=True)
+    }
+
+
+def _elsewhere(moved: dict[float, Predicted | None], measured: Measured) -> Columns | None:
+    """How much hangs on the point of measuring."""
     records = []
-    for share, quadratic in sorted(found.items(), reverse=True):
-        above = quadratic.floor >= target
-        predicted = None if above else predict_steps(quadratic, MOVED, effort.followed, target)
-        for name in MOVED:
+    for share, predicted in moved.items():
+        for name in (name for name in MOVED if name in measured.names):
             theirs = measured.rows(name)
-            for i, size in enumerate(effort.followed):
-                steps = math.nan if predicted is None else float(predicted.rows(name)["steps"][i])
+            ours = None if predicted is None else predicted.rows(name)
+            sizes = theirs["batch_size"].tolist() if ours is None else ours["batch_size"].tolist()
+            for i, size in enumerate(sizes):
+                steps = math.nan if ours is None else float(ours["steps"][i])
                 median = float(theirs["median"][theirs["batch_size"] == size][0])
                 records.append({"share": share, "optimizer": name, "batch_size": size, "predicted": steps,
                                 "measured": median, "ratio": _ratio(steps, median)})  # fmt: skip
-    return {key: np.array([record[key] for record in records]) for key in records[0]}
+    return {key: np.array([record[key] for record in records]) for key in records[0]} if records else None
 
 
 def _ratio(predicted: float, measured: float) -> float:
@@ -219,14 +243,14 @@ def _curve(task: Task, quadratic: MeasuredQuadratic, trials: Sequence[Trial], st
     def loss(problem: NoisyQuadratic, growth: float = 1.0) -> NDArray[np.float64]:
         return np.asarray(risk(problem, optimizer, first.batch_size / growth, read)) + quadratic.floor
 
-    count = len(read)
+    count, grows = len(read), quadratic.noise_growth > 0.0
     return {
         "optimizer": np.repeat(first.optimizer, count),
         "batch_size": np.repeat(first.batch_size, count),
         "lr": np.repeat(lr, count),
         "step": np.array(read),
         "predicted": loss(quadratic),
-        "predicted_growing": loss(*quadratic.with_growing_noise()),
+        "predicted_growing": loss(*quadratic.with_growing_noise()) if grows else np.full(count, np.nan),
         "mean": runs.mean(axis=0),
         "low": runs.min(axis=0),
         "high": runs.max(axis=0),

@@ -54,7 +54,7 @@ def _heavy_ball(theta: Tensor, gradient: Tensor, slots: Numbers, values: Numbers
 
 
 def _averaged_descent(theta: Tensor, gradient: Tensor, slots: Numbers, values: Numbers, number: int) -> Tensor:
-    """theta' = theta - lr g, average' = decay average + (1 - decay) theta' (zhang2019 eq. 10)."""
+    """theta' = theta - lr g, average' = decay average + (1 - decay) theta' (zhang2019 eq. 11)."""
     theta = theta - values["lr"] * gradient
     slots["average"] = torch.lerp(theta, slots["average"], values["decay"])
     return theta

@@ -16,7 +16,7 @@ from torch import nn
 from .. import EMA, FREE, SGD, NoisyQuadratic, Preconditioned, tune
 from .functional import find_device
 from .measured import MeasuredQuadratic
-from .training import Task
+from .training import EXPLODED, Task
 
 DAMPINGS = tuple(10.0**k for k in range(-5, 2))  # of K-FAC, in units of the largest curvature
 RTOL = 1e-6  # of the rule that stands for thousands of eigenvalues while hyperparameters are tuned
@@ -98,10 +98,12 @@ def reference_point(
 
     Raises ValueError where the loss is not reached in ``max_steps``, or diverges.
     """
+    first = math.nan
     for step, model in _descent(task, seed, lr, batch_size, max_steps):
         if step % 10 == 0:
             now = task.read(model)["training loss"]
-            if not math.isfinite(now):
+            first = now if step == 0 else first
+            if not now <= EXPLODED * first:
                 raise ValueError(f"reference_point: the run diverged at step {step}: expected a lower lr, got {lr:g}")
             if now <= loss:
                 return model
@@ -168,6 +170,10 @@ def predict_steps(
 
     Raises ValueError for unknown optimizers, or a target at or below the quadratic's floor.
     """
+    if isinstance(optimizers, str):
+        raise TypeError(f"optimizers: expected a list of names, got {optimizers!r}")
+    if not hasattr(batch_sizes, "__iter__"):
+        raise TypeError(f"batch_sizes: expected a list of numbers, got {batch_sizes!r}")
     unknown = [name for name in optimizers if name not in STAND_INS]
     if unknown or not optimizers:
         raise ValueError(f"optimizers: expected some of {', '.join(STAND_INS)}, got {unknown or 'none'}")

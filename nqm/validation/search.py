@@ -24,7 +24,12 @@ from .training import Outcome, Task, Trial, race
 
 __all__ = ["Axis", "Measured", "measure_steps"]
 
+HINTS = {
+    "ickl": " (other processes get the task by pickle: give functions of a module, not lambdas or inner functions)",
+    "BrokenProcessPool": " (a script that starts processes has to do so under if __name__ == '__main__')",
+}
 STATUSES = ("reached", "diverged", "overtaken", "too slow")
+REAL = race
 Race = Callable[[Task, Sequence[Trial], int, bool], list[Outcome]]
 
 
@@ -56,7 +61,7 @@ def measure_steps(
     3. While the best lies within a tenth of the width of an edge of everything searched, at most two more rounds search
        a third of the space's width around it. Edges where the optimum may lie (momentum 0), and limits beyond which
        there is nothing, ask for no such round. What is left is reported in the table.
-    4. Finals: the two best are trained with ``seeds`` fresh seeds, the same in all cells, for at most three times the
+    4. Finals: the four best are trained with ``seeds`` fresh seeds, the same in all cells, for at most three times the
        best's steps. The one with the least median of steps wins; the other seeds free it of most of the luck of
        being chosen.
 
@@ -91,6 +96,8 @@ def measure_steps(
     """
     settings = Settings(trials, rounds, seeds, seed, max_steps, max_examples)
     chosen = _optimizers(optimizers)
+    if race is REAL:
+        _check_steps(chosen)
     sizes = _batch_sizes(batch_sizes)
     if executor is not None and (isinstance(executor, type) or not callable(getattr(executor, "submit", None))):
         raise TypeError(f"executor: expected a concurrent.futures.Executor or None, got {executor!r}")
@@ -111,6 +118,8 @@ def check_results(
     """Raise as :func:`measure_steps` would where it cannot go on from this file; train nothing, and write nothing where
     there is no file. settings: its trials, rounds, seeds, seed, max_steps and max_examples."""
     chosen = _optimizers(optimizers)
+    if race is REAL:
+        _check_steps(chosen)
     configuration = _configuration(task, chosen, Settings(**settings))
     if os.path.exists(results):
         Results(results, configuration, tuple(chosen)).close()
@@ -205,7 +214,8 @@ class _Work:
 
     def _failure(self, heat: Heat, error: Exception) -> RuntimeError:
         where = "" if self.kept.path is None else f"; finished heats are kept in {self.kept.path}"
-        return RuntimeError(f"training failed: {heat}: {type(error).__name__}: {error}{where}")
+        hint = next((text for name, text in HINTS.items() if name in f"{type(error).__name__}: {error}"), "")
+        return RuntimeError(f"training failed: {heat}: {type(error).__name__}: {error}{hint}{where}")
 
 
 def run_heat(race: Race, task: Task, trials: Sequence[Trial], max_steps: int, to_the_end: bool) -> list[Outcome]:
@@ -292,6 +302,16 @@ def _optimizers(given: Any) -> dict[str, Optimizer]:
             raise ValueError(f"optimizers: expected hyperparameters to search, got none for {optimizer.name!r}")
         chosen[optimizer.name] = optimizer
     return chosen
+
+
+def _check_steps(chosen: Mapping[str, Optimizer]) -> None:
+    """Races know optimizers by name: an object of one's own may bring another space, nothing else."""
+    for name, optimizer in chosen.items():
+        if name not in OPTIMIZERS or optimizer.step is not OPTIMIZERS[name].step:
+            raise ValueError(
+                f"optimizers: expected one of {', '.join(OPTIMIZERS)}, at most with another search space, got {name!r} "
+                "with a step of its own"
+            )
 
 
 def _batch_sizes(given: Any) -> list[int]:

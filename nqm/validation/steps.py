@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .axes import Axis
-from .cells import Cell, Settings, best, edges, finals, next_heats, search_boxes
+from .cells import LONGER, Cell, Settings, best, edges, finals, next_heats, search_boxes
 from .results import FINALS, Record, read_results
 
 if TYPE_CHECKING:
@@ -41,9 +41,10 @@ class Measured:
 
     - optimizer, batch_size (examples), metric, target (in the metric's unit);
     - steps: of the search's best trial in this metric, inf where none reached the target; examples: steps * batch_size;
-    - finals: the two best trials by the primary metric are trained again, with that many fresh seeds; here are those
+    - finals: the four best trials by the primary metric are trained again, with that many fresh seeds; here are those
       with the least median. median, low (fewest) and high (most): of their steps to this metric's target, free of the
-      luck of being chosen. error: standard error of log(median), from the spread of log(steps) as if it were normal.
+      luck of being chosen. error: standard error of log(median), from the spread of log(steps) as if it were normal (a
+      run that did not get there counts as three times the median); it knows nothing of what the search may have missed.
       NaN without finals;
     - one column for each hyperparameter of the finals, NaN where the optimizer has none of that name; lr and
       effective_lr = lr / (1 - momentum) for heavy-ball momentum, equal for the other optimizers;
@@ -95,7 +96,7 @@ class Measured:
         found = {}
         for name in self.names:
             rows = self.rows(name, metric)
-            reached = np.isfinite(rows["median"])
+            reached = np.isfinite(rows["median"]) & (rows["low"] > 0.0)
             if not reached.any():
                 found[name] = CriticalBatchSize(math.nan, math.nan, math.nan)
                 continue
@@ -195,9 +196,11 @@ def _rates(values: Mapping[str, float]) -> dict[str, float]:
 def _spread(steps: Sequence[float]) -> dict[str, float]:
     if not steps:
         return {"finals": 0, "median": math.nan, "low": math.nan, "high": math.nan, "error": math.nan}
-    reached = len(steps) > 1 and min(steps) > 0.0 and max(steps) < math.inf
-    error = math.sqrt(0.5 * math.pi / len(steps)) * float(np.std(np.log(steps), ddof=1)) if reached else math.nan
-    spread = {"median": float(np.median(steps)), "low": min(steps), "high": max(steps), "error": error}
+    median, error = float(np.median(steps)), math.nan
+    if len(steps) > 1 and min(steps) > 0.0 and median < math.inf:
+        given_up = LONGER * median  # at least as long took those that were given up
+        error = math.sqrt(0.5 * math.pi / len(steps)) * float(np.std(np.log(np.minimum(steps, given_up)), ddof=1))
+    spread = {"median": median, "low": min(steps), "high": max(steps), "error": error}
     return {"finals": len(steps), **spread}
 
 

@@ -97,6 +97,13 @@ class Task:
                 )
 
         self._try(model)
+        if not isinstance(self.net, nn.Module):
+            untrained, others = (_untrained(self.build(seed)) for seed in (0, 1))
+            if any(not torch.equal(tensor, others[name]) for name, tensor in untrained.items()):
+                raise ValueError(
+                    "net: expected frozen parameters and buffers that are the same for every seed, since runs that "
+                    "train side by side share them; got ones that differ"
+                )
 
     def _try(self, model: nn.Module) -> None:
         """The network and the loss on two examples, to say now what does not fit."""
@@ -109,8 +116,27 @@ class Task:
                     f"net, loss: expected them to take inputs {tuple(x.shape)} of {x.dtype} and targets "
                     f"{tuple(y.shape)} of {y.dtype}, got {type(error).__name__}: {error}"
                 ) from error
+            singles = [self.loss(model(x[i : i + 1]), y[i : i + 1]) for i in range(len(x))]
         if not isinstance(found, Tensor) or found.shape != ():
             raise ValueError(f"loss: expected a scalar, the mean over the examples, got {found!r:.80}")
+        mean = float(torch.stack(singles).mean())
+        if math.isfinite(mean) and not math.isclose(float(found), mean, rel_tol=1e-3, abs_tol=1e-6):
+            raise ValueError(
+                f"loss: expected the mean over the examples, got {float(found):.6g} for two whose mean is {mean:.6g} "
+                "(a sum, class weights, or outputs and targets of different shapes?)"
+            )
+        if any(metric.endswith("error") for metric in self.targets):
+            self.check_classes(model)
+
+    def check_classes(self, model: nn.Module) -> None:
+        """A ValueError unless outputs are one number for each class and targets are class numbers."""
+        with torch.no_grad():
+            given = model(self.data.x[:2])
+        if given.ndim != 2 or given.shape[1] < 2 or self.data.y.ndim != 1 or self.data.y.is_floating_point():
+            raise ValueError(
+                "expected outputs (n, classes) and whole numbers (n,) as targets, for errors and for K-FAC, got "
+                f"outputs {tuple(given.shape)} and targets {tuple(self.data.y[:2].shape)} of {self.data.y.dtype}"
+            )
 
     def build(self, seed: int) -> nn.Module:
         """The network at the start of the run with this seed.
@@ -137,27 +163,33 @@ class Task:
     def fingerprint(self) -> dict[str, Any]:
         """What the numbers depend on, for a results file to know its own."""
         model = self.build(0)
+        with torch.no_grad():
+            given = model(self.data.x[:16])
+            losses = torch.stack([self.loss(given[i : i + 1], self.data.y[i : i + 1]) for i in range(len(given))])
         return {
             "name": self.name,
             "model": repr(model),
             "start": _digest(parameters_of(model).values()),
             "data": self.data.name,
             "examples": _digest([self.data.x, self.data.y, self.data.x_held, self.data.y_held]),
-            "loss": _name(self.loss),
+            "untrained": _digest(_untrained(model).values()),
+            "losses of the start": [float(f"{loss:.4g}") for loss in losses.double().tolist()],
             "targets": dict(self.targets),
             "protocol": {"evaluated": self.evaluated, "kfac examples": FACTORED, "exploded": EXPLODED, "reading": 0.1},
         }
 
 
+def _untrained(model: nn.Module) -> Parameters:
+    """Frozen parameters and buffers by name."""
+    trained = parameters_of(model)
+    return {name: value for name, value in model.state_dict().items() if name not in trained}
+
+
 def _digest(tensors: Any) -> str:
     found = hashlib.sha256()
     for tensor in tensors:
-        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        found.update(tensor.detach().cpu().double().contiguous().numpy().tobytes())
     return found.hexdigest()[:16]
-
-
-def _name(loss: Any) -> str:
-    return getattr(loss, "__name__", None) or repr(loss)
 
 
 def readings() -> Iterator[int]:
@@ -180,7 +212,8 @@ def race(task: Task, trials: Sequence[Trial], max_steps: int, to_the_end: bool =
     All have the same optimizer and batch size. Batches are drawn with replacement, by each trial's own generator, so
     that a trial goes the same way whoever runs beside it (up to rounding: sums over a larger stack of runs may be
     taken in another order). Steps to a target are interpolated linearly between two readings, which lie a tenth of
-    the steps apart (:func:`readings`).
+    the steps apart (:func:`readings`). K-FAC's factors are taken anew at each reading, of 256 more examples whose
+    labels are drawn from the model, without a running average; those examples are counted nowhere.
 
     Raises ValueError for no trials, unknown optimizers or hyperparameters, or trials of more than one kind.
     """
@@ -254,6 +287,7 @@ class _Race:
             chunk_size=max(1, TOGETHER // (task.evaluated or len(self.data))),
         )
         if optimizer.kfac:
+            task.check_classes(task.build(trials[0].seed))
             self.factors = kfac.many_factors(self.model, self.data.x[: min(FACTORED, len(self.data))])
             self.inverse: kfac.Factors = {}
 

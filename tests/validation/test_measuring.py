@@ -390,8 +390,9 @@ def test_save_and_load_to_the_last_bit(tmp_path):
     again = load(path)
     for name in ("curvature", "noise", "init", "gradient"):
         assert np.array_equal(getattr(again, name), getattr(found, name))
-    for name in ("loss_at", "loss_start", "floor", "noise_scale", "noise_scale_start", "noise_growth", "provenance"):
+    for name in ("loss_at", "loss_start", "floor", "noise_scale", "noise_scale_start", "provenance"):
         assert getattr(again, name) == getattr(found, name)
+    assert np.array_equal(again.noise_growth, found.noise_growth, equal_nan=True)
     assert json.loads(json.dumps(found.provenance)) == found.provenance
     assert [p.name for p in path.parent.iterdir()] == ["measured.npz"]
 
@@ -594,6 +595,32 @@ def test_noise_grows_with_the_loss(outputs):
     assert found.noise_growth == pytest.approx(expected, rel=0.03)
     problem, growth = found.with_growing_noise()
     assert growth == found.noise_growth
-    trace = growth * problem.curvature.sum() * (problem.label_noise + 2.0 * (found.loss_at - found.floor))
+    rise = problem.label_noise + 2.0 * (found.loss_at - found.floor)
+    trace = growth * (problem.curvature.sum() * rise + (found.gradient**2).sum())
     assert trace == pytest.approx(found.noise.sum())
     assert measure(start, half, (x, y), device="cpu", examples=100).noise_growth == 1.0
+
+
+def test_growing_noise_is_right_where_it_was_measured_off_the_minimum():
+    """The trace with the term of the mean gradient, on Gaussian features far from the optimum; and none, no problem."""
+    make = torch.Generator().manual_seed(4)
+    x = torch.randn(20_000, 5, generator=make, dtype=torch.float64)
+    y = x @ torch.randn(5, 1, generator=make, dtype=torch.float64)
+    start, at = (nn.Linear(5, 1, bias=False).double() for _ in range(2))
+    with torch.no_grad():
+        start.weight.zero_()
+        at.weight.copy_(torch.linalg.lstsq(x, y).solution.T)
+        at.weight.mul_(0.7)
+
+    def half(given, wanted):
+        return 0.5 * ((given - wanted) ** 2).sum(-1).mean()
+
+    found = measure(start, half, (x, y), at=at, device="cpu")
+    assert found.noise_growth == pytest.approx(1.0, rel=0.05)
+    noiseless = found.with_growing_noise().problem.label_noise
+    excess = found.loss_at - found.floor
+    assert noiseless == pytest.approx(0.0, abs=0.1 * excess)  # without the gradient's term 0.4 times the excess
+    calm = MeasuredQuadratic([1.0], [1.0], [1.0], gradient=[0.0], loss_at=1.0, loss_start=2.0, noise_scale=1.0,
+                             noise_scale_start=1.0, provenance={}, noise_growth=np.nan)  # fmt: skip
+    with pytest.raises(ValueError, match="noise that grows"):
+        calm.with_growing_noise()

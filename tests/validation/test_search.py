@@ -194,7 +194,7 @@ def test_later_rounds_give_up_what_cannot_be_best(finished):
     heats = [(len(trials), limit) for trials, limit in calls if trials[0][:2] == ("SGD", 8)]
     assert heats[0] == (8, 10_000)
     assert heats[1][1] < 3_000
-    assert heats[-1][0] == 6  # two candidates, three seeds
+    assert heats[-1][0] == 12  # four candidates, three seeds
     assert heats[-1][1] <= 3 * 2.2 * result.rows("SGD")["steps"][0]
 
 
@@ -205,11 +205,11 @@ def test_finals_are_fresh_seeds_common_to_all_cells(finished):
              {r.cell for r in records}}  # fmt: skip
     assert len(set(map(tuple, seeds.values()))) == 1
     assert len({*seeds["SGD", 8], *(r.outcome.trial.seed for r in search_records(path))}) == 4
-    assert all(len(those) == 6 for those in seeds.values())
+    assert all(len(those) == 12 for those in seeds.values())
     for metric in result.metrics:
         rows = result.rows("SGD", metric)
         again = [r.outcome for r in records if r.cell == ("SGD", 8) and r.round == FINALS]
-        each = [sorted(outcome.steps[metric] for outcome in again[k : k + 3]) for k in (0, 3)]
+        each = [sorted(outcome.steps[metric] for outcome in again[k : k + 3]) for k in (0, 3, 6, 9)]
         assert [rows["low"][0], rows["median"][0], rows["high"][0]] == min(each, key=lambda steps: steps[1])
         assert rows["lr"][0] in {outcome.trial.hyperparameters["lr"] for outcome in again}
     assert np.all(result.table["finals"] == 3)

@@ -357,6 +357,7 @@ def test_data_from_loaders():
     assert torch.equal(found.x[:, 0], found.y.float())
     assert sorted(found.y.tolist()) == list(range(10)) != found.y.tolist()
     assert torch.equal(found.y, Data.from_loaders(loader, (x, y)).y)
-    assert torch.equal(found.x_held, x[:3])
+    assert sorted(found.y_held.tolist()) == [0, 1, 2]
+    assert torch.equal(found.x_held[:, 0], found.y_held.float())
     with pytest.raises(ValueError, match="empty loader"):
         Data.from_loaders([], loader)
