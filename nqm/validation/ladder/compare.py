@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,7 @@ def compare(
         for size in batch_sizes:
             plain = _tuned_optimizer(task, optimizers[label], size)
             for kind, (other, optimizer) in enumerate(optimizers.items()):
-                say(f"{name}: {task.name} {other}, batch size {size}")
+                say(f"{task.name} {other}, batch size {size}".strip())
                 chosen = plain
                 if kind > 0:
                     chosen = _scaled(plain, optimizer) if scaled else _tuned_optimizer(task, optimizer, size)
@@ -71,7 +72,7 @@ def compare(
     joined = {key: np.concatenate([curve[key] for curve in curves]) for key in curves[0]}
     z = float(student.isf(ERROR / 2.0 / joined["step"].size, runs - 1))
     rung = Rung(name, title, tasks[0].headline, runs, z, joined, _columns(ratios), _columns(critical), "")
-    return Rung(**{**rung.__dict__, "verdict": verdict(rung)})
+    return replace(rung, verdict=verdict(rung))
 
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> Columns:
@@ -155,7 +156,7 @@ def _tuned(
     found = sweep(model.problem, {label: optimizer}, batches / model.spread, task.target, progress=False)
     rows, drawn = [], []
     for size, steps, lr in zip(sizes, found.table["steps"], found.table["lr"], strict=True):
-        say(f"{task.name} {label}, learning rates at batch size {size}")
+        say(f"{task.name} {label}, learning rates at batch size {size}".strip())
         best, rate, resampled = _best_rate(task, optimizer, size, float(lr), float(steps), runs, (*seed, size))
         rows.append(_ratio(task.name, label, size, "tuned", (float(lr), rate), float(steps), best, _error(resampled)))
         drawn.append(resampled)
