@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from .. import FREE, SGD, max_stable_lr
@@ -107,12 +108,13 @@ def validate(
     effort = QUICK if quick else FULL
     for task in tasks:
         check_results(task, effort.optimizers, _results(report, task), **effort.search(seed))
-    low = [_low(RUNGS[rung], rung, quick, seed, say) for rung in rungs if rung != "d"]
+    low = [_begun(rung, quick, seed, executor, say) for rung in rungs if rung != "d"]
     results, before = [], 0
     for task in tasks:
         kept = _results(report, task)
         before += len(read_results(kept)[1]) if kept.exists() else 0
         results.append(rung_d(task, effort, seed=seed, results=kept, executor=executor, progress=progress, say=say))
+    climbed = [rung() for rung in low]
     from ..plotting import style
 
     say("pictures and report")
@@ -120,7 +122,7 @@ def validate(
     report.text("# Predictions against real training", "", _origin(command, seed, taken, results, before))
     if results:
         _summary(report, results)
-    for rung in low:
+    for rung in climbed:
         _low_part(report, rung)
     if results:
         _network_part(report, results)
@@ -150,9 +152,26 @@ def _check(rungs: Sequence[str], nets: Sequence[str], data: str, seed: int) -> N
         raise ValueError(f"data {data!r}: expected rung d alone, since the others are about digits, got {list(rungs)}")
 
 
-def _low(rung: Callable[..., Rung], name: str, quick: bool, seed: int, say: Callable[[str], None]) -> Rung:
+def _begun(
+    name: str, quick: bool, seed: int, executor: Executor | None, say: Callable[[str], None]
+) -> Callable[[], Rung]:
+    """A low rung's result to come: from the executor, beside the networks, or else computed here and now."""
     say(f"rung {name}")
-    return rung(quick=quick, seed=seed, progress=lambda line: say(f"rung {name}: {line}"))
+    if executor is not None:
+        future = executor.submit(_climb, RUNGS[name], quick, seed)
+        return lambda: future.result()
+    found = _climb(RUNGS[name], quick, seed, lambda line: say(f"rung {name}: {line}"))
+    return lambda: found
+
+
+def _climb(rung: Callable[..., Rung], quick: bool, seed: int, progress: Callable[[str], None] | None = None) -> Rung:
+    """On one thread: sums over more end in other digits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return rung(quick=quick, seed=seed, progress=progress)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _origin(command: str, seed: int, seconds: float, results: Sequence[NetworkResult], before: int) -> str:
