@@ -66,7 +66,7 @@ def plot_predictions(results: Sequence[NetworkResult], names: Sequence[str]) -> 
             if name in result.growing.names:
                 predicted = result.growing.rows(name)
                 ax.plot(predicted["batch_size"], predicted["steps"], ":", color=color)
-        ax.set_ylabel(f"steps to training loss {result.predicted.target:g}")
+        ax.set_ylabel(f"steps to training loss {result.predicted.target:.3g}")
 
     return _panels({result.name: result for result in results}, draw)
 
