@@ -66,7 +66,7 @@ class Effort:
 
 
 FULL = Effort()
-QUICK = Effort((16, 64, 256, 1024), ("SGD", "momentum", "SGD with EMA"), 6, 3, (16,), (16, 256), 150_000, ())
+QUICK = Effort((16, 64, 256, 1024), ("SGD", "momentum", "SGD with EMA"), 6, 3, (), (16, 256), 150_000, ())
 
 
 @dataclass(frozen=True, eq=False)
