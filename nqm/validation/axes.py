@@ -17,8 +17,9 @@ class Axis:
     does nothing there (momentum 0 is plain descent); None: neither.
 
     >>> axis = Axis(0.0, 0.99, "log1m")
-    >>> axis.value(0.5), axis.position(0.9)
-    (0.9, 0.5)
+    >>> middle = (axis.to_line(axis.low) + axis.to_line(axis.high)) / 2
+    >>> round(axis.from_line(middle), 12)
+    0.9
     """
 
     low: float
@@ -40,12 +41,3 @@ class Axis:
 
     def from_line(self, place: float) -> float:
         return math.exp(place) if self.scale == "log" else -math.expm1(-place)
-
-    def value(self, position: float) -> float:
-        """The value at a position from 0 (low) to 1 (high)."""
-        bottom, top = self.to_line(self.low), self.to_line(self.high)
-        return round(self.from_line(bottom + position * (top - bottom)), 12)
-
-    def position(self, value: float) -> float:
-        bottom, top = self.to_line(self.low), self.to_line(self.high)
-        return round((self.to_line(value) - bottom) / (top - bottom), 12)

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from .functional import Parameters, outputs
 
-TOGETHER = 4096  # examples in one call, of as many runs as that makes
+TOGETHER = 4096  # examples in one call, of as many runs as that makes: more would not fit into the cache
 Factors = dict[str, tuple[Tensor, Tensor]]
 """Layer -> (A, G): (inputs [+ 1], same), (outputs, same)."""
 
@@ -148,19 +148,18 @@ def _inverse(matrix: Tensor, shift: Tensor) -> Tensor:
     return torch.where(sound, inverse, torch.nan)  # the others have diverged
 
 
-def precondition(model: nn.Module, gradient: Parameters, inverse: Factors) -> Parameters:
+def precondition(gradient: Parameters, inverse: Factors) -> Parameters:
     """G^-1 (gradient of W) A^-1 for each layer; leading axes are runs."""
     result = dict(gradient)
-    for name, layer in layers_of(model).items():
+    for name, (a, g) in inverse.items():
         weight = f"{name}.weight" if name else "weight"
         bias = f"{name}.bias" if name else "bias"
-        a, g = inverse[name]
         shape = gradient[weight].shape
         slope = gradient[weight].reshape(*a.shape[:-2], g.shape[-1], -1)
-        if layer.bias is not None:
+        if bias in gradient:
             slope = torch.cat([slope, gradient[bias].unsqueeze(-1)], dim=-1)
         step = g @ slope @ a
-        if layer.bias is not None:
+        if bias in gradient:
             result[bias], step = step[..., -1], step[..., :-1]
         result[weight] = step.reshape(shape)
     return result

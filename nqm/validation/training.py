@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +21,6 @@ from .optimizers import OPTIMIZERS, Numbers, Optimizer
 METRICS = ("training loss", "training error", "held-out loss", "held-out error")
 FACTORED = 256  # examples of which K-FAC takes its factors
 CHUNK = 64  # steps whose batches are drawn in one go
-TOGETHER = 4096  # examples in one call, of as many runs as that makes: more would not fit into the cache
 EXPLODED = 10.0  # times the loss before the first step: such a run has diverged
 
 
@@ -95,7 +93,6 @@ class Task:
                     "net: expected no dropout, got some: training runs in evaluation mode, where it does nothing; "
                     "take it out to see what is trained"
                 )
-
         self._try(model)
         if not isinstance(self.net, nn.Module):
             untrained, others = (_untrained(self.build(seed)) for seed in (0, 1))
@@ -267,7 +264,10 @@ class _Race:
         self.data, self.batch = task.data.to(device), trials[0].batch_size
         starts = [parameters_of(task.build(trial.seed)) for trial in trials]
         self.like = starts[0]
-        self.model = copy.deepcopy(task.build(trials[0].seed)).to(device)
+        model = task.build(trials[0].seed)
+        if optimizer.kfac:
+            task.check_classes(model)
+        self.model = model.to(device)
         self.theta = torch.stack([flatten(start) for start in starts]).to(device)
         self.slots = optimizer.begin(self.theta)
         self.values: Numbers = {
@@ -279,15 +279,14 @@ class _Race:
         self.outcomes: dict[int, Outcome] = {}
         self.steps: list[dict[str, float]] = [dict.fromkeys(task.targets, math.inf) for _ in trials]
         self.gradients = vmap(
-            grad(partial(_loss, self.model, self.like, task.loss)), chunk_size=max(1, TOGETHER // self.batch)
+            grad(partial(_loss, self.model, self.like, task.loss)), chunk_size=max(1, kfac.TOGETHER // self.batch)
         )
         self.evaluate = vmap(
             partial(_metrics, self.model, self.like, task),
             in_dims=(0, None),
-            chunk_size=max(1, TOGETHER // (task.evaluated or len(self.data))),
+            chunk_size=max(1, kfac.TOGETHER // (task.evaluated or len(self.data))),
         )
         if optimizer.kfac:
-            task.check_classes(task.build(trials[0].seed))
             self.factors = kfac.many_factors(self.model, self.data.x[: min(FACTORED, len(self.data))])
             self.inverse: kfac.Factors = {}
 
@@ -314,7 +313,7 @@ class _Race:
         indices = torch.stack([self.draws[i].batch(number) for i in self.running])
         gradient = self.gradients(self.theta, self.data.x[indices], self.data.y[indices])
         if self.optimizer.kfac:
-            parts = kfac.precondition(self.model, unflatten(gradient, self.like), self.inverse)
+            parts = kfac.precondition(unflatten(gradient, self.like), self.inverse)
             gradient = torch.cat([part.flatten(1) for part in parts.values()], dim=1)
         self.theta = self.optimizer.step(self.theta, gradient, self.slots, self.values, number)
 

@@ -173,7 +173,7 @@ def test_kfac_factors_and_step_against_loops(net, shape):
         k: torch.randn(v.shape, generator=torch.Generator().manual_seed(8), dtype=v.dtype)
         for k, v in parameters.items()
     }
-    step = precondition(model, gradient, inverses(found, torch.tensor(0.05, dtype=torch.float64)))
+    step = precondition(gradient, inverses(found, torch.tensor(0.05, dtype=torch.float64)))
     for name, layer in layers_of(model).items():
         a, g = naive[name]
         pi = math.sqrt((a.trace() / len(a)) / (g.trace() / len(g)))
@@ -197,10 +197,10 @@ def test_kfac_in_company():
     u = torch.rand(3, 12, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
     damping = torch.tensor([0.01, 0.1, 1.0], dtype=torch.float64)
     inverse = inverses(many_factors(models[0], data.x)(stacked, data.x.expand(3, *data.x.shape), u), damping)
-    steps = precondition(models[0], stacked, inverse)
+    steps = precondition(stacked, inverse)
     for i, own in enumerate(each):
         alone = inverses(factors_of(models[0], data.x)(own, data.x, u[i]), damping[i])
-        for name, value in precondition(models[0], own, alone).items():
+        for name, value in precondition(own, alone).items():
             torch.testing.assert_close(steps[name][i], value)
 
 
