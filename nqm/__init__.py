@@ -4,6 +4,7 @@ Importing it loads NumPy only; the first number asked for loads (and the first t
 """
 
 from . import bounds, evidence, noise, schedules
+from ._engines import get_backend, set_backend
 from .optimizers import EMA, FREE, SGD, LinearOptimizer, Preconditioned
 from .problem import NoisyQuadratic
 from .risk import max_stable_lr, risk, steady_state_risk
@@ -28,11 +29,13 @@ __all__ = [
     "Tuned",
     "bounds",
     "evidence",
+    "get_backend",
     "max_stable_lr",
     "noise",
     "optimize_schedule",
     "risk",
     "schedules",
+    "set_backend",
     "simulate",
     "steady_state_risk",
     "steps_to_target",

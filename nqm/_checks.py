@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
 
 import numpy as np
@@ -112,12 +113,51 @@ def definite(eigenvalues: Any, name: str, semi: bool = False) -> None:
 
 
 def broadcast(**shapes: tuple[int, ...]) -> tuple[int, ...]:
-    """The common shape of several arguments, or a ValueError that names each with its shape."""
+    """The common shape of several arguments, or a ValueError that names each with its shape; a MemoryError where
+    memory has no room for float64 numbers of that shape."""
     try:
-        return np.broadcast_shapes(*shapes.values())
+        shape = np.broadcast_shapes(*shapes.values())
     except ValueError:
         told = ", ".join(f"{name} {shape}" for name, shape in shapes.items() if shape)
         raise ValueError(f"expected arguments whose shapes broadcast together, got {told}") from None
+    if math.prod(shape) > 2**24:
+        room_for(shape)
+    return shape
+
+
+def room_for(shape: tuple[int, ...]) -> None:
+    """Refuse a result of float64 numbers that memory has no room for, before it is allocated."""
+    needed, free = 8.0 * math.prod(shape), _free_bytes()
+    if needed > free:
+        raise MemoryError(
+            f"expected arguments whose result fits into memory, got {math.prod(shape):.4g} numbers, of shape {shape}: "
+            f"{needed / 2**30:.3g} GiB where {free / 2**30:.3g} GiB are free; ask for fewer at a time"
+        )
+
+
+def _free_bytes() -> float:
+    """Memory that this process may still take: what the system has, within the limit on the address space."""
+    free = math.inf
+    try:
+        with open("/proc/meminfo") as lines:
+            free = 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+        limit = _address_space()
+        if limit < math.inf:
+            with open("/proc/self/statm") as sizes:
+                free = min(free, limit - int(sizes.read().split()[0]) * os.sysconf("SC_PAGE_SIZE"))
+    except (OSError, StopIteration):  # not Linux
+        pass
+    return free
+
+
+def _address_space() -> float:
+    """Bytes of address space that this process may use; inf: no limit."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return math.inf
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return math.inf if limit == resource.RLIM_INFINITY else float(limit)
 
 
 def _single(value: Any, name: str) -> tuple[()]:

@@ -19,6 +19,8 @@ import numpy as np
 
 from . import _backend
 from ._checks import FloatArray, IntArray
+from ._engines.arguments import Pieces, Rows
+from ._engines.rest import rest_crossing
 
 if TYPE_CHECKING:
     from .optimizers import Optimizer
@@ -67,7 +69,7 @@ def chained_risk(
     values: Mapping[str, Any],
     batch_size: Any,
     count: int,
-    parts: _backend.Pieces,
+    parts: Pieces,
     columns: int,
 ) -> FloatArray:
     """Expected risk along schedules, shape (count, columns), as :func:`nqm._backend.chained_risk`."""
@@ -331,7 +333,7 @@ class March:
             state = one.start() if state is None else state
             final = time + length == self.end
             if lr == 0.0 and self._decay is not None:  # SGD rests
-                found = _backend.rest_crossing(_moments(state), self._decay, target, last, length)
+                found = rest_crossing(_moments(state), self._decay, target, last, length)
                 found = float(length) if last and np.isinf(found) else found
             else:
                 with np.errstate(over="ignore", invalid="ignore"):  # what diverges
@@ -414,9 +416,7 @@ def _matrices(triangles: FloatArray) -> FloatArray:
 class _Rows:
     """The recursions of many rows of hyperparameters."""
 
-    def __init__(
-        self, row: _backend.Rows, label_noise: float, optimizer: Optimizer, values: dict[str, FloatArray]
-    ) -> None:
+    def __init__(self, row: Rows, label_noise: float, optimizer: Optimizer, values: dict[str, FloatArray]) -> None:
         self.row, self.label_noise, self.optimizer, self.values = row, label_noise, optimizer, values
 
     def _gain(self, r: int, x: FloatArray, share: float) -> float:

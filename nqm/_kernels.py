@@ -40,6 +40,9 @@ LANES = 8
 
 HORIZON = 2**53  # the last step count that a float64 holds exactly
 
+ROUNDED = 1.0 + 4e-16  # a few roundings
+MOST_LEVELS = 54  # leaps of up to 2^53 steps
+
 # What `march` reports.
 FOUND, NEVER, MORE_LEVELS, OUT_OF_BUDGET = 0, 1, 2, 3
 
@@ -597,8 +600,9 @@ def _mark_falling(P, Z, fresh, start, falling, count):
     """falling[n] = 1 where the size |d_t| of a node's mean is proved not to rise from state Z on; P: one step.
 
     k = 1: |M| <= 1. k = 2: d_t = A r1^t + B r2^t with real roots 0 <= r2 <= r1 <= 1 never rises if A >= 0 and
-    d_1 <= d_0, because B r2^t only loses weight; with both roots negative the same holds for (-1)^t d_t. An average
-    falls as long as it lies above what it averages, if that falls and stays positive.
+    d_1 <= d_0, because B r2^t only loses weight (r2 = 0, momentum 0, may come out as -1e-17); with both roots negative
+    the same holds for (-1)^t d_t. An average falls as long as it lies above what it averages, if that falls and stays
+    positive.
     """
     N = BLOCK
     k = len(start)
@@ -615,26 +619,34 @@ def _mark_falling(P, Z, fresh, start, falling, count):
                 d0, slope = -d0, -slope
             if q >= 0.0:
                 half = math.sqrt(q)
-                real = half <= m and m + half <= 1.0
+                real = half <= m * ROUNDED and m + half <= 1.0
                 falls = d0 >= 0.0 and d0 * half + slope >= 0.0 and m * d0 + slope <= d0
                 falling[n] = 1.0 if real and falls and (not average or m * d0 + slope <= Z[2 * N + n]) else 0.0
 
 
 @compiled
-def fill_levels(curvature, lr, transition, gain, fresh, query, readout, start, powers, boxes, origin):
+def blocks_of(nodes):
+    return -(-nodes // BLOCK)
+
+
+@compiled
+def fill_levels(
+    curvature, lr, transition, gain, fresh, query, readout, start, powers, boxes, origin, begin, end
+):  # fmt: skip
     """powers[j, block] = 2^j steps; boxes[j, block] = the readouts of the next 2^j steps; origin[block] = state
-    at 0."""
+    at 0. Levels begin <= j < end; those below ``begin`` are there."""
     k = len(start)
     read = _read_from(readout, fresh[0], start)
     for block in range(powers.shape[1]):
         first = block * BLOCK
         count = min(BLOCK, curvature.size - first)
         h = curvature[first : first + count]
-        _prepare(h, lr, transition, gain, query, fresh, readout, start, powers[0, block], origin[block], count)
-        for i in range(k):
-            boxes[0, block, i * BLOCK : i * BLOCK + count] = read[i]
-            boxes[0, block, (k + i) * BLOCK : (k + i) * BLOCK + count] = read[i]
-        for j in range(1, powers.shape[0]):
+        if begin == 0:
+            _prepare(h, lr, transition, gain, query, fresh, readout, start, powers[0, block], origin[block], count)
+            for i in range(k):
+                boxes[0, block, i * BLOCK : i * BLOCK + count] = read[i]
+                boxes[0, block, (k + i) * BLOCK : (k + i) * BLOCK + count] = read[i]
+        for j in range(max(begin, 1), end):
             _widen(powers[j - 1, block], boxes[j - 1, block], boxes[j, block], count, start)
             powers[j, block] = powers[j - 1, block]
             _square(powers[j, block], count, start)
@@ -787,6 +799,41 @@ def march(
         else:
             progress[1] = j - 1
     return OUT_OF_BUDGET
+
+
+@compiled
+def crossing_rows(
+    curvature, which, bias, noise, lr, transition, gain, fresh, query, readout, start, inverse_batch, targets, last,
+    budget, out,
+):  # fmt: skip
+    """out[r] = what `march` finds for row r: a step, inf for never, NaN where more than ``budget`` leaps are wanted.
+
+    As `risk_rows`, with targets: (rows,). Levels are filled as they are asked for.
+    """
+    k = len(start)
+    blocks = blocks_of(bias.size)
+    powers = np.empty((MOST_LEVELS, blocks, power_slots(k) * BLOCK))
+    boxes = np.empty((MOST_LEVELS, blocks, 2 * k * BLOCK))
+    origin = np.empty((blocks, state_slots(k) * BLOCK))
+    ahead = np.empty((blocks, state_slots(k) * BLOCK))
+    extra = np.empty((0, blocks, k * BLOCK))
+    progress = np.empty(4, dtype=np.int64)
+    for r in range(lr.size):
+        h = curvature[which[r]]
+        progress[:] = 0
+        filled, status = 0, MORE_LEVELS
+        while status == MORE_LEVELS:
+            wanted = min(MOST_LEVELS, filled + 4)
+            fill_levels(
+                h, lr[r], transition[r], gain[r], fresh[r], query, readout, start, powers, boxes, origin, filled, wanted
+            )
+            filled = wanted
+            status = march(
+                h, bias, noise, noise, lr[r], fresh[r, 0], readout, start, inverse_batch[r], powers[:filled],
+                boxes[:filled], origin, ahead, extra, extra, targets[r], last, HORIZON, progress,
+                budget - progress[3],
+            )  # fmt: skip
+        out[r] = float(progress[2]) if status == FOUND else (math.inf if status == NEVER else math.nan)
 
 
 # --- a trust-region Newton step ---------------------------------------------------------------------------

@@ -72,7 +72,7 @@ def risk(
         _scheduled_risk(problem, optimizer, values, schedule, ramp, batch, times, out)
         return float(out) if shape == () else out
     for part, chunk, (b, t) in in_chunks(values, shape, batch, times):
-        flat[part] = refined(problem, _risk_of_rows(optimizer, chunk, b, t.astype(np.int64)))
+        flat[part] = risks(problem, optimizer, chunk, b, t.astype(np.int64))
     return float(out) if shape == () else out
 
 
@@ -321,11 +321,13 @@ def _scheduled_risk(
             flat[part.start + mine] = walk(own, row[-1], stops)[column]
 
 
-def _risk_of_rows(
-    optimizer: Optimizer, values: Mapping[str, FloatArray], batch: FloatArray, steps: IntArray
-) -> Callable[[NoisyQuadratic, Any], FloatArray]:
+def risks(
+    problem: NoisyQuadratic, optimizer: Optimizer, values: Mapping[str, FloatArray], batch: FloatArray, steps: IntArray
+) -> FloatArray:
+    """:func:`risk` of rows of checked numbers, without schedules, with additive noise: all (R,)."""
+
     def evaluate(nodes: NoisyQuadratic, rows: Any) -> FloatArray:
         chosen = {k: v[rows] for k, v in values.items()}
         return _backend.risk(nodes, optimizer, chosen, batch[rows], steps[rows])
 
-    return evaluate
+    return refined(problem, evaluate)

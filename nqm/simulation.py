@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import _backend, _checks
+from . import _backend, _checks, _engines
 from ._checks import FloatArray, IntArray
+from ._engines.arguments import Pieces
 from .optimizers import Optimizer, step
 from .problem import NoisyQuadratic
 from .risk import check_problem, one_batch, require_plain
@@ -16,6 +19,7 @@ from .schedules import Schedule
 from .spectra import EXPLICIT_LIMIT
 
 NUMBERS_AT_ONCE = 2**21
+NUMBERS_ON_DEVICE = 2**26
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +62,8 @@ def simulate(
         batch_size: examples a step, > 0, or a :class:`nqm.Schedule` of them; whole (or inf) with Gaussian features.
         steps: number of steps, or increasing whole numbers at which to record the loss.
         runs: independent repetitions.
-        seed: of NumPy's generator; the same seed gives the same bits.
+        seed: of NumPy's generator, or CuPy's on a GPU (:func:`nqm.set_backend`), which draws other numbers; the same
+            seed gives the same bits.
 
     Takes dim * runs * steps normal numbers, some 10 ns each; batch_size times as many with Gaussian features.
 
@@ -75,7 +80,9 @@ def simulate(
     if times.ndim > 1 or np.any(np.diff(times) <= 0):
         raise ValueError(f"steps: expected a whole number or increasing whole numbers, got {_checks.describe(steps)}")
     count = _checks.whole(runs, "runs", low=1)
-    generator = np.random.default_rng(_checks.whole(seed, "seed"))
+    _checks.room_for((count, times.size))
+    xp = _engines.array_module()
+    generator = xp.random.default_rng(_checks.whole(seed, "seed"))
     explicit = problem._explicit()
     if np.any(explicit.multiplicity != np.floor(explicit.multiplicity)):
         raise ValueError("problem: expected whole multiplicities to simulate, got fractional ones")
@@ -91,58 +98,63 @@ def simulate(
         if np.any(np.abs(drawn - np.round(drawn)) > 1e-9 * drawn) or np.any(drawn < 0.5):
             raise ValueError(f"batch_size: expected whole numbers of examples to draw, got {batch_size}")
         largest = drawn.max(initial=1.0)
-    at_once = max(1, int(NUMBERS_AT_ONCE // (h.size * largest)))
-    parts = [
-        _losses(optimizer, h, c, problem.label_noise, init, course, times.size, min(at_once, count - first), generator)
-        for first in range(0, count, at_once)
-    ]
-    return Simulation(times, np.concatenate(parts))
+    numbers = NUMBERS_ON_DEVICE if _engines.on_device() else NUMBERS_AT_ONCE
+    at_once = max(1, int(numbers // (h.size * largest)))
+    losses = np.empty((count, times.size))
+    h, c, init = (xp.asarray(a) for a in (h, c, init))
+    for first in range(0, count, at_once):
+        some = losses[first : first + at_once]
+        some[...] = _engines.to_numpy(
+            _losses(xp, optimizer, h, c, problem.label_noise, init, course, some.shape, generator)
+        )
+    return Simulation(times, losses)
 
 
 def _losses(
+    xp: Any,
     optimizer: Optimizer,
-    h: FloatArray,
-    noise: FloatArray,
+    h: Any,
+    noise: Any,
     label_noise: float | None,
-    init: FloatArray,
-    course: _backend.Pieces,
-    columns: int,
-    runs: int,
-    generator: np.random.Generator,
-) -> FloatArray:
-    """Losses (runs, columns); the state z is (runs, dim, k)."""
-    scale = h ** -np.asarray(optimizer.hyperparameters.get("power", 0.0))
+    init: Any,
+    course: Pieces,
+    shape: tuple[int, ...],
+    generator: Any,
+) -> Any:
+    """Losses (runs, columns), with the arrays of ``xp``: NumPy's or CuPy's; the state z is (runs, dim, k)."""
+    runs = shape[0]
+    scale = h ** -float(optimizer.hyperparameters.get("power", 0.0))
     parts = optimizer.filter()
-    readout = np.eye(3)[2] if np.any(parts.fresh) else parts.readout
-    state = (np.sqrt(init) * generator.standard_normal((runs, h.size)))[:, :, None] * np.array(parts.start)
-    losses = np.empty((runs, columns))
+    start, query, scaled = (xp.asarray(np.array(a, dtype=float)) for a in (parts.start, parts.query, parts.scaled))
+    readout = xp.asarray(np.eye(3)[2] if np.any(parts.fresh) else parts.readout)
+    state = (xp.sqrt(init) * generator.standard_normal((runs, h.size)))[:, :, None] * start
+    losses = xp.empty(shape)
+    curvature = _engines.to_numpy(scale * h)
     with np.errstate(over="ignore", invalid="ignore"):  # divergence
         for lr, share, length, column in zip(*course, strict=True):
-            matrix, gain = step(optimizer, scale * h, lr)
+            matrix, gain = (xp.asarray(a) for a in step(optimizer, curvature, lr))
             kick = scale[:, None] * gain
-            queried = parts.query * lr ** np.array(parts.scaled, dtype=float)
+            queried = query * lr**scaled
             for _ in range(length):
                 if label_noise is None or share == 0.0:
-                    error = np.sqrt(noise * share) * generator.standard_normal((runs, h.size))
+                    error = xp.sqrt(noise * share) * generator.standard_normal((runs, h.size))
                 else:
-                    error = _sampling_error(h, label_noise, round(1.0 / share), state @ queried, generator)
-                state = np.einsum("nij,rnj->rni", matrix, state) - kick * error[:, :, None]
+                    error = _sampling_error(xp, h, label_noise, round(1.0 / share), state @ queried, generator)
+                state = xp.einsum("nij,rnj->rni", matrix, state) - kick * error[:, :, None]
             if column >= 0:
                 losses[:, column] = 0.5 * (state @ readout) ** 2 @ h
-    losses[np.isnan(losses)] = np.inf  # inf - inf of a diverged state
+    losses[xp.isnan(losses)] = xp.inf  # inf - inf of a diverged state
     return losses
 
 
-def _sampling_error(
-    h: FloatArray, label_noise: float, batch: int, distance: FloatArray, generator: np.random.Generator
-) -> FloatArray:
+def _sampling_error(xp: Any, h: Any, label_noise: float, batch: int, distance: Any, generator: Any) -> Any:
     """Average gradient of a drawn batch less the true one, h distance: (runs, dim)."""
-    runs, total = len(distance), np.zeros_like(distance)
+    runs, total = len(distance), xp.zeros_like(distance)
     at_once = max(1, NUMBERS_AT_ONCE // distance.size)
     for first in range(0, batch, at_once):
         drawn = min(at_once, batch - first)
-        features = np.sqrt(h) * generator.standard_normal((runs, drawn, h.size))
-        residual = np.einsum("rbn,rn->rb", features, distance)
-        residual -= np.sqrt(label_noise) * generator.standard_normal((runs, drawn))
-        total += np.einsum("rbn,rb->rn", features, residual)
+        features = xp.sqrt(h) * generator.standard_normal((runs, drawn, h.size))
+        residual = xp.einsum("rbn,rn->rb", features, distance)
+        residual -= math.sqrt(label_noise) * generator.standard_normal((runs, drawn))
+        total += xp.einsum("rbn,rb->rn", features, residual)
     return total / batch - h * distance

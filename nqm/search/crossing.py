@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +13,7 @@ from .. import _backend, _checks, _coupled
 from .._checks import FloatArray
 from ..optimizers import Optimizer
 from ..problem import NoisyQuadratic
-from ..risk import batches, check_problem, compressed_beyond, few_nodes, in_chunks, one_batch, risk, split
+from ..risk import batches, check_problem, compressed_beyond, few_nodes, in_chunks, one_batch, risk, risks, split
 from ..schedules import Schedule
 
 FEW_NODES = 48
@@ -64,14 +64,18 @@ def steps_to_target(
     out = np.empty(shape)
     flat = out.reshape(-1)
     schedule, numbers = split(optimizer)
+    last = crossing == "last"
     for part, values, (b, goals) in in_chunks(numbers, shape, batch, goal):
+        if schedule is None and ramp is None and problem.label_noise is None:
+            flat[part] = _together(problem, optimizer, values, b, goals, last)
+            continue
         for row in range(part.start, part.stop):
             i = row - part.start
             single: dict[str, Any] = {k: float(v[i]) for k, v in values.items()}
             if schedule is not None:
                 single["lr"] = schedule
             size = float(b[i]) if ramp is None else ramp
-            flat[row] = _crossing(problem, optimizer.with_values(**single), size, float(goals[i]), crossing == "last")
+            flat[row] = _alone(problem, optimizer.with_values(**single), size, float(goals[i]), last)
     if shape != ():
         return out
     return int(out) if math.isfinite(out) else math.inf
@@ -89,22 +93,69 @@ def roughly(problem: NoisyQuadratic) -> NoisyQuadratic:
     return problem.compressed(1e-3)
 
 
-def _crossing(
-    problem: NoisyQuadratic, optimizer: Optimizer, batch: float | Schedule, target: float, last: bool
-) -> float:
-    """The crossing on finer and finer rules, until two agree; then held against the risk itself."""
+def _together(
+    problem: NoisyQuadratic,
+    optimizer: Optimizer,
+    values: Mapping[str, FloatArray],
+    batch: FloatArray,
+    targets: FloatArray,
+    last: bool,
+) -> FloatArray:
+    """Crossings of many rows on finer and finer rules, each until two agree; then held against the risk itself."""
+
+    def chosen(rows: Any) -> dict[str, FloatArray]:
+        return {k: v[rows] for k, v in values.items()}
+
+    nodes = searchable(problem)
+    rows = np.arange(targets.size)
+    found = _backend.crossings(nodes, optimizer, values, batch, targets, last)
+    while rows.size and not nodes._is_exact():
+        finer = nodes._finer()
+        if finer is None:
+            break  # risk() below refuses what no rule settles
+        nodes = finer
+        better = _backend.crossings(nodes, optimizer, chosen(rows), batch[rows], targets[rows], last)
+        agreed = better == found[rows]
+        found[rows] = better
+        rows = rows[~agreed]
+    # Rules and leaps differ in the last digits: `risk` has the last word.
+
+    def below(rows: Any, steps: FloatArray) -> Any:
+        return risks(problem, optimizer, chosen(rows), batch[rows], steps.astype(np.int64)) <= targets[rows]
+
+    rows = np.flatnonzero(np.isfinite(found))
+    later = rows[found[rows] > 0.0]
+    settled = np.zeros(found.size, dtype=bool)
+    if rows.size:
+        settled[rows] = below(rows, found[rows])
+    if later.size:
+        settled[later] &= ~below(later, found[later] - 1.0)
+    for i in rows[~settled[rows]].tolist():
+
+        def alone(steps: int, one: slice = slice(i, i + 1)) -> bool:
+            return bool(below(one, np.array([float(steps)]))[0])
+
+        found[i] = _settled(alone, int(found[i]), 2**53)
+    return found
+
+
+def _alone(problem: NoisyQuadratic, optimizer: Optimizer, batch: float | Schedule, target: float, last: bool) -> float:
+    """The same for one row along schedules, or with noise that grows with the loss."""
     schedule, values = split(optimizer)
     size, ramp = one_batch(batch)
     end = 2**53
+    if schedule is None and ramp is None and math.isinf(size):  # no noise that could grow
+        alone = {name: np.array([value]) for name, value in values.items()}
+        return float(_together(problem._additive(), optimizer, alone, np.array([size]), np.array([target]), last)[0])
     if ramp is None and math.isinf(size):
         problem = problem._additive()
 
     def walk(nodes: NoisyQuadratic) -> float:
         nonlocal end
-        if schedule is None and ramp is None and nodes.label_noise is None:
-            return _backend.March(nodes, optimizer, values, size).run(target, last)
-        march = _backend.ScheduledMarch if nodes.label_noise is None else _coupled.March
-        along = march(nodes, optimizer, values, size, schedule, ramp)
+        if nodes.label_noise is None:
+            found, end = _backend.crossing_along(nodes, optimizer, values, size, schedule, ramp, target, last)
+            return found
+        along = _coupled.March(nodes, optimizer, values, size, schedule, ramp)
         end = along.end
         return along.run(target, last)
 

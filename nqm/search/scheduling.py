@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from .. import _backend, _checks
 from .._checks import FloatArray, IntArray
+from .._engines.arguments import Slopes
 from ..optimizers import FREE, SGD, Optimizer
 from ..problem import NoisyQuadratic
 from ..risk import one_batch, risk, stable_lr
@@ -536,7 +537,7 @@ class Course:
 
     def _slopes(
         self, values: dict[str, Any], rates: FloatArray, inverse: FloatArray, layout: Layout
-    ) -> _backend.Slopes:
+    ) -> Slopes:
         return _backend.slopes(
             self.nodes, self.optimizer, {**values, "lr": 1.0}, self.names, rates, inverse, layout.parts
         )

@@ -1,0 +1,142 @@
+"""When is the target reached? One row at a time, on the CPU: along schedules, and for what takes very many leaps.
+
+Leaps over time and what proves them: :func:`nqm._kernels.march`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .. import _kernels as kernels
+from .._checks import FloatArray
+from .arguments import Pieces, Rows
+from .rest import rest_crossing
+
+BATCH_OF_MARCHES = 100_000  # leaps between looks at the keyboard
+SHORT = 64  # pieces up to this length are searched step by step
+
+
+class March:
+    """The walk of :func:`nqm._kernels.march` for a single row; ``run`` goes on until there is an answer.
+
+    ``length``: steps at most. ``carried``: the state that earlier pieces of a schedule leave, and its units.
+    """
+
+    def __init__(self, row: Rows, length: int = 2**53, carried: tuple[FloatArray, float] | None = None) -> None:
+        self._row, self._length, self._curvature = row, length, row.curvature[row.which[0]]
+        self._origin = self._fill(min(16, length.bit_length()))
+        blocks, k = len(self._origin), len(row.start)
+        self._weight, self._extra = row.noise, np.empty((0, blocks, k * kernels.BLOCK))
+        if carried is not None:
+            kept, unit = carried
+            with np.errstate(over="ignore", invalid="ignore"):  # diverged
+                self._weight = row.noise * np.square(self._curvature * unit)
+            self._extra = np.empty((k, blocks, k * kernels.BLOCK))
+            for block in range(blocks):
+                h = self._curvature[block * kernels.BLOCK : (block + 1) * kernels.BLOCK]
+                kernels.carry_over(
+                    h, row.lr[0], unit, row.transition[0], row.gain[0], row.fresh[0], row.query, row.readout,
+                    row.start, row.scaled, kept[block], self._origin[block], self._extra[:, block],
+                )  # fmt: skip
+
+    def run(self, target: float, last: bool) -> float:
+        """First step at or below ``target``; or the one after the last above it (0: none); inf if there is none."""
+        row, h = self._row, self._curvature
+        state, extra = self._origin.copy(), self._extra.copy()
+        ahead, extra_ahead, progress = np.empty_like(state), np.empty_like(extra), np.zeros(4, dtype=np.int64)
+        while True:
+            status = kernels.march(
+                h, row.bias, row.noise, self._weight, row.lr[0], row.fresh[0, 0], row.readout,
+                row.start, row.inverse_batch[0], self._powers, self._boxes, state, ahead, extra, extra_ahead, target,
+                last, self._length, progress, BATCH_OF_MARCHES,
+            )  # fmt: skip
+            if status == kernels.FOUND:
+                return float(progress[2])
+            if status == kernels.NEVER:
+                return float("inf")
+            if status == kernels.MORE_LEVELS:
+                self._fill(min(54, self._powers.shape[0] + 16))
+
+    def _fill(self, levels: int) -> FloatArray:
+        """Powers and boxes of so many levels; returns the state before the first step."""
+        row, k = self._row, len(self._row.start)
+        blocks = kernels.blocks_of(row.bias.size)
+        self._powers = np.empty((levels, blocks, kernels.power_slots(k) * kernels.BLOCK))
+        self._boxes = np.empty((levels, blocks, 2 * k * kernels.BLOCK))
+        origin = np.empty((blocks, kernels.state_slots(k) * kernels.BLOCK))
+        kernels.fill_levels(
+            self._curvature, row.lr[0], row.transition[0], row.gain[0], row.fresh[0], row.query, row.readout,
+            row.start, self._powers, self._boxes, origin, 0, levels,
+        )  # fmt: skip
+        return origin
+
+
+def along_schedules(whole: Rows, parts: Pieces, end: int, rests: float | None, target: float, last: bool) -> float:
+    """As :meth:`March.run` along pieces, for steps before ``end`` (2^53 where they hold): short pieces step by step,
+    long ones by :class:`March`.
+
+    rests: decay of the average (0: none) of an optimizer whose iterate stays where it is while lr = 0; else None.
+    """
+    row = whole.in_units(parts.lr.max())
+    unit = float(whole.lr[0] / row.lr[0])
+    filtered = (row.transition[0], row.gain[0], row.fresh[0], row.query, row.readout, row.start)
+    states = first_states(row)
+    lengths, at, time, answer = parts.lengths, 0, 0, 0.0
+    while at < lengths.size:
+        long = lengths[at:] > SHORT
+        short = int(np.argmax(long)) if long.any() else long.size
+        here = slice(at, at + max(short, 1))
+        if short:
+            progress = np.zeros(2, dtype=np.int64)
+            status = kernels.chain_scan(
+                row.curvature[0], row.bias, row.noise, row.lr[0] * parts.lr[here], *filtered, row.scaled,
+                row.inverse_batch[0] * parts.inverse_batch[here], lengths[here], states[0], target, last, progress,
+            )  # fmt: skip
+            found = float(progress[1]) if last or status == kernels.FOUND else np.inf
+        else:
+            length = int(lengths[at])
+            if parts.lr[at] == 0.0 and rests is not None:  # no bound can tell that it does
+                found = _at_rest(row, states[0], rests, target, last, length)
+            else:
+                piece = whole._replace(
+                    lr=whole.lr * parts.lr[at], inverse_batch=whole.inverse_batch * parts.inverse_batch[at]
+                )
+                found = March(piece, length, (states[0], unit)).run(target, last)
+            if at + 1 < lengths.size:
+                kernels.chain_rows(
+                    *row, parts.lr[here], parts.inverse_batch[here], lengths[here], np.array([-1]), states,
+                    np.empty((1, 1)),
+                )  # fmt: skip
+            elif np.isinf(found) and end == 2**53:
+                return found
+            if last and np.isinf(found):
+                found = float(length)
+        if not last and np.isfinite(found):
+            return time + found
+        if last and found > 0.0:
+            answer = time + found
+        time += int(lengths[here].sum())
+        at = here.stop
+    return answer if last else np.inf
+
+
+def _at_rest(row: Rows, state: FloatArray, decay: float, target: float, last: bool, length: int) -> float:
+    """As :meth:`March.run` while lr = 0."""
+    k, nodes = len(row.start), row.bias.size
+    slots = state.reshape(len(state), -1, kernels.BLOCK).transpose(1, 0, 2).reshape(-1, len(state) * kernels.BLOCK)
+    mean, noise = slots[:k, :nodes], row.noise * np.square(row.curvature[0])
+    moments = np.zeros((k, k))
+    for slot, (i, j) in enumerate(zip(*np.triu_indices(k), strict=True)):
+        with np.errstate(over="ignore", invalid="ignore"):
+            moments[i, j] = moments[j, i] = np.sum(
+                np.where(row.bias > 0.0, row.bias * mean[i] * mean[j], 0.0) + noise * slots[2 * k + slot, :nodes]
+            )
+    return rest_crossing(moments, decay, target, last, length)
+
+
+def first_states(row: Rows) -> FloatArray:
+    """States before the first step as the chain's kernels keep them: (rows, blocks, slots BLOCK)."""
+    k, blocks = len(row.start), kernels.blocks_of(row.bias.size)
+    states = np.zeros((row.lr.size, blocks, kernels.state_slots(k), kernels.BLOCK))
+    states[:, :, :k] = np.array(row.start)[:, None]
+    return states.reshape(*states.shape[:2], -1)
