@@ -147,7 +147,7 @@ def _free_bytes() -> float:
                 free = min(free, limit - int(sizes.read().split()[0]) * os.sysconf("SC_PAGE_SIZE"))
     except (OSError, StopIteration):  # not Linux
         pass
-    return free
+    return max(free, 0.0)
 
 
 def _address_space() -> float:
