@@ -720,8 +720,11 @@ def _leap_of_mean(now, state, after, weight, box, step, fresh, start, single, la
     """Add to low (and, if last, to high) bounds of weight * mean^2 over a leap, from the means now and after; single:
     a leap of 1."""
     least, most, falling = work[0], work[1], work[2]
-    _mean_range(state, box, start, least, most, count)
-    if not single:
+    if single:  # it is known; states that are not read may have overflowed
+        least[:count] = now[:count]
+        most[:count] = now[:count]
+    else:
+        _mean_range(state, box, start, least, most, count)
         _mark_falling(step, state, fresh, start, falling, count)
         _narrow(falling, now, after, least, most, count)
     _least_start_risk(weight, now, least, most, low, count)

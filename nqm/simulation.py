@@ -81,8 +81,7 @@ def simulate(
         raise ValueError(f"steps: expected a whole number or increasing whole numbers, got {_checks.describe(steps)}")
     count = _checks.whole(runs, "runs", low=1)
     _checks.room_for((count, times.size))
-    xp = _engines.array_module()
-    generator = xp.random.default_rng(_checks.whole(seed, "seed"))
+    chance = _checks.whole(seed, "seed")
     explicit = problem._explicit()
     if np.any(explicit.multiplicity != np.floor(explicit.multiplicity)):
         raise ValueError("problem: expected whole multiplicities to simulate, got fractional ones")
@@ -101,12 +100,14 @@ def simulate(
     numbers = NUMBERS_ON_DEVICE if _engines.on_device() else NUMBERS_AT_ONCE
     at_once = max(1, int(numbers // (h.size * largest)))
     losses = np.empty((count, times.size))
-    h, c, init = (xp.asarray(a) for a in (h, c, init))
-    for first in range(0, count, at_once):
-        some = losses[first : first + at_once]
-        some[...] = _engines.to_numpy(
-            _losses(xp, optimizer, h, c, problem.label_noise, init, course, some.shape, generator)
-        )
+    with _engines.array_module() as xp:
+        generator = xp.random.default_rng(chance)
+        h, c, init = (xp.asarray(a) for a in (h, c, init))
+        for first in range(0, count, at_once):
+            some = losses[first : first + at_once]
+            some[...] = _engines.to_numpy(
+                _losses(xp, optimizer, h, c, problem.label_noise, init, course, some.shape, generator)
+            )
     return Simulation(times, losses)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType, TracebackType
 from typing import Any
 
@@ -115,12 +116,11 @@ def on_device() -> bool:
     return _current().name.startswith("cupy")
 
 
-def array_module() -> ModuleType:
-    """What arrays are made with where the code is the same for both: NumPy, or CuPy on a GPU."""
-    if not on_device():
-        return np
-    module: ModuleType = chosen().cupy()
-    return module
+def array_module() -> AbstractContextManager[Any]:
+    """``with array_module() as xp``: what arrays are made with where the code is the same for both, NumPy or, on a GPU,
+    CuPy."""
+    found: AbstractContextManager[Any] = _current().engine.device() if on_device() else nullcontext(np)  # type: ignore[union-attr]
+    return found
 
 
 def to_numpy(array: Any) -> FloatArray:
