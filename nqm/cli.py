@@ -6,8 +6,12 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 SHAPES = ("constant", "cosine", "linear", "wsd")
 
@@ -316,8 +320,6 @@ def _pieces(steps: float | None) -> int:
 
 
 def _sweep(arguments: argparse.Namespace) -> int:
-    from concurrent.futures import ProcessPoolExecutor
-
     from . import sweep
 
     problem, optimizer = _problem(arguments), _optimizer(arguments)
@@ -328,11 +330,8 @@ def _sweep(arguments: argparse.Namespace) -> int:
 
         picture_format(arguments.plot)
     optimizers = {str(optimizer): optimizer}
-    if arguments.workers > 1:
-        with ProcessPoolExecutor(arguments.workers) as pool:
-            result = sweep(problem, optimizers, arguments.batch_sizes, arguments.target, executor=pool)
-    else:
-        result = sweep(problem, optimizers, arguments.batch_sizes, arguments.target)
+    with _processes(arguments.workers) as pool:
+        result = sweep(problem, optimizers, arguments.batch_sizes, arguments.target, executor=pool)
     if arguments.plot:
         from .files import save_picture
         from .plotting import new_figure
@@ -348,11 +347,29 @@ def _sweep(arguments: argparse.Namespace) -> int:
         ]
         print(json.dumps(_finite({"cells": cells, "critical_batch_size": critical})))
     else:
-        print(result)
+        print(result.to_string())
         for target, value in critical.items():
             note = "" if _both_regimes(result.rows(str(optimizer), float(target))) else NARROW
             print(f"critical batch size at target {target}: {value:.6g}{note}")
     return 0
+
+
+@contextmanager
+def _processes(count: int) -> Iterator[Executor | None]:
+    """An executor of so many processes, None for one; Ctrl-C ends what they are doing."""
+    if count == 1:
+        yield None
+        return
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import active_children, get_context
+
+    with ProcessPoolExecutor(count, get_context("spawn")) as pool:
+        try:
+            yield pool
+        except KeyboardInterrupt:
+            for process in active_children():
+                process.terminate()
+            raise
 
 
 NARROW = " (within this range of batch sizes, which does not reach both ends: take smaller and larger ones)"
@@ -394,9 +411,6 @@ def _figures(arguments: argparse.Namespace) -> int:
 
 def _validate(arguments: argparse.Namespace) -> int:
     import shlex
-    from concurrent.futures import ProcessPoolExecutor
-    from contextlib import nullcontext
-    from multiprocessing import get_context
 
     if arguments.workers < 1:
         raise ValueError(f"--workers: expected at least 1, got {arguments.workers}")
@@ -408,8 +422,7 @@ def _validate(arguments: argparse.Namespace) -> int:
         ) from error
     rungs = arguments.rung or (("a", "b", "c", "d") if arguments.data == "digits" else ("d",))
     nets = arguments.net or (("mlp",) if arguments.quick else ("mlp", "cnn", "resnet8"))
-    pool = ProcessPoolExecutor(arguments.workers, get_context("spawn")) if arguments.workers > 1 else nullcontext()
-    with pool as executor:
+    with _processes(arguments.workers) as executor:
         report = validate(
             arguments.out,
             rungs=rungs,

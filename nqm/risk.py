@@ -296,29 +296,45 @@ def _scheduled_risk(
     times: IntArray,
     out: FloatArray,
 ) -> None:
-    """Fill ``out``: rows with the same hyperparameters and batch size share one walk along the schedules."""
+    """Fill ``out``: rows with the same hyperparameters and batch size share one walk along the schedules, and those
+    that stop at the same steps are walked together."""
 
-    def walk(own: dict[str, Any], size: float, stops: IntArray) -> FloatArray:
+    def walk(own: Mapping[str, Any], size: FloatArray, stops: IntArray) -> FloatArray:
         parts = _backend.pieces(schedule, ramp, stops)
+        quiet = ramp is None and bool(np.isinf(size[0]))
+        columns = stops.size
 
-        where = problem._additive() if ramp is None and np.isinf(size) else problem
+        def evaluate(nodes: NoisyQuadratic, asked: Any) -> FloatArray:
+            wanted = np.arange(size.size * columns)[asked]
+            row, column = wanted // columns, wanted % columns
+            some = np.zeros(size.size, dtype=bool)
+            some[row] = True
+            few = {k: v[some] for k, v in own.items()}
+            found = engine(nodes).chained_risk(nodes, optimizer, few, size[some], int(some.sum()), parts, columns)
+            return found[np.cumsum(some)[row] - 1, column]
 
-        def evaluate(nodes: NoisyQuadratic, rows: Any) -> FloatArray:
-            return engine(nodes).chained_risk(nodes, optimizer, own, size, 1, parts, stops.size)[0][rows]
+        where = problem._additive() if quiet else problem
+        return refined(where, evaluate).reshape(size.size, columns)
 
-        return refined(where, evaluate)
-
-    if out.shape == ():
-        out[()] = walk(values, float(batch), times.reshape(1))[0]
-        return
     flat = out.reshape(-1)
     for part, chosen, (b, t) in in_chunks(values, out.shape, batch, times):
-        rows, which = np.unique(np.stack([*chosen.values(), b], axis=1), axis=0, return_inverse=True)
-        for i, row in enumerate(rows):
-            mine = np.flatnonzero(which == i)
+        if out.size == 1:
+            flat[:] = walk(chosen, b, t.astype(np.int64))[0]
+            return
+        table = np.stack([*chosen.values(), b], axis=1)
+        rows, which = np.unique(table, axis=0, return_inverse=True)
+        together: dict[Any, list[tuple[int, Any, Any]]] = {}  # rows, their places and columns, by where they stop
+        order = np.argsort(which, kind="stable")
+        for mine in np.split(order, np.flatnonzero(np.diff(which[order])) + 1):
             stops, column = np.unique(t[mine].astype(np.int64), return_inverse=True)
-            own = dict(zip(chosen, row[:-1].tolist(), strict=True))
-            flat[part.start + mine] = walk(own, row[-1], stops)[column]
+            quiet = bool(np.isinf(b[mine[0]]))
+            together.setdefault((stops.tobytes(), quiet), []).append((which[mine[0]], mine, column))
+        for (stops, _), alike in together.items():
+            some = rows[[row for row, _, _ in alike]]
+            own = {name: some[:, i] for i, name in enumerate(chosen)}
+            found = walk(own, some[:, -1], np.frombuffer(stops, dtype=np.int64))
+            for risks_of_row, (_, mine, column) in zip(found, alike, strict=True):
+                flat[part.start + mine] = risks_of_row[column]
 
 
 def risks(

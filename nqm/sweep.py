@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Executor, Future, as_completed
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _checks
+from ._engines import get_backend, on_device, set_backend
 from .optimizers import Optimizer
 from .problem import NoisyQuadratic
 from .risk import risk
@@ -24,6 +28,10 @@ if TYPE_CHECKING:
 COLUMNS = (
     "optimizer", "target", "batch_size", "steps", "examples", "risk", "lr", "momentum", "power", "decay", "status",
 )  # fmt: skip
+
+Cell = tuple[str, Optimizer, float, float]  # name, optimizer, target, batch size
+Row = tuple[Any, ...]  # in the order of COLUMNS
+PRINTED = 30  # rows of a table, at most
 
 
 def sweep(
@@ -41,13 +49,34 @@ def sweep(
         optimizers: by name; hyperparameters that are ``nqm.FREE`` are tuned for each cell, others stay.
         batch_sizes: one or more, > 0.
         target: risk to reach, one or more.
-        executor: any ``concurrent.futures.Executor`` (threads, processes, dask, ...); None computes here.
+        executor: any ``concurrent.futures.Executor`` (threads, processes, dask, MPI, ...); None computes here. The
+            table is the same, to the bit. Where the executor loses cells, because it breaks, its workers die or the
+            cells do not get to them, a RuntimeWarning says how many and why, and they are computed here.
         progress: show a bar on stderr; None: only where stderr is a terminal.
 
     A cell that fails does not sink the others: its ``status`` says why, and its numbers are NaN.
 
     Raises:
         TypeError, ValueError: for wrong arguments, before any work.
+        KeyboardInterrupt: after cancelling what the executor has not begun; it finishes what it has.
+
+    Processes of this machine::
+
+        if __name__ == "__main__":  # processes that are spawned import the script
+            with concurrent.futures.ProcessPoolExecutor() as pool:
+                result = nqm.sweep(problem, optimizers, batch_sizes, target, executor=pool)
+
+    Dask, whose scheduler gives the cells of a worker that has died to another::
+
+        if __name__ == "__main__":  # as above, if the cluster is a LocalCluster
+            with distributed.Client(address_or_cluster) as client:
+                result = nqm.sweep(problem, optimizers, batch_sizes, target, executor=client.get_executor())
+
+    MPI, by ``mpiexec -n 8 python -m mpi4py.futures script.py``: one process for the script and seven that compute::
+
+        if __name__ == "__main__":  # those seven import the script
+            with mpi4py.futures.MPIPoolExecutor() as pool:
+                result = nqm.sweep(problem, optimizers, batch_sizes, target, executor=pool)
 
     >>> import nqm
     >>> problem = nqm.NoisyQuadratic.power_law(10_000)
@@ -70,11 +99,21 @@ def sweep(
     targets = np.atleast_1d(_checks.reals(target, "target", low=0.0, ndim=1))
     if executor is not None and (isinstance(executor, type) or not callable(getattr(executor, "submit", None))):
         raise TypeError(f"executor: expected a concurrent.futures.Executor or None, got {_checks.describe(executor)}")
-    cells = [(name, float(t), float(b)) for name in optimizers for t in targets for b in batches]
-    rows: list[dict[str, Any]] = [{}] * len(cells)
-    for index, row in _bar(_rows(problem, optimizers, cells, executor), len(cells), progress):
-        rows[index] = row
-    columns = {column: np.array([row[column] for row in rows]) for column in COLUMNS}
+    cells = [
+        (name, optimizer, float(t), float(b))
+        for name, optimizer in optimizers.items()
+        for t in targets
+        for b in batches
+    ]
+    rows: list[Row | None] = [None] * len(cells)
+    with _bar(len(cells), progress) as advance:
+        if executor is not None:
+            _spread(executor, problem, cells, rows, advance)
+        left = [index for index, row in enumerate(rows) if row is None]
+        for index, row in _computed(problem, cells, left):
+            rows[index] = row
+            advance(1)
+    columns = {column: np.array([row[i] for row in rows if row]) for i, column in enumerate(COLUMNS)}
     for column in columns.values():
         column.flags.writeable = False
     return Sweep(columns)
@@ -86,8 +125,8 @@ class Sweep:
 
     table: columns of equal length by name: optimizer, target, batch_size, steps, examples (steps * batch_size), risk
     (at that step), lr, momentum, power, decay (0 where the optimizer has none), status ("tuned", "fixed" for an
-    optimizer
-    without free values, "already there", "unreachable", "failed: ...").
+    optimizer without free values, "already there", "unreachable", "failed: ..."). Printing shows the first and last
+    rows of a long one.
     """
 
     table: dict[str, NDArray[Any]]
@@ -99,18 +138,16 @@ class Sweep:
 
     def rows(self, optimizer: str, target: float | None = None) -> dict[str, NDArray[Any]]:
         """The rows of one optimizer, and of one target where there are several."""
-        if optimizer not in self.names:
+        here = self.table["optimizer"] == str(optimizer)
+        if not here.any():
             raise ValueError(f"optimizer: expected one of {self.names}, got {_checks.describe(optimizer)}")
-        here = (self.table["optimizer"] == optimizer) & (self.table["target"] == self._target(target))
-        return {key: column[here] for key, column in self.table.items()}
-
-    def _target(self, target: float | None) -> float:
-        targets = np.unique(self.table["target"]).tolist()
+        targets = np.unique(self.table["target"][here]).tolist()  # all optimizers have the same
         if target is None and len(targets) == 1:
-            return float(targets[0])
+            target = targets[0]
         if target not in targets:
             raise ValueError(f"target: expected one of {targets}, got {target}")
-        return float(target)  # type: ignore[arg-type]
+        here &= self.table["target"] == target
+        return {key: column[here] for key, column in self.table.items()}
 
     def to_pandas(self) -> pd.DataFrame:
         """The table as a pandas DataFrame; imports pandas."""
@@ -126,12 +163,12 @@ class Sweep:
         McCandlish et al. (2018): where steps and examples trade off as (S / S_min - 1) (E / E_min - 1) = 1, training
         at this batch size takes twice both minima. Below it doubling the batch size nearly halves the steps; above,
         it hardly does. Only as good as the range of batch sizes: it must reach both regimes. NaN where no cell
-        reached the target. ``target`` is needed where the sweep has several.
+        reached the target, or all started there. ``target`` is needed where the sweep has several.
         """
         found = {}
         for name in self.names:
             rows = self.rows(name, target)
-            reached = np.isfinite(rows["steps"])
+            reached = np.isfinite(rows["steps"]) & (rows["steps"] > 0.0)
             steps, examples = rows["steps"][reached], rows["examples"][reached]
             found[name] = float(examples.min() / steps.min()) if steps.size else float("nan")
         return found
@@ -142,74 +179,156 @@ class Sweep:
 
         return plot_sweep(self, ax)
 
+    def to_string(self, max_rows: int | None = None) -> str:
+        """The table as text; of more than ``max_rows`` rows the first and last, and how many are left out between."""
+        count = len(self.table["steps"])
+        most = count if max_rows is None else min(count, _checks.whole(max_rows, "max_rows", low=2))
+        head, tail = most - most // 2, most // 2
+        at = np.concatenate([np.arange(head), np.arange(count - tail, count)])
+        shown = ("optimizer", "target", "batch_size", "steps", "lr", "momentum", "power", "decay", "status")
+        lines = [shown, *zip(*([_text(v) for v in self.table[column][at]] for column in shown), strict=True)]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(shown))]
+        text = ["  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) for line in lines]
+        if most < count:
+            text.insert(1 + head, f"... {count - most} of {count} rows left out ...")
+        return "\n".join(text)
+
     def __repr__(self) -> str:
-        return f"Sweep({len(self.table['steps'])} cells: {', '.join(self.names)})\n{self}"
+        names = self.names
+        shown = ", ".join(names if len(names) <= 8 else [*names[:8], f"... ({len(names)} optimizers)"])
+        return f"Sweep({len(self.table['steps'])} cells: {shown})\n{self}"
 
     def __str__(self) -> str:
-        shown = ("optimizer", "target", "batch_size", "steps", "lr", "momentum", "power", "decay", "status")
-        lines = [shown, *zip(*([_text(v) for v in self.table[column]] for column in shown), strict=True)]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(shown))]
-        return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) for line in lines)
+        return self.to_string(PRINTED)
 
 
-def _rows(
+class _Task:
+    """Some cells of a sweep, as they travel to a worker, which calls this.
+
+    An object rather than a function with arguments: dask looks through lists of arguments item by item, which takes
+    many times as long as to pickle the whole.
+    """
+
+    def __init__(self, problem: NoisyQuadratic, cells: list[Cell]) -> None:
+        self.problem, self.cells, self.backend = problem, cells, get_backend()
+
+    def __call__(self) -> list[Row]:
+        if get_backend() != self.backend:  # in a process of its own
+            set_backend(self.backend)
+        return [_row(self.problem, *cell) for cell in self.cells]
+
+
+def _spread(
+    executor: Executor,
     problem: NoisyQuadratic,
-    optimizers: Mapping[str, Optimizer],
-    cells: list[tuple[str, float, float]],
-    executor: Executor | None,
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(index, row) of each cell, as they get done."""
-    if executor is None:
-        for index, (name, target, batch) in enumerate(cells):
-            yield index, _cell(problem, name, optimizers[name], target, batch)
+    cells: list[Cell],
+    rows: list[Row | None],
+    advance: Callable[[int], object],
+) -> None:
+    """Fill in the rows that the executor computes; warn of those it loses, which stay None.
+
+    A cell's own errors are rows too, so that any other error is a loss. Each task takes every n-th cell, so that all
+    take about as long. There are up to 1024 of them: enough to keep some hundred workers busy to the end, and few
+    enough for a task's overhead of milliseconds. Each carries the problem and prepares it anew, so that a problem of
+    more than 10^4 nodes is worth fewer tasks, but no less than 64.
+    """
+    count = min(len(cells), max(64, min(1024, 10**7 // problem.curvature.size)))
+    futures: dict[Future[list[Row]], int] = {}
+    losses: list[BaseException] = []
+    try:
+        for first in range(count):
+            try:
+                future = executor.submit(_Task(problem, cells[first::count]))
+            except BrokenExecutor as error:
+                losses.append(error)
+                break
+            _require_future(future)
+            futures[future] = first
+        for future in as_completed(futures):
+            try:
+                done = future.result()
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:
+                losses.append(error)
+            else:
+                rows[futures[future] :: count] = done
+                advance(len(done))
+    finally:
+        for future in futures:
+            future.cancel()
+    if losses:
+        warnings.warn(
+            f"executor: lost {rows.count(None)} of {len(cells)} cells, which are computed in this process instead "
+            f"({_line(losses[0])})",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
+
+def _require_future(future: Any) -> None:
+    if isinstance(future, Future):
         return
-    futures: dict[Future[dict[str, Any]], int] = {
-        executor.submit(_cell, problem, name, optimizers[name], target, batch): index
-        for index, (name, target, batch) in enumerate(cells)
-    }
-    for future in as_completed(futures):
-        index = futures[future]
-        name, target, batch = cells[index]
-        error = future.exception()
-        yield index, future.result() if error is None else _failed(name, optimizers[name], target, batch, error)
+    stop = getattr(future, "cancel", None) or getattr(future, "close", None)  # a future's, or a coroutine's
+    if callable(stop):
+        stop()
+    kind = type(future)
+    hint = "; of a dask Client take client.get_executor()" if kind.__module__.startswith("distributed.") else ""
+    raise TypeError(
+        "executor: expected a concurrent.futures.Executor, whose submit returns a concurrent.futures.Future, got one "
+        f"whose submit returns a {kind.__module__}.{kind.__qualname__}{hint}"
+    )
 
 
-def _cell(problem: NoisyQuadratic, name: str, optimizer: Optimizer, target: float, batch: float) -> dict[str, Any]:
+def _computed(problem: NoisyQuadratic, cells: list[Cell], wanted: list[int]) -> Iterator[tuple[int, Row]]:
+    """(index, row) of each cell, here: one after another, or on a GPU together."""
+    if on_device():
+        from ._engines.together import together
+
+        searches = [partial(_row, problem, *cells[index]) for index in wanted]
+        yield from ((wanted[i], row) for i, row in together(searches))
+    else:
+        yield from ((index, _row(problem, *cells[index])) for index in wanted)
+
+
+def _row(problem: NoisyQuadratic, name: str, optimizer: Optimizer, target: float, batch: float) -> Row:
+    """Compute one cell."""
+    steps = reached = float("nan")
+    found = optimizer
     try:
         if optimizer.free:
             best = tune(problem, optimizer, batch, target)
-            return _row(name, best.optimizer, target, batch, best.steps, best.risk, best.status)
-        steps = float(steps_to_target(problem, optimizer, batch, target))
-        schedule = optimizer.schedule
-        end = 2.0**53 if schedule is None or schedule.beyond == "hold" else schedule.steps
-        reached = float(risk(problem, optimizer, batch, min(steps, end)))
-        return _row(name, optimizer, target, batch, steps, reached, "fixed" if np.isfinite(steps) else "unreachable")
+            found, steps, reached, status = best.optimizer, best.steps, best.risk, best.status
+        else:
+            steps = float(steps_to_target(problem, optimizer, batch, target))
+            schedule = optimizer.schedule
+            end = 2.0**53 if schedule is None or schedule.beyond == "hold" else schedule.steps
+            reached = float(risk(problem, optimizer, batch, min(steps, end)))
+            status = "fixed" if np.isfinite(steps) else "unreachable"
     except Exception as error:  # whatever it is, it is this cell's answer
-        return _failed(name, optimizer, target, batch, error)
+        steps = reached = float("nan")
+        status = f"failed: {_line(error)}"
+    values = {key: value if isinstance(value, float) else np.nan for key, value in found.hyperparameters.items()}
+    numbers = (values["lr"], values.get("momentum", 0.0), values.get("power", 0.0), values.get("decay", 0.0))
+    return (name, target, batch, float(steps), float(steps) * batch, reached, *numbers, status)
 
 
-def _row(
-    name: str, optimizer: Optimizer, target: float, batch: float, steps: float, reached: float, status: str
-) -> dict[str, Any]:
-    values = {key: value if isinstance(value, float) else np.nan for key, value in optimizer.hyperparameters.items()}
-    return {
-        "optimizer": name, "target": target, "batch_size": batch, "steps": float(steps), "examples": steps * batch,
-        "risk": reached, "lr": values["lr"], "momentum": values.get("momentum", 0.0), "power": values.get("power", 0.0),
-        "decay": values.get("decay", 0.0), "status": status,
-    }  # fmt: skip
-
-
-def _failed(name: str, optimizer: Optimizer, target: float, batch: float, error: BaseException) -> dict[str, Any]:
-    status = f"failed: {type(error).__name__}: {error}"
-    return _row(name, optimizer, target, batch, float("nan"), float("nan"), status)
-
-
-def _bar(rows: Iterator[Any], total: int, progress: bool | None) -> Iterator[Any]:
+@contextmanager
+def _bar(total: int, progress: bool | None) -> Iterator[Callable[[int], object]]:
+    """What to tell how many cells are done."""
     if not (sys.stderr.isatty() if progress is None else progress):
-        return rows
+        yield lambda cells: None
+        return
     from tqdm import tqdm
 
-    return iter(tqdm(rows, total=total, unit="cell", leave=False))
+    with tqdm(total=total, unit="cell", leave=False) as bar:
+        yield bar.update
+
+
+def _line(error: BaseException) -> str:
+    """An error in one line, not endless: the longest status sets the width of its column."""
+    text = " ".join(f"{type(error).__name__}: {error}".rstrip(": ").split())
+    return text if len(text) <= 200 else text[:197] + "..."
 
 
 def _text(value: Any) -> str:

@@ -314,3 +314,40 @@ def test_a_search_that_fails_does_not_hold_up_the_others():
         other = pool.submit(gathered.run, lambda: nqm.risk(EXPLICIT, SGD(0.1), 4, 10))
         assert isinstance(pool.submit(gathered.run, fails).exception(timeout=30), KeyError)
         assert other.result(timeout=30) == nqm.risk(EXPLICIT, SGD(0.1), 4, 10)
+
+
+def test_searches_that_are_interrupted_end_at_their_next_question():
+    asked = []
+
+    def endless():
+        while True:
+            asked.append(nqm.risk(EXPLICIT, SGD(0.1), 4, 10))
+
+    def interrupted():
+        if len(asked) > 10:
+            raise KeyboardInterrupt
+        return nqm.risk(EXPLICIT, SGD(0.1), 4, 10)
+
+    with pytest.raises(KeyboardInterrupt):
+        list(together([endless, lambda: [interrupted() for _ in range(100)]]))
+
+
+def test_a_sweep_on_a_device_puts_its_cells_together(monkeypatch):
+    """Pretend that the compiled engine is a device's."""
+    optimizers, batches = {"SGD": SGD(FREE), "fixed": SGD(0.3, 0.5)}, [64.0, 512.0, 4096.0]
+    expected = nqm.sweep(PROBLEM, optimizers, batches, 0.05).table
+    calls = []
+    compute = compiled.risk
+
+    def counting(row, steps):
+        calls.append(steps.size)
+        return compute(row, steps)
+
+    monkeypatch.setattr(compiled, "risk", counting)
+    nqm.sweep(PROBLEM, optimizers, batches, 0.05)
+    before = len(calls)
+    calls.clear()
+    monkeypatch.setattr(sys.modules["nqm.sweep"], "on_device", lambda: True)
+    found = nqm.sweep(PROBLEM, optimizers, batches, 0.05).table
+    assert len(calls) < before / 2
+    assert all(np.array_equal(found[name], expected[name]) for name in expected)

@@ -1,9 +1,8 @@
-"""Sweeps: the same table from every executor, failing cells, the definition of the critical batch size."""
+"""Sweeps: rows, failing cells, the definition of the critical batch size, printing; executors: test_executors.py."""
 
 from __future__ import annotations
 
 import pickle
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -42,12 +41,6 @@ def test_rows_are_those_of_tune_and_steps_to_target(result):
         assert table["examples"][i] == table["steps"][i] * batch
 
 
-@pytest.mark.parametrize("pool", [ThreadPoolExecutor, ProcessPoolExecutor])
-def test_executors_give_the_same_table(result, pool):
-    with pool(2) as executor:
-        assert same(result, nqm.sweep(PROBLEM, OPTIMIZERS, BATCHES, [0.1, 0.3], executor=executor))
-
-
 class Fails(nqm.SGD):
     """An optimizer whose cells raise."""
 
@@ -55,29 +48,25 @@ class Fails(nqm.SGD):
         raise RuntimeError("out of luck")
 
 
-class LosesWorkers(Executor):
-    """An executor whose second cell dies with its worker."""
-
-    def __init__(self):
-        self.count = 0
-
-    def submit(self, fn, /, *args, **kwargs):
-        future = Future()
-        self.count += 1
-        if self.count == 2:
-            future.set_exception(OSError("worker gone"))
-        else:
-            future.set_result(fn(*args, **kwargs))
-        return future
-
-
 def test_a_failing_cell_says_why_and_sinks_no_other():
     table = nqm.sweep(PROBLEM, {"bad": Fails(0.1), "good": nqm.SGD(0.25)}, [64], 0.3).table
     assert table["status"].tolist() == ["failed: RuntimeError: out of luck", "fixed"]
     assert np.isnan(table["steps"][0])
     assert table["steps"][1] > 0
-    table = nqm.sweep(PROBLEM, {"good": nqm.SGD(0.25)}, [64, 128, 256], 0.3, executor=LosesWorkers()).table
-    assert table["status"].tolist() == ["fixed", "failed: OSError: worker gone", "fixed"]
+
+
+class Rambles(nqm.SGD):
+    """An optimizer whose cells raise at length."""
+
+    def filter(self, values=None):
+        raise RuntimeError("out of luck\n" * 1000)
+
+
+def test_a_long_error_becomes_one_line_that_is_cut():
+    status = nqm.sweep(PROBLEM, {"bad": Rambles(0.1)}, [64], 0.3).table["status"][0]
+    assert status.startswith("failed: RuntimeError: out of luck out of luck ")
+    assert status.endswith("...")
+    assert len(status) < 250
 
 
 def test_critical_batch_size_is_fewest_examples_over_fewest_steps(result):
@@ -101,6 +90,12 @@ def test_unreachable_is_a_status():
     assert np.isnan(result.critical_batch_size()["fixed"])
 
 
+def test_no_critical_batch_size_where_all_start_at_the_target():
+    result = nqm.sweep(PROBLEM, {"SGD": nqm.SGD(0.25)}, BATCHES, 2.0 * PROBLEM.initial_risk)
+    assert result.table["steps"].tolist() == [0.0, 0.0, 0.0]
+    assert np.isnan(result.critical_batch_size()["SGD"])
+
+
 def test_pandas_plot_print_and_pickle(result):
     frame = result.to_pandas()
     assert list(frame.columns) == list(result.table)
@@ -111,6 +106,47 @@ def test_pandas_plot_print_and_pickle(result):
     assert np.array_equal(lines[0].get_ydata(), result.table["steps"][here])
     assert "SGD" in repr(result)
     assert same(result, pickle.loads(pickle.dumps(result)))
+
+
+def test_a_long_table_prints_its_first_and_last_rows():
+    batches = np.arange(1, 1001)
+    result = nqm.sweep(PROBLEM, {"fixed": nqm.SGD(0.25)}, batches, 0.3)
+    lines = str(result).splitlines()
+    left_out = [i for i, line in enumerate(lines) if "left out" in line]
+    assert len(lines) == 1 + 30 + 1
+    assert left_out == [16]
+    assert lines[16] == "... 970 of 1000 rows left out ..."
+    shown = [float(line.split()[2]) for line in lines[1:16] + lines[17:]]
+    assert shown == [*batches[:15], *batches[-15:]]
+    assert repr(result).splitlines() == ["Sweep(1000 cells: fixed)", *lines]
+    full = result.to_string().splitlines()
+    assert [float(line.split()[2]) for line in full[1:]] == batches.tolist()
+    assert result.to_string(max_rows=1000).splitlines() == full
+    assert [line.split()[0] for line in result.to_string(max_rows=3).splitlines()] == [
+        "optimizer", "fixed", "fixed", "...", "fixed",
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="max_rows"):
+        result.to_string(max_rows=1)
+
+
+def test_a_table_that_fits_is_printed_whole(result):
+    lines = str(result).splitlines()
+    assert len(lines) == 1 + 18
+    assert [line.split()[0] for line in lines[1:]] == result.table["optimizer"].tolist()
+
+
+def test_repr_of_many_optimizers_names_some():
+    result = nqm.sweep(PROBLEM, {f"lr {k}": nqm.SGD(k / 100) for k in range(1, 41)}, [64], 0.3)
+    first = repr(result).splitlines()[0]
+    assert "lr 8" in first
+    assert "lr 9" not in first
+    assert "40 optimizers" in first
+
+
+def test_rows_of_unknown_names(result):
+    for name in ("Adam", 3):
+        with pytest.raises(ValueError, match="optimizer: expected one of"):
+            result.rows(name, 0.1)
 
 
 def test_progress_goes_to_stderr(capfd):

@@ -61,10 +61,11 @@ def set_backend(name: str, threads: int | None = None) -> Setting:
 
     Args:
         name: "numba", "numpy", "cupy" or "cupy:<index of the device>".
-        threads: for "numba", threads that the rows of a call are spread over where it is long enough; default: the
-            cores this process may use. Results are the same bits for any number.
+        threads: for "numba", threads that the rows of a call are spread over where it is long enough; default:
+            ``NQM_THREADS`` in the environment, else the cores this process may use. Results are the same bits for any
+            number.
 
-    Without a call the environment decides: ``NQM_BACKEND`` for the name, ``NQM_THREADS`` for the threads. The choice
+    Without a call ``NQM_BACKEND`` in the environment decides. The choice
     holds for all threads of a process; :func:`nqm.sweep` hands it on to the workers of its executor.
 
     Raises:
@@ -81,7 +82,7 @@ def set_backend(name: str, threads: int | None = None) -> Setting:
     """
     global _chosen
     before = _chosen
-    _chosen = _made(name, "name", threads, "threads")
+    _chosen = _made(name, "name", threads)
     return Setting(name, before)
 
 
@@ -132,12 +133,11 @@ def to_numpy(array: Any) -> FloatArray:
 def _current() -> _Choice:
     global _chosen
     if _chosen is None:
-        count = os.environ.get("NQM_THREADS")
-        _chosen = _made(os.environ.get("NQM_BACKEND", "numba"), "NQM_BACKEND", count, "NQM_THREADS")
+        _chosen = _made(os.environ.get("NQM_BACKEND", "numba"), "NQM_BACKEND", None)
     return _chosen
 
 
-def _made(name: object, called: str, count: object, counted: str) -> _Choice:
+def _made(name: object, called: str, count: object) -> _Choice:
     kind, colon, index = name.partition(":") if isinstance(name, str) else ("", "", "")
     if kind not in NAMES or (colon and not (kind == "cupy" and index.isdecimal())):
         raise ValueError(f'{called}: expected "numba", "numpy", "cupy" or "cupy:<index>", got {describe(name)}')
@@ -145,10 +145,11 @@ def _made(name: object, called: str, count: object, counted: str) -> _Choice:
     if kind == "cupy":
         engine = _module(kind)
         engine.check(int(index or 0))
-    return _Choice(str(name), engine, _thread_count(count, counted))
+    return _Choice(str(name), engine, _thread_count(count))
 
 
-def _thread_count(count: object, called: str) -> int:
+def _thread_count(given: object) -> int:
+    count, called = (os.environ.get("NQM_THREADS"), "NQM_THREADS") if given is None else (given, "threads")
     if count is None:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     whole = isinstance(count, int) and not isinstance(count, bool)

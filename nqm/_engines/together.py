@@ -31,8 +31,12 @@ def together(searches: Sequence[Callable[[], T]]) -> Iterator[tuple[int, T]]:
         gathered = Gathered(choice.chosen(), len(some))
         with ThreadPoolExecutor(len(some)) as pool:
             futures = {pool.submit(gathered.run, search): first + i for i, search in enumerate(some)}
-            for future in as_completed(futures):
-                yield futures[future], future.result()
+            try:
+                for future in as_completed(futures):
+                    yield futures[future], future.result()
+            except BaseException:
+                gathered.stop()
+                raise
 
 
 class Gathered:
@@ -42,6 +46,7 @@ class Gathered:
         self._engine, self._running = engine, searches
         self._changed = threading.Condition()
         self._waiting: list[_Question] = []
+        self._stopped = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
@@ -56,6 +61,12 @@ class Gathered:
             with self._changed:
                 self._running -= 1
                 self._answer()
+
+    def stop(self) -> None:
+        """End the searches at their next question."""
+        with self._changed:
+            self._stopped = True
+            self._answer()
 
     def risk(self, row: Rows, steps: IntArray) -> FloatArray:
         return self._ask(_Question("risk", row, steps, None))
@@ -75,7 +86,7 @@ class Gathered:
 
     def _answer(self) -> None:
         """Compute what is asked if nobody is left who could ask more."""
-        if not self._waiting or len(self._waiting) < self._running:
+        if not self._waiting or (len(self._waiting) < self._running and not self._stopped):
             return
         kinds: dict[Any, list[_Question]] = {}
         for question in self._waiting:
@@ -83,6 +94,8 @@ class Gathered:
         self._waiting = []
         for alike in kinds.values():
             try:
+                if self._stopped:
+                    raise RuntimeError("the search was stopped")
                 answers: Any = self._compute(alike)
             except BaseException as error:  # is that of all who asked
                 answers = [error] * len(alike)
