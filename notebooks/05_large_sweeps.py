@@ -109,7 +109,7 @@ with style():
             lr, memory, plane / fewest, norm=LogNorm(1.0, 100.0), cmap="viridis_r", shading="nearest", rasterized=True
         )
         j, i = np.unravel_index(np.argmin(plane), plane.shape)
-        ax.plot(lr[i], memory[j], "x", color="white", markersize=9, markeredgewidth=2.0)
+        ax.plot(lr[i], memory[j], "x", color="black", markersize=8, markeredgewidth=1.8)
         best = nqm.tune(problem, SGD(FREE, FREE), float(batch[here]), TARGET)
         at = best.optimizer.hyperparameters
         if 1.0 / (1.0 - at["momentum"]) < memory[-1]:

@@ -75,7 +75,7 @@ def test_notebook_runs(notebook, tmp_path):
     run(tool("jupytext"), "--to", "ipynb", "--output", str(target), str(notebook))
     run(
         sys.executable, "-m", "pytest", "--nbmake", str(target), "-o", "addopts=", "-p", "no:cacheprovider",
-        "--rootdir", str(tmp_path),
+        "--rootdir", str(tmp_path), NQM_POINTS="12",
     )  # fmt: skip
 
 
@@ -97,3 +97,20 @@ def test_numbers_in_the_readme():
     assert f"# {steps}\n" in code
     schedule, constant = space["schedule"], nqm.tune(problem, nqm.SGD(nqm.FREE), 256, 0.01)
     assert f"# {schedule.steps} steps, where the best constant learning rate takes {constant.steps}\n" in code
+
+
+def test_large_problems_of_the_readme():
+    """The lines as they stand, on a smaller map, and with the reference in the place of a GPU."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    code = text.split("## Large problems")[1].split("```python\n")[1].split("```")[0]
+    assert code.count(", 100)") == 3
+    assert code.count('"cupy"') == 1
+    small = code.replace(", 100)", ", 3)").replace('"cupy"', '"numpy"').replace("nqm.steps_to_target", "ask")
+    found = []
+
+    def ask(*arguments, **named):
+        found.append(nqm.steps_to_target(*arguments, **named))
+
+    exec(small, {"nqm": nqm, "problem": nqm.NoisyQuadratic.power_law(10_000).binned(20), "ask": ask})
+    assert found[0].shape == (3, 3, 3)
+    assert (found[0] == found[1]).all()
