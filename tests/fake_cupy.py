@@ -136,6 +136,9 @@ class FakeCupy:
             ),
         )
 
+    def __getattr__(self, name):
+        return getattr(np, name)  # the rest is as NumPy has it
+
     def asarray(self, array):
         array = np.array(array)  # on a device of its own
         self.copied += array.nbytes
