@@ -15,13 +15,14 @@ from ._checks import FloatArray, IntArray
 from ._engines.arguments import Pieces, Rows, Slopes, unit_of
 
 if TYPE_CHECKING:  # the kernels' side knows these only by the attributes it reads
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from .optimizers import Optimizer
     from .problem import NoisyQuadratic
     from .schedules import Schedule
 
 ROWS_AT_ONCE = 2**16
+TABLES = 2**24  # numbers in tables of preconditioned curvatures that are held at once
 LANES = 8  # nodes come in multiples of it
 
 
@@ -29,16 +30,41 @@ def risk(
     problem: NoisyQuadratic, optimizer: Optimizer, values: Mapping[str, Any], batch_size: Any, steps: IntArray
 ) -> FloatArray:
     """Expected risk, one a row: values, batch_size are numbers or (R,), steps is (R,)."""
-    found: FloatArray = _engines.chosen().risk(rows(problem, optimizer, values, batch_size, steps.size), steps)
-    return found
+    engine = _engines.chosen()
+    return _by_powers(
+        problem, optimizer, values, batch_size, (steps.size,), lambda row, some: engine.risk(row, steps[some])
+    )
 
 
 def dyadic_risk(
     problem: NoisyQuadratic, optimizer: Optimizer, values: Mapping[str, Any], batch_size: Any, count: int, levels: int
 ) -> FloatArray:
     """Expected risk after 2^j steps, j = 0 ... levels - 1: shape (count, levels)."""
-    found: FloatArray = _engines.chosen().dyadic_risk(rows(problem, optimizer, values, batch_size, count), levels)
-    return found
+    engine, shape = _engines.chosen(), (count, levels)
+    return _by_powers(problem, optimizer, values, batch_size, shape, lambda row, _: engine.dyadic_risk(row, levels))
+
+
+def _by_powers(
+    problem: NoisyQuadratic,
+    optimizer: Optimizer,
+    values: Mapping[str, Any],
+    batch_size: Any,
+    shape: tuple[int, ...],
+    compute: Callable[[Rows, Any], FloatArray],
+) -> FloatArray:
+    """``compute(row, rows)``, of shape (R, ...): on all rows, or on some after others where the tables h^(1-p) of
+    their powers would take too much memory together."""
+    power, most = values.get("power", 0.0), max(1, TABLES // problem.curvature.size)
+    if np.ndim(power) == 0 or shape[0] <= most or np.unique(power).size <= most:
+        return compute(rows(problem, optimizer, values, batch_size, shape[0]), slice(None))
+    powers, which = np.unique(power, return_inverse=True)
+    out = np.empty(shape)
+    for first in range(0, powers.size, most):
+        some = np.flatnonzero((which >= first) & (which < first + most))
+        few = {name: value[some] if np.ndim(value) else value for name, value in values.items()}
+        batch = batch_size[some] if np.ndim(batch_size) else batch_size
+        out[some] = compute(rows(problem, optimizer, few, batch, some.size), some)
+    return out
 
 
 def rows(problem: NoisyQuadratic, optimizer: Optimizer, values: Mapping[str, Any], batch_size: Any, count: int) -> Rows:
@@ -126,9 +152,13 @@ def chained_risk(
 ) -> FloatArray:
     """Expected risk along schedules, shape (count, columns); values["lr"] and 1 / batch_size multiply those of the
     pieces, each a number or (count,)."""
-    row = rows(problem, optimizer, values, batch_size, count).in_units(parts.lr.max(initial=0.0))
-    found: FloatArray = _engines.chosen().chained_risk(row, parts, columns)
-    return found
+    engine, largest = _engines.chosen(), parts.lr.max(initial=0.0)
+
+    def compute(row: Rows, _: Any) -> FloatArray:
+        found: FloatArray = engine.chained_risk(row.in_units(largest), parts, columns)
+        return found
+
+    return _by_powers(problem, optimizer, values, batch_size, (count, columns), compute)
 
 
 def slopes(
@@ -168,13 +198,18 @@ def crossings(
 ) -> FloatArray:
     """First step at or below the target, or the one after the last above it (0: none), inf if there is none: one a row
     of targets (R,)."""
-    row = rows(problem, optimizer, values, batch_size, targets.size)
-    found: FloatArray = _engines.chosen().crossings(row, targets, last)
-    for i in np.flatnonzero(np.isnan(found)):  # it takes very many leaps
-        from ._engines.walks import March
+    engine = _engines.chosen()
 
-        found[i] = March(row.part(slice(i, i + 1))).run(float(targets[i]), last)
-    return found
+    def compute(row: Rows, some: Any) -> FloatArray:
+        goals = targets[some]
+        found: FloatArray = engine.crossings(row, goals, last)
+        for i in np.flatnonzero(np.isnan(found)):  # it takes very many leaps
+            from ._engines.walks import March
+
+            found[i] = March(row.part(slice(i, i + 1))).run(float(goals[i]), last)
+        return found
+
+    return _by_powers(problem, optimizer, values, batch_size, (targets.size,), compute)
 
 
 def crossing_along(

@@ -231,6 +231,37 @@ def test_memory_does_not_grow_with_the_rows(backend, rows):
     assert small < 100 * 2**20
 
 
+def test_many_powers_in_few_tables(monkeypatch):
+    """Each power is a table of the size of the spectrum; here only two fit at a time."""
+    rng = np.random.default_rng(2)
+    optimizer = Preconditioned(SGD(rng.uniform(0.1, 0.5, 30), 0.5), rng.choice([0.0, 0.1, 0.2, 0.5, 1.0], 30))
+    batch = rng.choice([4.0, 1e5], 30)
+    course = Preconditioned(SGD(Schedule([0.5, 0.1], 20), 0.5), optimizer.power)
+
+    def answers():
+        return [
+            nqm.risk(EXPLICIT, optimizer, batch, np.arange(30)),
+            nqm.steady_state_risk(EXPLICIT, optimizer, batch),
+            nqm.steps_to_target(EXPLICIT, optimizer, batch, 0.5),
+            nqm.risk(EXPLICIT, course, batch, 30),
+        ]
+
+    together = answers()
+    tables = []
+    monkeypatch.setattr(_backend, "TABLES", 200)
+    rows = _backend.rows
+
+    def noting(*arguments):
+        row = rows(*arguments)
+        tables.append(len(row.curvature))
+        return row
+
+    monkeypatch.setattr(_backend, "rows", noting)
+    for a, b in zip(together, answers(), strict=True):
+        assert np.array_equal(a, b)
+    assert max(tables) == 2
+
+
 TOO_LARGE = {
     "risk": lambda many: nqm.risk(PROBLEM, SGD(0.1 * many), np.ones(10**6), 10),
     "steps": lambda many: nqm.risk(PROBLEM, SGD(0.1), many, np.arange(10**6)),

@@ -40,7 +40,7 @@ def risk(row: Rows, steps: IntArray) -> FloatArray:
     def work(part: Rows, rows: slice, out: FloatArray) -> None:
         kernels.risk_rows(*part[:-1], steps[rows], out)
 
-    return _sum_over_nodes(row, work, (), float(np.log2(steps + 2.0).sum()))
+    return _sum_over_nodes(row, work, (), steps.size * (2.0 + int(steps.max()).bit_length()))
 
 
 def dyadic_risk(row: Rows, levels: int) -> FloatArray:
@@ -112,7 +112,11 @@ def _sum_over_nodes(
     rows, nodes = row.lr.size, row.bias.size
     out = np.zeros((rows, *shape))
     if nodes <= SEGMENT:
-        _in_threads([(row, part, out) for part in _slices(rows, doublings * _size(row))], work, doublings * _size(row))
+        cost = doublings * _size(row)
+        if cost < 2.0 * WORTH:  # what small problems ask for thousands of times
+            work(row, slice(None), out)
+        else:
+            _in_threads([(row, part, out) for part in _slices(rows, cost)], work, cost)
         return out
     together = max(1, NUMBERS_AT_ONCE // out.size)
     for begin in range(0, nodes, together * SEGMENT):
