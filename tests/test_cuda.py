@@ -488,6 +488,18 @@ def test_slopes_on_the_device(monkeypatch):
     np.testing.assert_allclose(found.by_log_inverse_batch, by_batch, rtol=1e-7, atol=1e-9 * by_batch.max())
 
 
+def test_momentum_of_zero_among_others_takes_few_leaps(device, monkeypatch):
+    """A root of exactly 0, which rounding makes -1e-17, is no oscillation."""
+    monkeypatch.setattr(cuda, "LEAPS", 200)
+    problem, lr = nqm.NoisyQuadratic(1.0 / np.arange(1.0, 101.0)), np.geomspace(1e-3, 1.9, 30)
+    row = rows_of(problem, nqm.SGD(lr), 1e5)
+    mixed = rows_of(problem, nqm.SGD(lr, np.append(np.zeros(29), 0.5)), 1e5)
+    assert len(row.start) == 1
+    assert len(mixed.start) == 2
+    found = cuda.crossings(mixed, np.full(30, 0.01), False)
+    np.testing.assert_array_equal(found[:-1], cuda.crossings(row, np.full(30, 0.01), False)[:-1])
+
+
 # --- whole questions on the device -------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ const int MARCHERS = 128;  // threads in a block that searches, at most
 const int PIECES = 32;  // of a schedule, prepared at once
 const int LEVELS = 54;  // of the search: leaps of 2^0 ... 2^53 steps
 const whole HORIZON = 1LL << 53;
+const double ROUNDED = 1.0 + 4e-16;  // a few roundings
 
 // --- double-double numbers ------------------------------------------------------------------------------------
 
@@ -638,7 +639,7 @@ __device__ __forceinline__ bool falls(double m, double q, const State<K> &Z, boo
     if (d0 < 0.0 && !average) d0 = -d0, slope = -slope;
     if (!(q >= 0.0)) return false;
     double half = sqrt(q);
-    bool real = half <= m && m + half <= 1.0;
+    bool real = half <= m * ROUNDED && m + half <= 1.0;
     bool down = d0 >= 0.0 && d0 * half + slope >= 0.0 && m * d0 + slope <= d0;
     return real && down && (!average || m * d0 + slope <= Z.u[K - 1].h);
 }
