@@ -191,7 +191,7 @@ print(result)
 # %%
 rows = nqm.SGD(lr[:, None], momentum)
 for threads in (1, 2):
-    with nqm.set_backend("numba", threads=threads):
+    with nqm.use_backend("numba", threads=threads):
         began = time.perf_counter()
         risks = nqm.risk(problem, rows, batch_size=256, steps=100_000)
         print(f"{threads} threads: {risks.size:,} risks in {time.perf_counter() - began:.2f} s")
@@ -212,7 +212,7 @@ except MemoryError as error:
 # With CuPy and a CUDA device (`pip install 'nqm[gpu]'`), the same calls run on the GPU; nothing else changes:
 #
 # ```python
-# with nqm.set_backend("cupy"):  # or NQM_BACKEND=cupy in the environment; "cupy:1" is the second device
+# with nqm.use_backend("cupy"):  # or NQM_BACKEND=cupy in the environment; "cupy:1" is the second device
 #     steps = nqm.steps_to_target(problem, SGD(lr[:, None, None], momentum[:, None]), batch, TARGET)
 # ```
 #
@@ -220,7 +220,7 @@ except MemoryError as error:
 
 # %%
 try:
-    with nqm.set_backend("cupy"):
+    with nqm.use_backend("cupy"):
         print("a GPU is here:", nqm.steps_to_target(problem, SGD(lr[:, None], 0.9), batch, TARGET).shape)
 except RuntimeError as error:
     print(error)

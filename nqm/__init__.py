@@ -4,7 +4,7 @@ Importing it loads NumPy only; the first number asked for loads (and the first t
 """
 
 from . import bounds, evidence, noise, schedules
-from ._engines import get_backend, set_backend
+from ._engines import get_backend, set_backend, use_backend
 from .optimizers import EMA, FREE, SGD, LinearOptimizer, Preconditioned
 from .problem import NoisyQuadratic
 from .risk import max_stable_lr, risk, steady_state_risk
@@ -41,4 +41,5 @@ __all__ = [
     "steps_to_target",
     "sweep",
     "tune",
+    "use_backend",
 ]

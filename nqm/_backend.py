@@ -22,7 +22,8 @@ if TYPE_CHECKING:  # the kernels' side knows these only by the attributes it rea
     from .schedules import Schedule
 
 ROWS_AT_ONCE = 2**16
-TABLES = 2**24  # numbers in tables of preconditioned curvatures that are held at once
+UNITS = 128  # powers of two between learning rates that are followed along schedules together
+TABLES = 2**22  # numbers in tables of preconditioned curvatures that are held at once
 LANES = 8  # nodes come in multiples of it
 
 
@@ -155,8 +156,16 @@ def chained_risk(
     engine, largest = _engines.chosen(), parts.lr.max(initial=0.0)
 
     def compute(row: Rows, _: Any) -> FloatArray:
-        found: FloatArray = engine.chained_risk(row.in_units(largest), parts, columns)
-        return found
+        """Rows of about the same unit at a time: in that of a far larger learning rate they would underflow."""
+        units = np.frexp(row.lr)[1] // UNITS
+        if row.lr.size == 1 or units.min() == units.max():
+            found: FloatArray = engine.chained_risk(row.in_units(largest), parts, columns)
+            return found
+        out = np.empty((row.lr.size, columns))
+        for unit in np.unique(units):
+            some = np.flatnonzero(units == unit)
+            out[some] = engine.chained_risk(row.part(some).in_units(largest), parts, columns)
+        return out
 
     return _by_powers(problem, optimizer, values, batch_size, (count, columns), compute)
 

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
+LARGE = 2**24  # numbers from which on it is asked whether memory has room for them
+
 
 def describe(value: Any) -> str:
     """A short name for a value that came where something else was expected."""
@@ -50,6 +52,8 @@ def reals(
         raise ValueError(f"{name}: expected at least one number, got {describe(value)}")
     if ndim is not None and array.ndim > ndim:
         raise ValueError(f"{name}: expected at most {ndim} dimension, got {describe(value)}")
+    if array.size > LARGE:
+        room_for(array.shape)
     array = np.array(array, dtype=np.float64)  # a copy: the caller's array is never aliased
     above = array >= low if closed in ("low", "both") else array > low
     below = array <= high if closed in ("high", "both") else array < high
@@ -120,7 +124,7 @@ def broadcast(**shapes: tuple[int, ...]) -> tuple[int, ...]:
     except ValueError:
         told = ", ".join(f"{name} {shape}" for name, shape in shapes.items() if shape)
         raise ValueError(f"expected arguments whose shapes broadcast together, got {told}") from None
-    if math.prod(shape) > 2**24:
+    if math.prod(shape) > LARGE:
         room_for(shape)
     return shape
 
@@ -136,7 +140,7 @@ def room_for(shape: tuple[int, ...]) -> None:
 
 
 def _free_bytes() -> float:
-    """Memory that this process may still take: what the system has, within the limit on the address space."""
+    """Memory that this process may still take: what the system has, within limits on the process and its container."""
     free = math.inf
     try:
         with open("/proc/meminfo") as lines:
@@ -145,7 +149,10 @@ def _free_bytes() -> float:
         if limit < math.inf:
             with open("/proc/self/statm") as sizes:
                 free = min(free, limit - int(sizes.read().split()[0]) * os.sysconf("SC_PAGE_SIZE"))
-    except (OSError, StopIteration):  # not Linux
+        with open("/sys/fs/cgroup/memory.max") as most, open("/sys/fs/cgroup/memory.stat") as used:  # a container's
+            taken = next(float(line.split()[1]) for line in used if line.startswith("anon "))
+            free = min(free, float(most.read().replace("max", "inf")) - taken)
+    except (OSError, StopIteration, ValueError):  # not Linux, or no such limits
         pass
     return max(free, 0.0)
 

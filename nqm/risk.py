@@ -305,6 +305,8 @@ def _scheduled_risk(
         columns = stops.size
 
         def evaluate(nodes: NoisyQuadratic, asked: Any) -> FloatArray:
+            if isinstance(asked, slice):  # all
+                return engine(nodes).chained_risk(nodes, optimizer, own, size, size.size, parts, columns).reshape(-1)
             wanted = np.arange(size.size * columns)[asked]
             row, column = wanted // columns, wanted % columns
             some = np.zeros(size.size, dtype=bool)
@@ -317,10 +319,10 @@ def _scheduled_risk(
         return refined(where, evaluate).reshape(size.size, columns)
 
     flat = out.reshape(-1)
+    if out.size == 1:
+        flat[:] = walk({name: np.reshape(v, 1) for name, v in values.items()}, batch.reshape(1), times.reshape(1))[0]
+        return
     for part, chosen, (b, t) in in_chunks(values, out.shape, batch, times):
-        if out.size == 1:
-            flat[:] = walk(chosen, b, t.astype(np.int64))[0]
-            return
         table = np.stack([*chosen.values(), b], axis=1)
         rows, which = np.unique(table, axis=0, return_inverse=True)
         together: dict[Any, list[tuple[int, Any, Any]]] = {}  # rows, their places and columns, by where they stop

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _checks
-from ._engines import get_backend, on_device, set_backend
+from ._engines import on_device, use_backend
+from ._engines.choice import current
 from .optimizers import Optimizer
 from .problem import NoisyQuadratic
 from .risk import risk
@@ -210,12 +211,12 @@ class _Task:
     """
 
     def __init__(self, problem: NoisyQuadratic, cells: list[Cell]) -> None:
-        self.problem, self.cells, self.backend = problem, cells, get_backend()
+        choice = current()
+        self.problem, self.cells, self.backend, self.threads = problem, cells, choice.name, choice.asked
 
     def __call__(self) -> list[Row]:
-        if get_backend() != self.backend:  # in a process of its own
-            set_backend(self.backend)
-        return [_row(self.problem, *cell) for cell in self.cells]
+        with use_backend(self.backend, self.threads):  # as the caller has it; an error here is no cell's
+            return [_row(self.problem, *cell) for cell in self.cells]
 
 
 def _spread(

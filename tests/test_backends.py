@@ -26,28 +26,52 @@ EXPLICIT = nqm.NoisyQuadratic(1.0 / np.arange(1.0, 101.0))
 
 def test_compiled_code_unless_asked_otherwise():
     assert nqm.get_backend() == "numba"
-    with nqm.set_backend("numpy"):
+    with nqm.use_backend("numpy"):
         assert nqm.get_backend() == "numpy"
-        with nqm.set_backend("numba", threads=1):
+        with nqm.use_backend("numba", threads=1):
             assert (nqm.get_backend(), choice.threads()) == ("numba", 1)
         assert nqm.get_backend() == "numpy"
     assert nqm.get_backend() == "numba"
 
 
 def test_a_block_that_fails_gives_the_choice_back():
-    with pytest.raises(KeyError), nqm.set_backend("numpy"):
+    with pytest.raises(KeyError), nqm.use_backend("numpy"):
         raise KeyError
     assert nqm.get_backend() == "numba"
 
 
-def test_set_for_good():
+def test_set_for_good_and_for_all_threads():
     try:
-        assert repr(nqm.set_backend("numpy")) == "set_backend('numpy')"
+        nqm.set_backend("numpy")
         assert nqm.get_backend() == "numpy"
         with ThreadPoolExecutor(1) as pool:
             assert pool.submit(nqm.get_backend).result() == "numpy"
     finally:
         nqm.set_backend("numba")
+
+
+def test_blocks_are_of_their_own_thread():
+    """Two that overlap, and end in the order in which they began."""
+    entered, left = threading.Barrier(2), threading.Event()
+
+    def first():
+        with nqm.use_backend("numpy"):
+            entered.wait(timeout=30)
+            found = nqm.get_backend()
+        left.set()
+        return found, nqm.get_backend()
+
+    def second():
+        with nqm.use_backend("numba", threads=3):
+            entered.wait(timeout=30)
+            assert left.wait(timeout=30)
+            return nqm.get_backend(), choice.threads()
+
+    with ThreadPoolExecutor(2) as pool:
+        found = [pool.submit(first), pool.submit(second)]
+        assert found[0].result(timeout=60) == ("numpy", "numba")
+        assert found[1].result(timeout=60) == ("numba", 3)
+    assert nqm.get_backend() == "numba"
 
 
 def test_the_engine_that_is_chosen_computes(monkeypatch):
@@ -62,7 +86,7 @@ def test_the_engine_that_is_chosen_computes(monkeypatch):
     monkeypatch.setattr(arrays, "risk", risk)
     nqm.risk(EXPLICIT, SGD(0.1), 4, [1, 2, 3])
     assert asked == []
-    with nqm.set_backend("numpy"):
+    with nqm.use_backend("numpy"):
         assert nqm.risk(EXPLICIT, SGD(0.1), 4, [1, 2, 3]).tolist() == [0.0, 0.0, 0.0]
     assert asked == [3]
 
@@ -74,10 +98,16 @@ def test_unknown_names(name):
     assert nqm.get_backend() == "numba"
 
 
-@pytest.mark.parametrize("threads", [0, -1, 1.5, "two", True])
+@pytest.mark.parametrize("threads", [0, -1, 1.5, "two", [1, 2]])
 def test_wrong_threads(threads):
-    with pytest.raises(ValueError, match="threads: expected a whole number of at least 1, got"):
+    with pytest.raises((TypeError, ValueError), match="threads: expected"):
         nqm.set_backend("numba", threads=threads)
+
+
+@pytest.mark.parametrize("threads", [np.int64(2), 2.0])
+def test_threads_are_any_whole_number(threads):
+    with nqm.use_backend("numba", threads=threads):
+        assert choice.threads() == 2
 
 
 def in_a_process(code, **environment):
@@ -95,6 +125,7 @@ print(nqm.get_backend(), nqm.risk(nqm.NoisyQuadratic([1.0]), nqm.SGD(0.5), 4, 2)
 def test_the_environment_decides_without_a_call():
     assert in_a_process(SHOW, NQM_BACKEND="numpy").stdout.split() == ["numpy", "0.0703125", "False"]
     assert in_a_process(SHOW, NQM_THREADS="1").stdout.split() == ["numba", "0.0703125", "True"]
+    assert in_a_process(SHOW, NQM_BACKEND="", NQM_THREADS="").stdout.split() == ["numba", "0.0703125", "True"]
 
 
 def test_the_environment_may_be_wrong():
@@ -157,12 +188,12 @@ def test_the_same_bits_for_any_number_of_threads(segment, monkeypatch):
     monkeypatch.setattr(compiled.kernels, "risk_rows", noting)
     monkeypatch.setattr(compiled, "WORTH", 1e4)
     monkeypatch.setattr(compiled, "SEGMENT", segment)
-    with nqm.set_backend("numba", threads=1):
+    with nqm.use_backend("numba", threads=1):
         alone = everything()
     assert used == {"MainThread"}
     for threads in (2, 3, 7):
         used.clear()
-        with nqm.set_backend("numba", threads=threads):
+        with nqm.use_backend("numba", threads=threads):
             for one, many in zip(alone, everything(), strict=True):
                 assert np.array_equal(one, many)
         assert "MainThread" not in used
@@ -215,7 +246,7 @@ def test_momentum_of_zero_among_others_takes_few_leaps(monkeypatch):
 def peak(rows, backend):
     """Bytes that a call takes beside its result."""
     lr, batch = np.geomspace(1e-3, 1.9, rows // 256)[:, None], np.geomspace(1.0, 1e6, 256)
-    with nqm.set_backend(backend):
+    with nqm.use_backend(backend):
         tracemalloc.start()
         try:
             found = nqm.risk(EXPLICIT, SGD(lr, 0.5), batch, 3)
@@ -329,7 +360,7 @@ def test_an_engine_that_fails_fails_all_who_asked():
     class Broken:
         risk = staticmethod(broken)
 
-    gathered = Gathered(Broken, 2)
+    gathered = Gathered(choice.Choice("numba", Broken, 1), 2)
     search = lambda: nqm.risk(EXPLICIT, SGD(0.1), 4, 10)  # noqa: E731
     with ThreadPoolExecutor(2) as pool:
         for future in [pool.submit(gathered.run, search) for _ in range(2)]:
@@ -340,7 +371,7 @@ def test_a_search_that_fails_does_not_hold_up_the_others():
     def fails():
         raise KeyError("out of luck")
 
-    gathered = Gathered(compiled, 2)
+    gathered = Gathered(choice.current(), 2)
     with ThreadPoolExecutor(2) as pool:
         other = pool.submit(gathered.run, lambda: nqm.risk(EXPLICIT, SGD(0.1), 4, 10))
         assert isinstance(pool.submit(gathered.run, fails).exception(timeout=30), KeyError)
@@ -361,6 +392,35 @@ def test_searches_that_are_interrupted_end_at_their_next_question():
 
     with pytest.raises(KeyboardInterrupt):
         list(together([endless, lambda: [interrupted() for _ in range(100)]]))
+
+
+def test_searches_that_cannot_all_begin_do_not_wait_for_each_other(monkeypatch):
+    begun = []
+    start = threading.Thread.start
+
+    def few(thread):
+        if len(begun) == 3:
+            raise RuntimeError("can't start new thread")
+        begun.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", few)
+    with pytest.raises(RuntimeError, match="new thread"):
+        list(together([lambda: nqm.risk(EXPLICIT, SGD(0.1), 4, 10)] * 5))
+    assert len(begun) == 3
+
+
+def test_filters_that_differ_are_not_put_together():
+    """An average and a filter of one's own with the same vectors: what the third state is tells them apart."""
+    averaged = EMA(SGD(0.3, 0.5), 0.9)
+    parts = averaged.filter()
+    own = nqm.LinearOptimizer(0.3, np.diag([0.9, 0.8, 0.7]), [1.0, 0.5, 0.2], parts.query, parts.readout, parts.start)
+    with nqm.use_backend("numpy"):
+        alone = [nqm.risk(EXPLICIT, optimizer, 4, 10) for optimizer in (averaged, own)]
+        for order in (1, -1):
+            searches = [lambda o=o: nqm.risk(EXPLICIT, o, 4, 10) for o in (averaged, own)][::order]
+            found = dict(together(searches))
+            assert [found[0], found[1]] == alone[::order]
 
 
 def test_a_sweep_on_a_device_puts_its_cells_together(monkeypatch):

@@ -303,8 +303,9 @@ def test_nodes_stay_on_the_device(monkeypatch):
     for _ in range(20):  # others, that lie wherever there is room
         other = rows_of(a_problem(rng, 1000), nqm.SGD(np.array([0.1])), 4.0)
         assert_same(cuda.risk(other, steps), compiled_risk(other, steps))
+        assert len(cuda._kept) == 6
         del other
-    assert len(cuda._kept) == cuda.KEPT
+        assert len(cuda._kept) == 3  # what is gone here is gone there
 
 
 # --- crossings ---------------------------------------------------------------------------------------------------
@@ -508,7 +509,7 @@ def on_the_device(device, monkeypatch):
     """The public functions, with the device chosen; the stand-in's arrays are NumPy's."""
     if isinstance(device, FakeCupy):
         monkeypatch.setattr(cuda, "namespace", lambda: np)
-    with nqm.set_backend("cupy"):
+    with nqm.use_backend("cupy"):
         yield
 
 
@@ -519,7 +520,7 @@ def test_steps_to_target(on_the_device):
     optimizer, batch = nqm.SGD(np.geomspace(0.01, 1.9, 7)[:, None], [0.0, 0.9]), np.array([16.0, 1024.0])[:, None, None]
     for crossing in ("first", "last"):
         found = nqm.steps_to_target(SPECTRUM, optimizer, batch, TARGET, crossing)
-        with nqm.set_backend("numba"):
+        with nqm.use_backend("numba"):
             np.testing.assert_array_equal(found, nqm.steps_to_target(SPECTRUM, optimizer, batch, TARGET, crossing))
         assert 0 < np.isinf(found).sum() < found.size
 
@@ -527,7 +528,7 @@ def test_steps_to_target(on_the_device):
 def test_sweeps_of_tuned_cells(on_the_device):
     optimizers = {"SGD": nqm.SGD(nqm.FREE), "half": nqm.Preconditioned(nqm.SGD(nqm.FREE), 0.5), "fixed": nqm.SGD(0.3)}
     found = nqm.sweep(SPECTRUM, optimizers, [16.0, 1024.0], TARGET).table
-    with nqm.set_backend("numba"):
+    with nqm.use_backend("numba"):
         expected = nqm.sweep(SPECTRUM, optimizers, [16.0, 1024.0], TARGET).table
     np.testing.assert_array_equal(found["steps"], expected["steps"])
     np.testing.assert_allclose(found["risk"], expected["risk"], rtol=1e-9)
@@ -537,7 +538,7 @@ def test_schedules(on_the_device):
     courses = nqm.SGD(nqm.schedules.cosine(1.0, 500), np.linspace(0.0, 0.9, 5)[:, None])
     along = nqm.risk(SPECTRUM, courses, 64.0, [100, 500])
     best = nqm.optimize_schedule(SPECTRUM, 64.0, steps=50, pieces=4, restarts=0)
-    with nqm.set_backend("numba"):
+    with nqm.use_backend("numba"):
         np.testing.assert_allclose(along, nqm.risk(SPECTRUM, courses, 64.0, [100, 500]), rtol=1e-10)
         np.testing.assert_allclose(
             best.risk, nqm.optimize_schedule(SPECTRUM, 64.0, steps=50, pieces=4, restarts=0).risk, rtol=1e-8
@@ -555,6 +556,6 @@ def test_a_large_explicit_spectrum(on_the_device):
     """Against the rule for the same power law, which knows nothing of the device's nodes."""
     explicit = nqm.NoisyQuadratic(1.0 / np.arange(1.0, 200_001.0))
     found = nqm.risk(explicit, nqm.SGD(0.5, 0.5), 16.0, [10, 1000])
-    with nqm.set_backend("numba"):
+    with nqm.use_backend("numba"):
         expected = nqm.risk(nqm.NoisyQuadratic.power_law(200_000), nqm.SGD(0.5, 0.5), 16.0, [10, 1000])
     np.testing.assert_allclose(found, expected, rtol=1e-8)

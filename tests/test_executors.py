@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -19,6 +20,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 import nqm
+from nqm._engines import choice
 
 PROBLEM = nqm.NoisyQuadratic(1.0 / np.arange(1, 41))
 OPTIMIZERS = {"SGD": nqm.SGD(nqm.FREE), "EMA": nqm.EMA(nqm.SGD(0.5), decay=nqm.FREE), "fixed": nqm.SGD(0.25)}
@@ -230,6 +232,36 @@ def test_a_cells_own_error_is_its_status(pool):
     with pool(2) as executor:
         found = nqm.sweep(PROBLEM, {"bad": Fails(0.1), "good": nqm.SGD(0.25)}, [64], 0.3, executor=executor)
     assert found.table["status"].tolist() == ["failed: RuntimeError: out of luck", "fixed"]
+
+
+class Tells(nqm.SGD):
+    def filter(self, values=None):
+        raise RuntimeError(f"{nqm.get_backend()} on {choice.threads()}")
+
+
+@pytest.mark.parametrize("pool", [ThreadPoolExecutor, processes])
+def test_workers_compute_as_the_caller_does(pool, monkeypatch):
+    """Whatever the environment of theirs says."""
+    with pool(2) as executor:
+        monkeypatch.setenv("NQM_BACKEND", "gpu")
+        monkeypatch.setenv("NQM_THREADS", "7")
+        for name, threads in [("numpy", None), ("numba", 3)]:
+            with nqm.use_backend(name, threads):
+                found = nqm.sweep(PROBLEM, {"tells": Tells(0.1)}, [64, 128], 0.3, executor=executor)
+            assert set(found.table["status"]) == {f"failed: RuntimeError: {name} on {threads or 7}"}
+
+
+def test_what_a_worker_has_no_backend_for_is_computed_here(monkeypatch):
+    """As on a GPU, which a forked process cannot use."""
+
+    def use_backend(name, threads):
+        raise RuntimeError("no CUDA device")
+
+    expected = nqm.sweep(PROBLEM, OPTIMIZERS, BATCHES, 0.1)
+    monkeypatch.setattr(sys.modules["nqm.sweep"], "use_backend", use_backend)
+    with ThreadPoolExecutor(2) as pool, pytest.warns(RuntimeWarning, match="lost 9 of 9 cells.*no CUDA device"):
+        found = nqm.sweep(PROBLEM, OPTIMIZERS, BATCHES, 0.1, executor=pool)
+    assert same(found, expected)
 
 
 def test_what_cannot_be_pickled_is_computed_here():

@@ -612,6 +612,18 @@ def test_broadcasting_of_crossings():
     assert np.all(found[:, 0] < math.inf)
 
 
+def test_rows_of_very_different_learning_rates_know_nothing_of_each_other():
+    """Followed in one unit, the small ones would underflow."""
+    ramp = Schedule([1.0, 2.0], [5, 5])
+    rates = [0.5, 1e200, 1e-200, 1e80, 0.25]
+    found = nqm.risk(nqm.NoisyQuadratic([1.0]), nqm.SGD(np.array(rates)), ramp, [8])
+    alone = [nqm.risk(nqm.NoisyQuadratic([1.0]), nqm.SGD(lr), ramp, 8) for lr in rates]
+    assert np.array_equal(found, alone)
+    steep = nqm.NoisyQuadratic([1e100])
+    found = nqm.risk(steep, nqm.SGD(np.array([1e-100, 1e80, 1e250])), ramp, 1)
+    assert found[0] == nqm.risk(steep, nqm.SGD(1e-100), ramp, 1)
+
+
 # --- simulation --------------------------------------------------------------------------------------------
 
 TRIALS = nqm.NoisyQuadratic([1.0, 0.3, 0.02], noise=[0.5, 1.0, 0.1], init=[1.0, 0.2, 3.0], multiplicity=[1, 2, 4])

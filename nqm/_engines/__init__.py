@@ -11,6 +11,8 @@ Every engine is a module of the same functions, NumPy arrays in and out:
 Rows of a call may be many: an engine cuts them up so that its own memory stays bounded.
 """
 
-from .choice import array_module, chosen, get_backend, on_device, set_backend, threads, to_numpy
+from .choice import array_module, chosen, get_backend, on_device, set_backend, threads, to_numpy, use_backend
 
-__all__ = ["array_module", "chosen", "get_backend", "on_device", "set_backend", "threads", "to_numpy"]
+__all__ = [
+    "array_module", "chosen", "get_backend", "on_device", "set_backend", "threads", "to_numpy", "use_backend",
+]  # fmt: skip

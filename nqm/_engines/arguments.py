@@ -31,7 +31,7 @@ class Rows(NamedTuple):
     inverse_batch: FloatArray  # (R,)
     scaled: IntArray  # (k,), 1 for states in units of lr; for what follows schedules
 
-    def part(self, rows: slice) -> Rows:
+    def part(self, rows: slice | IntArray) -> Rows:
         """Some of the rows."""
         return self._replace(
             which=self.which[rows], lr=self.lr[rows], transition=self.transition[rows], gain=self.gain[rows],
@@ -49,7 +49,8 @@ class Rows(NamedTuple):
         exponent = unit_of(float(self.lr.max()) * largest)
         if exponent == 0:
             return self
-        return self._replace(lr=np.ldexp(self.lr, -exponent), curvature=np.ldexp(self.curvature, exponent))
+        with np.errstate(over="ignore"):  # diverges
+            return self._replace(lr=np.ldexp(self.lr, -exponent), curvature=np.ldexp(self.curvature, exponent))
 
 
 def unit_of(largest: float) -> int:

@@ -95,8 +95,8 @@ def crossings(row: Rows, targets: FloatArray, last: bool) -> FloatArray:
     def work(part: Rows, rows: slice, found: FloatArray) -> None:
         kernels.crossing_rows(*part[:-1], targets[rows], last, LEAPS, found)
 
-    cost = 100.0 * _size(row) * targets.size
-    _in_threads([(row, part, out) for part in _slices(targets.size, cost)], work, cost)
+    leap = 4.0 * _size(row) * targets.size  # of all rows
+    _in_threads([(row, part, out) for part in _slices(targets.size, 25.0 * leap, LEAPS * leap)], work, 25.0 * leap)
     return out
 
 
@@ -130,9 +130,10 @@ def _sum_over_nodes(
     return out
 
 
-def _slices(rows: int, cost: float) -> list[slice]:
-    """Rows cut for threads: more parts than threads, as rows differ, and none of more than a second."""
-    parts = min(rows, max(1, math.ceil(cost / LONGEST), int(min(4 * threads(), cost / WORTH))))
+def _slices(rows: int, cost: float, most: float | None = None) -> list[slice]:
+    """Rows cut for threads: more parts than threads, as rows differ, and none of more than about a second, unless a
+    single row takes longer. ``most``: the cost at most."""
+    parts = min(rows, max(1, math.ceil((most or cost) / LONGEST), int(min(4 * threads(), cost / WORTH))))
     step = math.ceil(rows / parts)
     return [slice(first, min(first + step, rows)) for first in range(0, rows, step)]
 

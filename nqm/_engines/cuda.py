@@ -9,8 +9,9 @@ CuPy is imported when the first number is asked for; all come from :func:`_cupy`
 from __future__ import annotations
 
 import importlib
+import weakref
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -46,10 +47,9 @@ BLOCKS = 1024
 SHARE = 0.25
 """Of the free memory of the device: what a call may work with; twice as much for the nodes."""
 
-KEPT = 8
-"""Arrays of nodes that stay on the device between calls."""
+_kept: dict[tuple[Any, ...], tuple[Any, Any]] = {}
+"""What lies on a device: the host's array, as a weak reference, and the device's."""
 
-_kept: dict[tuple[Any, ...], tuple[FloatArray, Any]] = {}
 _keeping = Lock()
 
 
@@ -239,9 +239,9 @@ def _windows(cupy: Any, row: Rows, kept: list[Any] | None, window: int) -> Itera
 
 
 def _on_device(cupy: Any, wanted: list[FloatArray]) -> list[Any] | None:
-    """The arrays on the device, where they stay for further calls; None if they do not fit.
+    """The arrays on the device, where they stay as long as the host's live; None if they do not fit.
 
-    They are known by where they lie on the host. The host's are held on to, so that nothing else can come to lie there.
+    They are known by where they lie on the host. A table made for one call dies with it, on the device too.
     """
     device = cupy.cuda.runtime.getDevice()
     keys = [(device, a.ctypes.data, a.shape, a.strides) for a in wanted]
@@ -252,9 +252,11 @@ def _on_device(cupy: Any, wanted: list[FloatArray]) -> list[Any] | None:
             if sum(a.nbytes for a in wanted) > 2 * SHARE * free_bytes():
                 return None
         for key, array in zip(keys, wanted, strict=True):
-            # the last one used comes last
-            _kept[key] = _kept.pop(key) if key in _kept else (array, cupy.asarray(np.ascontiguousarray(array)))
-        found = [_kept[key][1] for key in keys]
-        for key in list(_kept)[:-KEPT]:
-            del _kept[key]
-    return found
+            if key not in _kept:
+                owner = array if array.base is None else array.base
+                _kept[key] = weakref.ref(owner, partial(_forget, key)), cupy.asarray(np.ascontiguousarray(array))
+        return [_kept[key][1] for key in keys]
+
+
+def _forget(key: tuple[Any, ...], _: object) -> None:
+    _kept.pop(key, None)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from types import ModuleType
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -28,10 +28,10 @@ def together(searches: Sequence[Callable[[], T]]) -> Iterator[tuple[int, T]]:
     """(index, result) of each search, as they get done."""
     for first in range(0, len(searches), SEARCHES_AT_ONCE):
         some = searches[first : first + SEARCHES_AT_ONCE]
-        gathered = Gathered(choice.chosen(), len(some))
+        gathered = Gathered(choice.current(), len(some))
         with ThreadPoolExecutor(len(some)) as pool:
-            futures = {pool.submit(gathered.run, search): first + i for i, search in enumerate(some)}
             try:
+                futures = {pool.submit(gathered.run, search): first + i for i, search in enumerate(some)}
                 for future in as_completed(futures):
                     yield futures[future], future.result()
             except BaseException:
@@ -40,10 +40,12 @@ def together(searches: Sequence[Callable[[], T]]) -> Iterator[tuple[int, T]]:
 
 
 class Gathered:
-    """An engine for a number of searches; what it does not gather it hands on as it comes."""
+    """An engine for a number of searches, in the place of the chosen one; what it does not gather it hands on."""
 
-    def __init__(self, engine: ModuleType, searches: int) -> None:
-        self._engine, self._running = engine, searches
+    def __init__(self, chosen: choice.Choice, searches: int) -> None:
+        with choice.using(chosen):
+            self._engine = choice.chosen()
+        self._stands_in, self._running = replace(chosen, engine=self), searches
         self._changed = threading.Condition()
         self._waiting: list[_Question] = []
         self._stopped = False
@@ -53,11 +55,10 @@ class Gathered:
 
     def run(self, search: Callable[[], T]) -> T:
         """The search, with this engine in its thread."""
-        choice.in_this_thread.engine = self
         try:
-            return search()
+            with choice.using(self._stands_in):
+                return search()
         finally:
-            choice.in_this_thread.engine = None
             with self._changed:
                 self._running -= 1
                 self._answer()
@@ -120,7 +121,14 @@ class _Question:
     def kind(self) -> tuple[Any, ...]:
         """What the rows of one call share: the nodes, and what of the filter is no number of a row."""
         row = self.row
-        return self.name, self.levels, _address(row.bias), row.query.tobytes(), row.readout.tobytes(), row.start
+        filters = (
+            row.query.tobytes(),
+            row.readout.tobytes(),
+            row.start,
+            row.scaled.tobytes(),
+            bool(row.fresh[0, 0] > 0.0),
+        )
+        return self.name, self.levels, _address(row.bias), *filters
 
 
 def put_together(rows: list[Rows]) -> Rows:

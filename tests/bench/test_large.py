@@ -29,7 +29,7 @@ COUNTED = {1: (22, 10, 10, 12), 2: (230, 57, 60, 14), 3: (300, 393, 195, 14)}
 
 
 def on(threads, call):
-    with nqm.set_backend("numba", threads=threads):
+    with nqm.use_backend("numba", threads=threads):
         began = time.perf_counter()
         call()
         return time.perf_counter() - began
@@ -94,7 +94,7 @@ def test_the_readable_reference():
     call = lambda: nqm.risk(EXPLICIT, few, 16.0, 10**6)  # noqa: E731
     seconds = {}
     for name in ("numba", "numpy"):
-        with nqm.set_backend(name):
+        with nqm.use_backend(name):
             seconds[name] = best_of(call, 1) / 400
     tell("one risk, 100 nodes, t = 10^6, momentum, numpy", seconds["numpy"])
     print(f"  {seconds['numpy'] / seconds['numba']:.0f} times numba", end="")
@@ -193,11 +193,11 @@ def test_table_of_the_gpu(device):
     print(f"{bandwidth / 1e12:.2f} TB a second, measured; CPU: {CORES} threads\n")
     print("| what | size | seconds | 1 core | all cores | of the peak |\n|---|---|---|---|---|---|")
     for what, size, call, count, moved in _pipelines():
-        with nqm.set_backend("cupy"):
+        with nqm.use_backend("cupy"):
             seconds = best_of(call, 2)
         ratios = []
         for threads in (1, CORES) if cpu else ():
-            with nqm.set_backend("numba", threads=threads):
+            with nqm.use_backend("numba", threads=threads):
                 began = time.perf_counter()
                 call()
                 ratios.append(f"{(time.perf_counter() - began) / seconds:.1f} x")
