@@ -75,9 +75,9 @@ def use_backend(name: str, threads: int | None = None) -> Iterator[None]:
     >>> problem = nqm.NoisyQuadratic.power_law(100)
     >>> with nqm.use_backend("numpy"):
     ...     print(nqm.get_backend(), round(nqm.risk(problem, nqm.SGD(0.5), 16, 1000), 12))
-    numpy 0.04094562018
+    numpy 0.04448281526
     >>> print(nqm.get_backend(), round(nqm.risk(problem, nqm.SGD(0.5), 16, 1000), 12))
-    numba 0.04094562018
+    numba 0.04448281526
     """
     with using(_made(name, "name", threads)):
         yield
