@@ -535,9 +535,7 @@ class Course:
             return np.full(rates.size, 1.0 / self.batch)
         return 1.0 / np.asarray(self.ramp(layout.begins))
 
-    def _slopes(
-        self, values: dict[str, Any], rates: FloatArray, inverse: FloatArray, layout: Layout
-    ) -> Slopes:
+    def _slopes(self, values: dict[str, Any], rates: FloatArray, inverse: FloatArray, layout: Layout) -> Slopes:
         return _backend.slopes(
             self.nodes, self.optimizer, {**values, "lr": 1.0}, self.names, rates, inverse, layout.parts
         )
