@@ -98,10 +98,15 @@ def test_unknown_names(name):
     assert nqm.get_backend() == "numba"
 
 
-@pytest.mark.parametrize("threads", [0, -1, 1.5, "two", [1, 2]])
+@pytest.mark.parametrize("threads", [0, -1, 1.5, "two", True, [1, 2], np.nan, np.inf, 10**6])
 def test_wrong_threads(threads):
-    with pytest.raises((TypeError, ValueError), match="threads: expected"):
+    with pytest.raises(ValueError, match="threads: expected a whole number from 1 to 1024, got"):
         nqm.set_backend("numba", threads=threads)
+
+
+def test_threads_are_for_compiled_code():
+    with pytest.raises(ValueError, match='threads: expected a number with "numba" only, got 2'):
+        nqm.set_backend("numpy", threads=2)
 
 
 @pytest.mark.parametrize("threads", [np.int64(2), 2.0])

@@ -111,6 +111,9 @@ def test_large_problems_of_the_readme():
     def ask(*arguments, **named):
         found.append(nqm.steps_to_target(*arguments, **named))
 
-    exec(small, {"nqm": nqm, "problem": nqm.NoisyQuadratic.power_law(10_000).binned(20), "ask": ask})
+    exec(
+        small,
+        {"__name__": "__main__", "nqm": nqm, "problem": nqm.NoisyQuadratic.power_law(10_000).binned(20), "ask": ask},
+    )
     assert found[0].shape == (3, 3, 3)
     assert (found[0] == found[1]).all()

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from .._checks import FloatArray, describe, whole
+from .._checks import FloatArray, describe
 
 NAMES = ("numba", "numpy", "cupy")
+MOST_THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def chosen() -> Any:
 def threads() -> int:
     """Threads that compiled code may use."""
     asked = current().asked
-    return _thread_count(asked)
+    return _default_threads() if asked is None else asked
 
 
 def on_device() -> bool:
@@ -148,23 +149,31 @@ def _made(name: object, called: str, count: object) -> Choice:
     kind, colon, index = name.partition(":") if isinstance(name, str) else ("", "", "")
     if kind not in NAMES or (colon and not (kind == "cupy" and index.isdecimal())):
         raise ValueError(f'{called}: expected "numba", "numpy", "cupy" or "cupy:<index>", got {describe(name)}')
-    _thread_count(count)  # refuses
+    if count is not None and kind != "numba":
+        raise ValueError(f'threads: expected a number with "numba" only, got {describe(count)} with {name!r}')
+    asked = None if count is None else _threads(count)
+    _default_threads()  # refuses
     engine = None
     if kind == "cupy":
         engine = _module(kind)
         engine.check(int(index or 0))
-    return Choice(str(name), engine, None if count is None else int(count))  # type: ignore[call-overload]
+    return Choice(str(name), engine, asked)
 
 
-def _thread_count(given: object) -> int:
-    """The threads asked for, or those of the environment, or the cores."""
-    if given is not None:
-        return whole(given, "threads", low=1)
+def _threads(given: Any) -> int:
+    number = isinstance(given, (int, float, np.integer, np.floating)) and not isinstance(given, bool)
+    if not number or given != given // 1 or not 1 <= given <= MOST_THREADS:
+        raise ValueError(f"threads: expected a whole number from 1 to {MOST_THREADS}, got {describe(given)}")
+    return int(given)
+
+
+def _default_threads() -> int:
+    """Those of the environment, or the cores."""
     named = os.environ.get("NQM_THREADS")
     if not named:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if not named.isdecimal() or int(named) < 1:
-        raise ValueError(f"NQM_THREADS: expected a whole number of at least 1, got {named!r}")
+    if not named.isdecimal() or not 1 <= int(named) <= MOST_THREADS:
+        raise ValueError(f"NQM_THREADS: expected a whole number from 1 to {MOST_THREADS}, got {named!r}")
     return int(named)
 
 

@@ -62,7 +62,8 @@ def check(index: int) -> None:
     Raises RuntimeError where CuPy is not installed, cannot be imported or finds no device, ValueError where device
     ``index`` is not there.
     """
-    advice = "pip install 'nqm[gpu]' (for CUDA 12), or set_backend(\"numba\")"
+    other = 'choose "numba" (set_backend, or NQM_BACKEND in the environment)'
+    advice = f"pip install 'nqm[gpu]' (for CUDA 12), or {other}"
     try:
         cupy = _cupy()
     except ModuleNotFoundError as error:
@@ -78,7 +79,7 @@ def check(index: int) -> None:
     if count == 0:
         raise RuntimeError(
             f"CuPy is installed, but finds no CUDA device ({reason}): expected an NVIDIA GPU and its driver, which "
-            f'nvidia-smi would list; without one, set_backend("numba")'
+            f"nvidia-smi would list; without one, {other}"
         )
     if not 0 <= index < count:
         raise ValueError(f"device: expected an index from 0 to {count - 1}, of {count} CUDA devices here, got {index}")
