@@ -21,7 +21,7 @@ Layout: nodes lie in the inner loop. A block is a one-dimensional array cut into
 that every access is at a constant distance from every other, which is what lets the compiler vectorise. Slots of
 a power: the entries of M, high parts (k = 1: 1, k = 2: a, b, c, k = 3: 9, row by row), their low parts, then the
 upper triangle of G. Slots of a state: u hi (k), u lo (k), upper triangle of S. Loops run over ``count`` <= BLOCK
-nodes, a multiple of LANES. k is ``len(start)`` of a tuple, hence known to the compiler.
+nodes, a multiple of 8. k is ``len(start)`` of a tuple, hence known to the compiler.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ from numba.extending import intrinsic
 from ._jit import compiled, inlined
 
 BLOCK = 128
-LANES = 8
 
 HORIZON = 2**53  # the last step count that a float64 holds exactly
 
@@ -512,7 +511,7 @@ def risk_rows(
     """out[r] = expected risk of row r.
 
     curvature: (powers, nodes), the preconditioned curvatures h^(1-p); which: (rows,), the p of each row.
-    bias: (nodes,) = mult h init / 2; noise: (nodes,) = mult c / (2 h). nodes: a multiple of LANES, weights of
+    bias: (nodes,) = mult h init / 2; noise: (nodes,) = mult c / (2 h). nodes: a multiple of 8, weights of
     the padding 0. lr, inverse_batch, steps: (rows,). transition: (rows, 2, k, k), gain: (rows, 2, k), fresh:
     (rows, 2), all as (hi, lo). query, readout: (k,). start: tuple of k floats. Work of k = 2, a node: 60 flops a
     doubling of the steps, 45 more for each bit of their number that is 1.

@@ -338,15 +338,20 @@ CELLS = [
 ]
 
 
-def test_searches_together_find_what_each_finds_alone(monkeypatch):
-    calls = []
-    compute = compiled.risk
+@pytest.fixture
+def calls(monkeypatch):
+    """Rows of each call of the compiled engine for risks."""
+    sizes, compute = [], compiled.risk
 
     def counting(row, steps):
-        calls.append(steps.size)
+        sizes.append(steps.size)
         return compute(row, steps)
 
     monkeypatch.setattr(compiled, "risk", counting)
+    return sizes
+
+
+def test_searches_together_find_what_each_finds_alone(calls):
     alone = [nqm.tune(PROBLEM, optimizer, batch, 0.05) for optimizer, batch in CELLS]
     before = len(calls)
     calls.clear()
@@ -428,19 +433,10 @@ def test_filters_that_differ_are_not_put_together():
             assert [found[0], found[1]] == alone[::order]
 
 
-def test_a_sweep_on_a_device_puts_its_cells_together(monkeypatch):
+def test_a_sweep_on_a_device_puts_its_cells_together(calls, monkeypatch):
     """Pretend that the compiled engine is a device's."""
     optimizers, batches = {"SGD": SGD(FREE), "fixed": SGD(0.3, 0.5)}, [64.0, 512.0, 4096.0]
     expected = nqm.sweep(PROBLEM, optimizers, batches, 0.05).table
-    calls = []
-    compute = compiled.risk
-
-    def counting(row, steps):
-        calls.append(steps.size)
-        return compute(row, steps)
-
-    monkeypatch.setattr(compiled, "risk", counting)
-    nqm.sweep(PROBLEM, optimizers, batches, 0.05)
     before = len(calls)
     calls.clear()
     monkeypatch.setattr(sys.modules["nqm.sweep"], "on_device", lambda: True)

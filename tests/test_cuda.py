@@ -12,8 +12,8 @@ import pytest
 from fake_cupy import COMPILER, FakeCupy
 
 import nqm
-from nqm import _backend, _kernels
-from nqm._engines import cuda
+from nqm import _backend
+from nqm._engines import compiled, cuda
 from nqm._engines.arguments import Pieces
 
 FAMILIES = {
@@ -90,28 +90,6 @@ def some_steps(rng, count):
     return np.concatenate([steps, rng.choice(steps, size=count - steps.size)])
 
 
-def compiled_risk(row, steps):
-    out = np.empty(row.lr.size)
-    _kernels.risk_rows(*row[:-1], steps, out)
-    return out
-
-
-def compiled_dyadic(row, levels):
-    out = np.empty((row.lr.size, levels))
-    _kernels.dyadic_rows(*row[:-1], out)
-    return out
-
-
-def compiled_chain(row, parts, columns):
-    k, blocks = len(row.start), -(-row.bias.size // _kernels.BLOCK)
-    states = np.zeros((row.lr.size, blocks, _kernels.state_slots(k), _kernels.BLOCK))
-    states[:, :, :k] = np.array(row.start)[:, None]
-    out = np.zeros((row.lr.size, columns))
-    _kernels.chain_rows(*row, *parts, states.reshape(*states.shape[:2], -1), out)
-    out[np.isnan(out)] = np.inf
-    return out
-
-
 def assert_same(found, expected, both_kinds=False):
     """To 1e-12, and diverged at the same places; both_kinds: some have, some have not."""
     finite = np.isfinite(expected)
@@ -132,12 +110,6 @@ def some_pieces(rng, count, asked, steps=(0, 1, 1, 2, 5, 100, 1000)):
     return Pieces(10.0 ** rng.uniform(-2.0, 0.0, count), 10.0 ** rng.uniform(-2.0, 0.0, count), lengths, column)
 
 
-def scaled(row, parts):
-    """Learning rates and curvatures by a power of two, as for schedules."""
-    exponent = math.frexp(float(row.lr.max() * parts.lr.max()))[1]
-    return row._replace(lr=np.ldexp(row.lr, -exponent), curvature=np.ldexp(row.curvature, exponent))
-
-
 # --- against compiled code ---------------------------------------------------------------------------------------
 
 
@@ -147,14 +119,14 @@ def test_risk(device, family, nodes):
     rng = np.random.default_rng(nodes)
     row = some_rows(family, rng, nodes=nodes, wild=40.0)
     steps = some_steps(rng, row.lr.size)
-    assert_same(cuda.risk(row, steps), compiled_risk(row, steps), both_kinds=nodes > 1)
+    assert_same(cuda.risk(row, steps), compiled.risk(row, steps), both_kinds=nodes > 1)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("nodes", [100, 1300])
 def test_dyadic_risk(device, family, nodes):
     row = some_rows(family, np.random.default_rng(nodes + 1), nodes=nodes, wild=40.0)
-    assert_same(cuda.dyadic_risk(row, 41), compiled_dyadic(row, 41), both_kinds=True)
+    assert_same(cuda.dyadic_risk(row, 41), compiled.dyadic_risk(row, 41), both_kinds=True)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -163,8 +135,8 @@ def test_chained_risk(device, family, count, asked):
     """Fewer and more pieces and risks than a block holds at once."""
     rng = np.random.default_rng(count)
     row, parts = some_rows(family, rng, count=6, nodes=150), some_pieces(rng, count, asked)
-    row = scaled(row, parts)
-    assert_same(cuda.chained_risk(row, parts, asked), compiled_chain(row, parts, asked))
+    row = row.in_units(parts.lr.max())
+    assert_same(cuda.chained_risk(row, parts, asked), compiled.chained_risk(row, parts, asked))
 
 
 @pytest.mark.parametrize("family", ["sgd", "momentum", "ema of momentum"])
@@ -172,14 +144,14 @@ def test_chained_risk_diverges(device, family):
     rng = np.random.default_rng(7)
     row = some_rows(family, rng, count=20, wild=1e4)
     parts = some_pieces(rng, 10, 5, steps=(100, 1000, 2**40))
-    row = scaled(row, parts)
-    assert_same(cuda.chained_risk(row, parts, 5), compiled_chain(row, parts, 5), both_kinds=True)
+    row = row.in_units(parts.lr.max())
+    assert_same(cuda.chained_risk(row, parts, 5), compiled.chained_risk(row, parts, 5), both_kinds=True)
 
 
 def test_risk_nowhere_asked_for(device):
     rng = np.random.default_rng(0)
     row, parts = some_rows("momentum", rng, count=3), some_pieces(rng, 4, 0)
-    np.testing.assert_array_equal(cuda.chained_risk(scaled(row, parts), parts, 2), np.zeros((3, 2)))
+    np.testing.assert_array_equal(cuda.chained_risk(row.in_units(parts.lr.max()), parts, 2), np.zeros((3, 2)))
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
@@ -194,10 +166,10 @@ def test_far_end_of_critical_damping(device, nesterov, decay):
     optimizer = nqm.SGD(lr, m, nesterov)
     row = rows_of(problem, optimizer if decay is None else nqm.EMA(optimizer, decay), 8.0)
     for steps in (1, 10, 100, 1000, 10**6):
-        assert_same(cuda.risk(row, np.full(3, steps)), compiled_risk(row, np.full(3, steps)))
+        assert_same(cuda.risk(row, np.full(3, steps)), compiled.risk(row, np.full(3, steps)))
     parts = Pieces(np.array([1.0, 0.5, 1.0]), np.ones(3), np.array([1000, 3, 1000]), np.array([0, 1, 2]))
-    row = scaled(row, parts)
-    assert_same(cuda.chained_risk(row, parts, 3), compiled_chain(row, parts, 3))
+    row = row.in_units(parts.lr.max())
+    assert_same(cuda.chained_risk(row, parts, 3), compiled.chained_risk(row, parts, 3))
 
 
 def test_no_steps_at_all(device):
@@ -213,7 +185,7 @@ def test_what_carries_no_weight_may_overflow(device):
     row = rows_of(problem, nqm.SGD(np.array([0.1, 0.5]), 0.9), 4.0)
     found = cuda.risk(row, np.array([2**20, 2**20]))
     assert np.all(np.isfinite(found))
-    assert_same(found, compiled_risk(row, np.array([2**20, 2**20])))
+    assert_same(found, compiled.risk(row, np.array([2**20, 2**20])))
 
 
 # --- pieces of rows and of nodes ---------------------------------------------------------------------------------
@@ -222,7 +194,11 @@ def test_what_carries_no_weight_may_overflow(device):
 def all_sums(row, steps, parts):
     """Every sum over nodes that the engine offers."""
     asked = int(parts.column.max()) + 1
-    return cuda.risk(row, steps), cuda.dyadic_risk(row, 20), cuda.chained_risk(scaled(row, parts), parts, asked)
+    return (
+        cuda.risk(row, steps),
+        cuda.dyadic_risk(row, 20),
+        cuda.chained_risk(row.in_units(parts.lr.max()), parts, asked),
+    )
 
 
 def an_example(family, nodes=1300):
@@ -251,11 +227,10 @@ def test_a_row_does_not_depend_on_the_others(device, family):
     whole = all_sums(row, steps, parts)
     for i in (0, 5):
         one = slice(i, i + 1)
-        exponent = math.frexp(float(row.lr.max() * parts.lr.max()))[1]
         alone = row.part(one)
         np.testing.assert_array_equal(cuda.risk(alone, steps[one]), whole[0][one])
         np.testing.assert_array_equal(cuda.dyadic_risk(alone, 20), whole[1][one])
-        alone = alone._replace(lr=np.ldexp(alone.lr, -exponent), curvature=np.ldexp(alone.curvature, exponent))
+        alone = row.in_units(parts.lr.max()).part(one)
         np.testing.assert_array_equal(cuda.chained_risk(alone, parts, whole[2].shape[1]), whole[2][one])
 
 
@@ -274,7 +249,7 @@ def test_small_segments(device, monkeypatch, family):
 def test_threads_of_a_block(monkeypatch, family):
     """Threads with a barrier between them; the same bits each time."""
     row, steps, parts = an_example(family, nodes=88)
-    targets = 1.003 * compiled_risk(row, np.full(12, 50))
+    targets = 1.003 * compiled.risk(row, np.full(12, 50))
     put(stand_in(), monkeypatch)
     alone = *all_sums(row, steps, parts), cuda.crossings(row, targets, False), cuda.crossings(row, targets, True)
     put(stand_in(threads=5), monkeypatch)  # of which not all have a node at the end
@@ -302,7 +277,7 @@ def test_nodes_stay_on_the_device(monkeypatch):
     assert cupy.copied - copied < row.bias.nbytes
     for _ in range(20):  # others, that lie wherever there is room
         other = rows_of(a_problem(rng, 1000), nqm.SGD(np.array([0.1])), 4.0)
-        assert_same(cuda.risk(other, steps), compiled_risk(other, steps))
+        assert_same(cuda.risk(other, steps), compiled.risk(other, steps))
         assert len(cuda._kept) == 6
         del other
         assert len(cuda._kept) == 3  # what is gone here is gone there
@@ -376,7 +351,7 @@ def test_more_rows_than_blocks(device, monkeypatch):
     rng = np.random.default_rng(5)
     problem, lr = a_problem(rng, 20), 10.0 ** rng.uniform(-2.0, 0.0, 17)
     row = rows_of(problem, nqm.EMA(nqm.SGD(lr, 0.9), 0.9), np.full(17, 1e5))
-    targets = compiled_risk(row, rng.integers(50, 1000, size=17))
+    targets = compiled.risk(row, rng.integers(50, 1000, size=17))
     expected = cuda.crossings(row, targets, True)
     assert np.unique(expected).size > 3
     monkeypatch.setattr(cuda, "BLOCKS", 3)
@@ -481,10 +456,9 @@ def test_slopes_on_the_device(monkeypatch):
         row.curvature[0], row.bias, row.noise, lr, row.transition, row.gain, row.fresh, row.query, row.readout,
         row.start, row.scaled, inverse_batch, lengths, np.empty(0),
     )  # fmt: skip
-    by_lr, by_batch, by_value = np.empty(5), np.empty(5), np.empty(0)
-    expected = _kernels.chain_gradient(*arguments, by_lr, by_batch, by_value)
+    risk, by_lr, by_batch, _ = compiled.slopes(*arguments)
     found = cuda.slopes(*arguments)
-    np.testing.assert_allclose(found.risk, expected, rtol=1e-10)
+    np.testing.assert_allclose(found.risk, risk, rtol=1e-10)
     np.testing.assert_allclose(found.by_log_lr, by_lr, rtol=1e-7, atol=1e-9 * np.abs(by_lr).max())
     np.testing.assert_allclose(found.by_log_inverse_batch, by_batch, rtol=1e-7, atol=1e-9 * by_batch.max())
 

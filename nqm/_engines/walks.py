@@ -55,7 +55,7 @@ class March:
             if status == kernels.NEVER:
                 return float("inf")
             if status == kernels.MORE_LEVELS:
-                self._fill(min(54, self._powers.shape[0] + 16))
+                self._fill(min(kernels.MOST_LEVELS, self._powers.shape[0] + 16))
 
     def _fill(self, levels: int) -> FloatArray:
         """Powers and boxes of so many levels; returns the state before the first step."""

@@ -14,6 +14,7 @@ import pytest
 
 import nqm
 from nqm import _backend, _coupled, _kernels
+from nqm._engines.walks import first_states
 from nqm.papers.zhang2019 import constant as zhang2019
 
 from .published_schedule import fewest_steps as fewest_with_schedule
@@ -194,8 +195,7 @@ def test_a_schedule(optimizer):
     schedule = nqm.Schedule(np.geomspace(1.9, 0.01, 50), 200)
     values, course = optimizer.hyperparameters, _backend.pieces(schedule, None, np.array([schedule.steps]))
     row = _backend.rows(EXPLICIT, optimizer, values, 16.0, 1)
-    states, out = _backend._first_states(row), np.zeros((1, 1))
-    parts = (course.lr, course.inverse_batch, course.lengths, course.column)
+    states, out = first_states(row), np.zeros((1, 1))
     inverse = np.full(50, 1 / 16.0)
 
     def plain():
@@ -207,7 +207,7 @@ def test_a_schedule(optimizer):
                 state = matrix @ state @ matrix.swapaxes(1, 2) + fresh
 
     def kernel():
-        _kernels.chain_rows(*row, *parts, states.copy(), out)
+        _kernels.chain_rows(*row, *course, states.copy(), out)
 
     slow = best_of(plain, 1)
     tell(f"50 pieces, {optimizer}: kernel", best_of(lambda: [kernel() for _ in range(50)]) / 50, slow, "step by step")
@@ -225,9 +225,8 @@ def test_distance_to_the_floor_of_a_schedule():
     instructions = 50 * (7 * 9 + 3 * 11 + 12) * 104
     course = _backend.pieces(schedule, None, np.array([schedule.steps]))
     row = _backend.rows(EXPLICIT, nqm.SGD(1.0), {"lr": 1.0, "momentum": 0.0}, 16.0, 1)
-    states, out = _backend._first_states(row), np.zeros((1, 1))
-    parts = (course.lr, course.inverse_batch, course.lengths, course.column)
-    seconds = best_of(lambda: [_kernels.chain_rows(*row, *parts, states.copy(), out) for _ in range(100)]) / 100
+    states, out = first_states(row), np.zeros((1, 1))
+    seconds = best_of(lambda: [_kernels.chain_rows(*row, *course, states.copy(), out) for _ in range(100)]) / 100
     rate = _peak_flops() / 2
     tell("floor of 50 pieces, plain SGD: its arithmetic at twice the rate of FMAs", instructions / (2 * rate))
     print(f"  reached {instructions / seconds / rate:.2f} times that rate, of at most 2", end="")
