@@ -3,7 +3,7 @@
 Importing it loads NumPy only; the first number asked for loads (and the first time compiles) the kernels.
 """
 
-from . import bounds, evidence, noise, schedules
+from . import bounds, evidence, noise, scaling, schedules
 from ._engines import get_backend, set_backend, use_backend
 from .optimizers import EMA, FREE, SGD, LinearOptimizer, Preconditioned
 from .problem import NoisyQuadratic
@@ -34,6 +34,7 @@ __all__ = [
     "noise",
     "optimize_schedule",
     "risk",
+    "scaling",
     "schedules",
     "set_backend",
     "simulate",

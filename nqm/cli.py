@@ -1,4 +1,4 @@
-"""The shell command ``nqm``: steps, sweep, schedule, figures, validate."""
+"""The shell command ``nqm``: steps, sweep, schedule, scaling, figures, validate."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
+
+from . import cli_scaling
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -102,6 +104,12 @@ def _parser() -> argparse.ArgumentParser:
     schedule.add_argument("--plot", metavar="FILE", help="also draw the schedule into FILE (png, pdf, svg)")
     _add_optimizer(schedule)
     _add_problem(schedule)
+
+    scaling = _command(
+        commands, "scaling", _scaling, "from training logs to predictions and decisions",
+        "nqm scaling runs.csv --lr-schedule cosine --predict 1.3B,512,1e5 --plot fit.png",
+    )  # fmt: skip
+    cli_scaling.add_options(scaling)
 
     figures = _command(
         commands, "figures", _figures, "draw figures of the papers, with their data as CSV beside them",
@@ -319,6 +327,12 @@ def _pieces(steps: float | None) -> int:
     return 50 if steps is None or not 1.0 <= steps < 50.0 else int(steps)
 
 
+def _scaling(arguments: argparse.Namespace) -> int:
+    text, answer = cli_scaling.scaling(arguments)
+    print(json.dumps(_finite(answer)) if arguments.json else text)
+    return 0
+
+
 def _sweep(arguments: argparse.Namespace) -> int:
     from . import sweep
 
@@ -447,7 +461,7 @@ def _finite(value: Any) -> Any:
     """JSON has no inf and NaN: None stands for them."""
     if isinstance(value, dict):
         return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_finite(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 

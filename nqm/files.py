@@ -1,16 +1,16 @@
-"""Writing results: to a temporary file beside the goal, then renamed, so that nothing is ever half-written."""
+"""Figures, tables and texts as files, whole or not at all."""
 
 from __future__ import annotations
 
 import csv
 import os
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ._writing import write_whole as write_whole  # public here
 from .papers import Data, Figure, all_figures
 
 if TYPE_CHECKING:
@@ -18,23 +18,6 @@ if TYPE_CHECKING:
 
 
 DPI = 160
-
-
-def write_whole(path: str | os.PathLike[str], write: Callable[[Path], Any]) -> Path:
-    """Call ``write(temporary)``, then rename the temporary file to ``path``; on failure nothing stays behind."""
-    goal = Path(path)
-    goal.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=goal.parent, prefix=f".{goal.stem}-", suffix=goal.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes it private
-        return temporary.replace(goal)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def picture_format(path: str | os.PathLike[str]) -> str:

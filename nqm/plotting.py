@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 if TYPE_CHECKING:
+    from .scaling.law import LossLaw
     from .schedules import Schedule
     from .sweep import Sweep
 
@@ -100,4 +101,36 @@ def plot_schedule(schedule: Schedule, ax: Axes | None = None) -> Axes:
         ax.stairs(schedule.values, np.concatenate([[0], schedule.ends]), baseline=None, color=COLORS[0], linewidth=1.6)
         ax.set_yscale("log")
         ax.set_xlabel("step")
+    return ax
+
+
+def plot_predictions(fit: LossLaw, ax: Axes | None = None) -> Axes:
+    """Predicted against actual loss of the runs that a law was fitted to, with 90% intervals of a new run."""
+    runs = fit.runs
+    sizes = runs["N"], runs["B"], runs["K"]
+    predicted = fit.losses(*sizes, draws=0)[0]
+    low, high = fit.interval(*sizes)
+    with style():
+        if ax is None:
+            ax = plt.subplots()[1]
+        ends = [0.97 * min(predicted.min(), runs["loss"].min()), 1.03 * max(predicted.max(), runs["loss"].max())]
+        ax.plot(ends, ends, color="#888888", linewidth=1.0, zorder=1)
+        ax.errorbar(
+            runs["loss"],
+            predicted,
+            yerr=[predicted - low, high - predicted],
+            fmt="none",
+            ecolor="#bbbbbb",
+            linewidth=1.0,
+        )
+        points = ax.scatter(runs["loss"], predicted, c=np.log10(runs["N"]), cmap="viridis", s=22, zorder=3)
+        ax.figure.colorbar(points, ax=ax, label="log10 of parameters")
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 6, 8)))
+            axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+            axis.set_minor_formatter(NullFormatter())
+        ax.set_xlabel("actual loss")
+        ax.set_ylabel("predicted loss, 90% of new runs")
     return ax

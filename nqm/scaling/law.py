@@ -1,0 +1,143 @@
+"""What all fits to final losses have in common: predictions, intervals and decisions from a loss over N, B and K."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .. import _checks
+from .._checks import FloatArray
+
+if TYPE_CHECKING:
+    from .decisions import Allocation, CriticalBatchSize, Frontier
+
+FAR: Final = 10.0  # beyond the data by more than this factor, predictions warn
+DRAWS: Final = 100  # of the bootstrap
+
+
+class LossLaw:
+    """A loss L(N, B, K), fitted to ``runs``: N parameters, K steps of B examples, the loss in the data's unit (nats).
+
+    Subclasses have ``runs`` (N, B, K, loss: read-only arrays of equal length), ``seed`` and :meth:`losses`.
+    """
+
+    runs: Mapping[str, FloatArray]
+    seed: int
+    count: int  # of parameters
+
+    def losses(self, N: ArrayLike, B: ArrayLike, K: ArrayLike, draws: int | None = None) -> FloatArray:
+        """(draws + 1, ...): the prediction, then that of each of the first ``draws`` bootstrap draws (None: all 100).
+
+        Expected losses: without a run's own residual, and without checks or warnings.
+        """
+        raise NotImplementedError
+
+    def predict(self, N: ArrayLike, B: ArrayLike, K: ArrayLike) -> Any:
+        """Expected loss of N parameters after K steps of B examples: a float, or an array of the common shape.
+
+        Warns (UserWarning) where N, B or K, or the number of examples B K, is more than 10 times beyond the data.
+
+        Raises:
+            TypeError, ValueError: for anything but numbers > 0 whose shapes broadcast together.
+        """
+        N, B, K = self._sizes(N, B, K)
+        loss = self.losses(N, B, K, draws=0)[0]
+        return loss if loss.ndim else float(loss)
+
+    def interval(self, N: ArrayLike, B: ArrayLike, K: ArrayLike, level: float = 0.9) -> tuple[Any, Any]:
+        """(low, high) that hold the loss of a new run with a chance of ``level``.
+
+        Quantiles of each bootstrap draw's log loss plus each of the fit's residuals, which are stretched by
+        sqrt(n / (n - p)) for the p parameters that the n runs have been bent to. Says nothing of what the law itself
+        gets wrong far outside the data. Arguments and errors as in :meth:`predict`; ``level`` in (0, 1).
+        """
+        N, B, K = self._sizes(N, B, K)
+        level = _checks.real(level, "level", low=0.0, high=1.0)
+        residuals = self.residuals * stretch(self.residuals.size, self.count)
+        logs = np.log(self.losses(N, B, K)[1:])
+        ends = np.empty((2, *logs.shape[1:]))
+        for at in np.ndindex(logs.shape[1:]):  # draws * residuals numbers a point
+            spread = np.add.outer(logs[(slice(None), *at)], residuals)
+            ends[(slice(None), *at)] = np.quantile(spread, [0.5 - 0.5 * level, 0.5 + 0.5 * level])
+        low, high = np.exp(ends)
+        return (low, high) if low.ndim else (float(low), float(high))
+
+    @property
+    def residuals(self) -> FloatArray:
+        """log(loss / predicted) of each run."""
+        runs = self.runs
+        return np.asarray(np.log(runs["loss"] / self.losses(runs["N"], runs["B"], runs["K"], draws=0)[0]))
+
+    @property
+    def rms(self) -> float:
+        """Root mean square of the residuals."""
+        return float(np.sqrt(np.mean(self.residuals**2)))
+
+    def best(self, **limits: Any) -> Allocation:
+        """Parameters, batch size and steps of the lowest predicted loss under limits: :func:`decisions.best`."""
+        from .decisions import best
+
+        return best(self, **limits)
+
+    def frontier(self, loss: float, **options: Any) -> Frontier:
+        """Least compute for each number of steps to a loss: :func:`decisions.frontier`."""
+        from .decisions import frontier
+
+        return frontier(self, loss, **options)
+
+    def critical_batch_size(self, N: ArrayLike, loss: ArrayLike, level: float = 0.9) -> CriticalBatchSize:
+        """Fewest examples over fewest steps to a loss, at a model size: :func:`decisions.critical_batch_size`."""
+        from .decisions import critical_batch_size
+
+        return critical_batch_size(self, N, loss, level)
+
+    def _sizes(self, N: Any, B: Any, K: Any) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Checked; a warning where they are far outside the data."""
+        N, B, K = (_checks.reals(value, name, low=0.0) for name, value in (("N", N), ("B", B), ("K", K)))
+        _checks.broadcast(N=N.shape, B=B.shape, K=K.shape)
+        runs, told = self.runs, []
+        seen = {**runs, "B K": runs["B"] * runs["K"]}
+        for name, asked in (("N", N), ("B", B), ("K", K), ("B K", B * K)):
+            low, high = float(seen[name].min()), float(seen[name].max())
+            factor = max(float(asked.max()) / high, low / float(asked.min()))
+            if factor > FAR:
+                told.append(f"{name} is {factor:.3g} times beyond the {low:.4g} to {high:.4g} of the runs")
+        if told:
+            warnings.warn(f"far outside the data: {'; '.join(told)}", UserWarning, stacklevel=3)
+        return N, B, K
+
+
+def stretch(runs: int, parameters: int) -> float:
+    return float(np.sqrt(runs / max(runs - parameters, 1)))
+
+
+def checked_runs(
+    N: ArrayLike, B: ArrayLike, K: ArrayLike, loss: ArrayLike, exclude: ArrayLike | None, parameters: int
+) -> dict[str, FloatArray]:
+    """N, B, K, loss in a row, read-only, without the excluded; enough of them for so many parameters."""
+    given = {
+        name: _checks.reals(value, name, low=0.0) for name, value in (("N", N), ("B", B), ("K", K), ("loss", loss))
+    }
+    shape = _checks.broadcast(**{name: value.shape for name, value in given.items()})
+    kept = np.ones(shape, dtype=bool)
+    if exclude is not None:
+        left_out = np.asarray(exclude)
+        if left_out.dtype != bool or left_out.shape != shape:
+            raise ValueError(
+                f"exclude: expected True or False for each of the runs, shape {shape}, got {_checks.describe(left_out)}"
+            )
+        kept = ~left_out
+    runs = {name: np.broadcast_to(value, shape)[kept] for name, value in given.items()}
+    count = int(kept.sum())
+    if count <= parameters:
+        raise ValueError(
+            f"expected at least {parameters + 1} runs for {parameters} parameters, got {count}: add "
+            f"{parameters + 1 - count} or more"
+        )
+    for values in runs.values():
+        values.flags.writeable = False
+    return runs

@@ -1,0 +1,300 @@
+"""Fit the noisy quadratic to the final losses of training runs over model size N, batch size B and steps K."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .. import _checks
+from .._checks import FloatArray
+from .._writing import write_whole
+from ..problem import NoisyQuadratic
+from ..schedules import Schedule
+from . import fitting
+from .final import NAMES, SHAPES, Rates, Rows, Shape, held, named
+from .law import DRAWS, LossLaw, checked_runs
+from .model import modes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+LOW: Final = np.array([*np.log([0.005, 0.05, 1e-3, 0.005, 1e-6, 1.0]), 0.0])
+HIGH: Final = np.array([*np.log([2.0, 4.0, 1e6, 1.95, 1e9, 1e8]), np.inf])  # Q < 2: no mode may ever diverge
+MEANINGS: Final = {
+    "p": "start P/2 n^-p",
+    "q": "curvature Q n^-q, times the peak learning rate",
+    "P": "start, in units of the loss",
+    "Q": "curvature, times the peak learning rate",
+    "R": "gradient noise R / n of one example",
+    "T0": "steps at the peak that double the squared norm of the weights",
+    "E": "irreducible loss",
+}
+CHUNK: Final = 4096  # rows at a time
+MOST: Final = 1e13  # parameters
+UNDETERMINED: Final = 3.0  # ends of an interval whose ratio is above this
+
+
+def fit_runs(
+    N: ArrayLike,
+    B: ArrayLike,
+    K: ArrayLike,
+    loss: ArrayLike,
+    *,
+    lr_schedule: Shape = "constant",
+    warmup: float = 0.0,
+    exclude: ArrayLike | None = None,
+    seed: int = 0,
+) -> RunsFit:
+    """Fit the noisy quadratic to the final losses of training runs.
+
+    The least sum of Huber's function of the residuals of log loss (1.345 robust standard deviations), by trust-region
+    least squares with the exact Jacobian from 8 starts (:mod:`nqm.scaling.fitting`). The model and what each parameter
+    means: :mod:`nqm.scaling.final`.
+
+    Args:
+        N: parameters, 1 to 10^13.
+        B: batch size in examples (for language models sequences), > 0.
+        K: steps, > 0.
+        loss: final losses, > 0. All four broadcast together.
+        lr_schedule: how the learning rate of every run went after its warmup: "constant", "cosine", "linear", "wsd" (as
+            in nqm.schedules), or a function of the number of steps that returns an nqm.Schedule of the learning rate
+            relative to its peak. All runs have the same peak.
+        warmup: share of the steps, in [0, 1), in which the learning rate rises linearly.
+        exclude: runs to leave out: True or False for each.
+        seed: of the bootstrap, for intervals.
+
+    Raises:
+        TypeError, ValueError: for anything else, or less than 8 runs, or runs that all have the same N, B or K.
+
+    >>> import nqm
+    >>> log = nqm.scaling.example_runs()
+    >>> fit = nqm.scaling.fit_runs(log.N, log.B, log.K, log.loss, lr_schedule="cosine", warmup=0.01)
+    >>> round(fit.predict(1e8, 256, 10_000), 2)
+    2.92
+    """
+    runs = checked_runs(N, B, K, loss, exclude, len(NAMES))
+    _require_spread(runs)
+    rates = Rates(lr_schedule, _checks.real(warmup, "warmup", low=0.0, high=1.0, closed="low"))
+    seed = _checks.whole(seed, "seed")
+    low, high = _box(runs)
+    solution = fitting.solve(_function(runs, rates), _starts(runs), low, high)
+    return RunsFit(runs, rates.shape, rates.warmup, seed, solution.theta, solution.agreeing, solution.followed)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RunsFit(LossLaw):
+    """What :func:`fit_runs` found; printing it shows the parameters with their intervals.
+
+    runs: N, B, K, loss, as fitted. agreeing, followed: how many of the starts that were followed to the end came to
+    this optimum.
+    """
+
+    runs: Mapping[str, FloatArray]
+    lr_schedule: Shape
+    warmup: float
+    seed: int
+    theta: FloatArray = field(repr=False)
+    agreeing: int
+    followed: int
+    count = len(NAMES)
+
+    @property
+    def parameters(self) -> dict[str, float]:
+        """p, q, P, Q, R, T0, E; the learning rate's peak is the unit of 1 / Q."""
+        return dict(zip(NAMES, named(self.theta).tolist(), strict=True))
+
+    def parameter_intervals(self, level: float = 0.9) -> dict[str, tuple[float, float]]:
+        """(low, high) of each parameter: quantiles of the bootstrap's draws."""
+        tail = 0.5 - 0.5 * _checks.real(level, "level", low=0.0, high=1.0)
+        low, high = np.quantile(named(self.draws), [tail, 1.0 - tail], axis=0)
+        return {name: (float(a), float(b)) for name, a, b in zip(NAMES, low, high, strict=True)}
+
+    @property
+    def undetermined(self) -> tuple[str, ...]:
+        """Parameters that the data does not determine: 90% intervals whose ends differ by more than a factor of 3 (of
+        p - 1 for p; of E: by more than a tenth of the lowest loss), or that end at the limit of the search.
+
+        What they do together may still be known well: trust intervals of predictions.
+        """
+        low, high = np.quantile(self.draws, [0.05, 0.95], axis=0)
+        wide = high - low > np.log(UNDETERMINED)
+        wide[-1] = high[-1] - low[-1] > 0.1 * float(self.runs["loss"].min())
+        at_limit = (low <= LOW + 1e-3) | (high >= HIGH - 1e-3)
+        at_limit[-1] = False
+        return tuple(name for name, loose in zip(NAMES, wide | at_limit, strict=True) if loose)
+
+    def losses(self, N: ArrayLike, B: ArrayLike, K: ArrayLike, draws: int | None = None) -> FloatArray:
+        thetas = self.theta[None] if draws == 0 else np.concatenate([self.theta[None], self.draws[:draws]])
+        n, b, k = (np.asarray(a, dtype=float) for a in np.broadcast_arrays(N, B, K))
+        found = np.empty((len(thetas), n.size))
+        for first in range(0, n.size, CHUNK):
+            part = slice(first, first + CHUNK)
+            rows = Rows(n.ravel()[part], b.ravel()[part], self._rates.pieces(k.ravel()[part]))
+            for i, theta in enumerate(thetas):
+                found[i, part] = rows.losses(theta)
+        return found.reshape(-1, *n.shape)
+
+    def problem(self, N: float) -> NoisyQuadratic:
+        """The noisy quadratic of a model of N parameters, in units of the peak learning rate.
+
+        predict(N, B, K) = floor(N) + nqm.risk(problem(N), nqm.SGD(effective_lr(N, B, K)), B, K), but for the pieces of
+        the learning rate, which have whole lengths there.
+        """
+        size = _size(N)
+        n, weight = modes()
+        p, q, P, Q, R = named(self.theta)[:5]
+        h = Q * n**-q
+        return NoisyQuadratic(h, R / n, P * n**-p / h, weight * held(n, np.array(size)))
+
+    def floor(self, N: float) -> float:
+        """E and the loss of what a model of N parameters does not hold: what no training can go below."""
+        return float(Rows(np.array([_size(N)]), np.ones(1), self._rates.pieces(np.ones(1))).untrained(self.theta)[0])
+
+    def effective_lr(self, N: float, B: float, K: int) -> Schedule:
+        """The learning rate that the model trains with, relative to the peak: batch size and weight norm taken in."""
+        steps = _checks.whole(K, "K", low=1)
+        size, batch = _size(N), _checks.real(B, "B", low=0.0)
+        pieces = self._rates.pieces(np.array([float(steps)]))
+        rates = Rows(np.array([size]), np.array([batch]), pieces).rates(self.theta)[0]
+        ends = np.rint(np.cumsum(pieces.lengths)).astype(np.int64)
+        lengths = np.diff(ends, prepend=0)
+        return Schedule(rates[lengths > 0], lengths[lengths > 0])
+
+    @cached_property
+    def draws(self) -> FloatArray:
+        """theta of 100 bootstrap draws, (100, 7): log(p - 1), log q, log P, log Q, log R, log T0, E.
+
+        Bayesian bootstrap over runs (:func:`nqm.scaling.fitting.bootstrap`), when first asked for.
+        """
+        low, high = _box(self.runs)
+        function = _function(self.runs, self._rates)
+        each = np.arange(self.runs["N"].size)
+        draws = fitting.bootstrap(function, fitting.at(function, self.theta), low, high, each, DRAWS, self.seed)
+        draws.flags.writeable = False
+        return draws
+
+    @cached_property
+    def _rates(self) -> Rates:
+        return Rates(self.lr_schedule, self.warmup)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the fit, its runs and its bootstrap to a JSON file, whole or not at all.
+
+        Raises:
+            ValueError: for a schedule that is a function, which no file can hold.
+        """
+        if not isinstance(self.lr_schedule, str):
+            raise ValueError(f"lr_schedule: expected one of {', '.join(SHAPES)} to save the fit, got a function")
+        data = {
+            "kind": _KIND,
+            "parameters": self.parameters,
+            "lr_schedule": self.lr_schedule,
+            "warmup": self.warmup,
+            "seed": self.seed,
+            "agreeing": self.agreeing,
+            "followed": self.followed,
+            "theta": self.theta.tolist(),
+            "draws": self.draws.tolist(),
+            "runs": {name: values.tolist() for name, values in self.runs.items()},
+        }
+        return write_whole(path, lambda temporary: temporary.write_text(json.dumps(data), encoding="utf-8"))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> RunsFit:
+        """Read what :meth:`save` wrote: the same predictions and intervals, to the bit.
+
+        Raises:
+            ValueError: for any other file.
+        """
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+            if data["kind"] != _KIND:
+                raise KeyError(data["kind"])
+            runs = {name: _frozen(data["runs"][name]) for name in ("N", "B", "K", "loss")}
+            theta, draws = _frozen(data["theta"]), _frozen(data["draws"])
+            fit = cls(
+                runs, data["lr_schedule"], data["warmup"], data["seed"], theta, data["agreeing"], data["followed"]
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}: expected a file that RunsFit.save wrote ({error})") from error
+        fit.__dict__["draws"] = draws
+        return fit
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Predicted against actual loss of the runs, with 90% intervals of a new run."""
+        from ..plotting import plot_predictions
+
+        return plot_predictions(self, ax)
+
+    def __repr__(self) -> str:
+        starts = f"{self.agreeing} of {self.followed} starts agree"
+        lines = [f"RunsFit({self.runs['N'].size} runs, rms log error {self.rms:.4f}; {starts})"]
+        loose, intervals = self.undetermined, self.parameter_intervals()
+        for name, value in self.parameters.items():
+            low, high = intervals[name]
+            note = " (not determined)" if name in loose else ""
+            lines.append(f"{name:>4}  {value:<10.4g} 90% {low:.4g} to {high:.4g}{note}: {MEANINGS[name]}")
+        return "\n".join(lines)
+
+
+_KIND = "nqm.scaling.RunsFit 1"
+
+
+def _function(runs: Mapping[str, FloatArray], rates: Rates) -> fitting.Function:
+    rows, logs = Rows(runs["N"], runs["B"], rates.pieces(runs["K"])), np.log(runs["loss"])
+
+    def function(theta: FloatArray) -> tuple[FloatArray, FloatArray]:
+        losses, jacobian = rows.jacobian(theta)
+        return np.log(losses) - logs, jacobian / losses[:, None]
+
+    return function
+
+
+def _box(runs: Mapping[str, FloatArray]) -> tuple[FloatArray, FloatArray]:
+    return LOW, np.append(HIGH[:-1], runs["loss"].min())
+
+
+def _starts(runs: Mapping[str, FloatArray]) -> FloatArray:
+    """A start P whose sum over modes is the largest loss, and noise that adds a share of the lowest at the end."""
+    most, least, batch = float(runs["loss"].max()), float(runs["loss"].min()), float(np.median(runs["B"]))
+    starts = []
+    for p in (0.12, 0.4):
+        for q in (0.5, 1.0):
+            for noise in (0.01, 0.1):
+                P = 2.0 * most * p / (1.0 + p)
+                R = noise * least * batch
+                starts.append([*np.log([p, q, P, 1.0, R, 100.0]), 0.05 * least])
+    return np.array(starts)
+
+
+def _require_spread(runs: Mapping[str, FloatArray]) -> None:
+    for name, of_what, unknown in (
+        ("B", "batch sizes B", "the noise R, and with it the loss at any other batch size,"),
+        ("N", "model sizes N", "how the loss depends on the size"),
+        ("K", "numbers of steps K", "how fast training goes"),
+    ):
+        values = runs[name]
+        if np.unique(values).size == 1:
+            raise ValueError(
+                f"expected runs of several {of_what}, got {values[0]:.6g} only: {unknown} cannot then be known"
+            )
+    if runs["N"].max() > MOST or runs["N"].min() < 1.0:
+        raise ValueError(f"N: expected 1 to 1e13 parameters, got {runs['N'].min():.6g} to {runs['N'].max():.6g}")
+
+
+def _size(N: float) -> float:
+    return _checks.real(N, "N", low=1.0, high=MOST, closed="both")
+
+
+def _frozen(values: Any) -> FloatArray:
+    array = np.array(values, dtype=float)
+    array.flags.writeable = False
+    return array

@@ -1,0 +1,381 @@
+"""Training logs as they come: columns in any spelling, rows that cannot be used, learning rates between the rows."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import zeta
+
+import nqm
+from nqm.scaling.logs import NAMES, TRUTH, example_runs, read_curves, read_runs, true_losses, write_example
+from nqm.scaling.model import modes
+
+DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
+real_data = pytest.mark.skipif(not DATA.exists(), reason="needs the training logs of ../shared/data")
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Writes a file and returns its path."""
+
+    def write(text, name="runs.csv", encoding="utf-8"):
+        path = tmp_path / name
+        path.write_bytes(text.encode(encoding))
+        return path
+
+    return write
+
+
+PLAIN = "N,B,K,loss\n1e8,64,1000,3.5\n2e8,128,2000,3.25\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        PLAIN,
+        "\ufeff" + PLAIN,
+        PLAIN.replace("\n", "\r\n"),
+        PLAIN.replace("\n", "\r"),
+        PLAIN.replace(",", "\t"),
+        PLAIN.replace(",", ";"),
+        "# a comment, with commas,,,,,,\n\n" + PLAIN.replace("\n2e8", "\n\n  # another\n2e8"),
+        '"N","B","K","loss"\n"1e8","64","1000","3.5"\n"2e8","128","2000","3.25"',
+        'N,B,K,loss,note\n1e8,64,1000,3.5,"two\nlines, and a comma"\n2e8,128,2000,3.25,\n',
+        "Val-Loss, Training Steps, Global Batch Size (sequences), Non-embedding Params [M]\n"
+        "3.5, 1_000, 64, 100M\n3.25, 2_000, 128, 0.2B\n",
+        "loss,N,B,K,wall_clock,\n3.5,100 m,64,1000,?,\n3.25,200000k,128,2000,,\n",
+        "params,batch,examples,test_loss\n1e8,64,64000,3.5\n2e8,128,256000,3.25\n",
+    ],
+    ids=["plain", "mark", "crlf", "cr", "tab", "semicolon", "comment", "quote", "note", "words", "order", "examples"],
+)
+def test_the_same_runs_however_they_are_written(file, text):
+    log = read_runs(file(text))
+    assert log.skipped == ()
+    assert len(log) == 2
+    np.testing.assert_array_equal(log.N, [1e8, 2e8])
+    np.testing.assert_array_equal(log.B, [64, 128])
+    np.testing.assert_array_equal(log.K, [1000, 2000])
+    np.testing.assert_array_equal(log.loss, [3.5, 3.25])
+    assert (log.type, log.split, log.compute) == (None, None, None)
+    assert not log.exclude.any()
+    for name in ("N", "B", "K", "loss", "exclude", "line"):
+        with pytest.raises(ValueError, match="read-only"):
+            getattr(log, name)[0] = 1
+
+
+def test_sizes_in_millions_are_the_nearest_numbers(file):
+    log = read_runs(file("N,B,K,loss\n" + "".join(f"{size},1,1,1\n" for size in ("1.1B", "70m", "2.8b", "1T", "12k"))))
+    assert log.N.tolist() == [1.1e9, 70e6, 2.8e9, 1e12, 12e3]  # 1.1 * 1e9 would be 1100000000.0000002
+    assert read_runs(file("N,B,K,loss\n1,1,1,1\n1,1k,1,1\n")).skipped[0][0] == 3  # of N only
+
+
+def test_optional_columns_are_kept(file):
+    log = read_runs(file(
+        "N,B,K,C,loss,type,filtered,split\n1,2,3,4e9,5,isoflop,False,train\n1,2,3,,5, isotoken ,TRUE,dev\n"
+        "1,2,3,x,5,isoflop,maybe,dev\n1,2,3,5,5,isoflop,,dev\n"
+    ))  # fmt: skip
+    assert log.type.tolist() == ["isoflop", "isotoken", "isoflop"]
+    assert log.split.tolist() == ["train", "dev", "dev"]
+    assert log.exclude.tolist() == [False, True, False]
+    np.testing.assert_array_equal(log.compute, [4e9, np.nan, 5])
+    assert log.line.tolist() == [2, 3, 5]
+    assert log.skipped == ((4, "filtered: expected true or false, got 'maybe'"),)
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ("1e8,64,1000", "expected 4 cells, got 3"),
+        ("1e8,64,1000,3.5,7", "expected 4 cells, got 5"),
+        ("1e8,64,1000,", "loss: expected a finite number above 0, got an empty cell"),
+        ("1e8,64,1000,diverged", "loss: expected a finite number above 0, got 'diverged'"),
+        ("1e8,64,1000,nan", "loss: expected a finite number above 0, got 'nan'"),
+        ("1e8,64,1000,inf", "loss: expected a finite number above 0, got 'inf'"),
+        ("1e8,64,1000,0", "loss: expected a finite number above 0, got '0'"),
+        ("1e8,64,1000,-3.5", "loss: expected a finite number above 0, got '-3.5'"),
+        ("0,64,1000,3.5", "N: expected a finite number above 0, got '0'"),
+        ("big,64,1000,3.5", "N: expected a finite number above 0, got 'big'"),
+        ("1e8,-64,1000,3.5", "B: expected a finite number above 0, got '-64'"),
+        ("1e8,64,1e400,3.5", "K: expected a finite number above 0, got '1e400'"),
+        ('1e8,64,"1,000",3.5', "K: expected a finite number above 0, got '1,000'"),
+    ],
+)
+def test_rows_that_cannot_be_used_are_named(file, row, told):
+    log = read_runs(file(f"N,B,K,loss\n\n1,2,3,4\n# comment\n{row}\n5,6,7,8\n"))
+    assert log.skipped == ((5, told),)
+    assert log.N.tolist() == [1, 5]
+    assert log.line.tolist() == [3, 6]
+    assert "2 runs of" in repr(log)
+    assert "1 row skipped" in repr(log)
+    with pytest.raises(ValueError, match=r"at least one usable row, got none \(line 2: ") as error:
+        read_runs(file(f"N,B,K,loss\n{row}\n"))
+    assert told in str(error.value)
+
+
+def test_lines_count_those_within_quotes(file):
+    log = read_runs(file('N,B,K,loss,note\n1,1,1,1,"a\nb\nc"\nx,1,1,1,"d\ne"\ny,1,1,1,\n'))
+    assert log.line.tolist() == [2]
+    assert [line for line, _ in log.skipped] == [5, 7]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "got an empty file"),
+        ("# only\n\n", "got an empty file"),
+        ("N,B,K,loss\n", "no rows below the header"),
+        ("1e8,64,1000,3.5\n2e8,64,1000,3.5\n", "expected a first line that names the columns, got numbers"),
+        ("N,K,loss\n1,1,1\n", r"missing, B \(batch size in examples\): one of b, batch, batch_size, .*; got 'N', 'K'"),
+        ("N,B,K\n1,1,1\n", "missing, loss"),
+        ("N,B,D,loss\n1,1,1,1\n", "missing, K"),
+        ("N B K loss\n1 1 1 1\n", "got 'N B K loss'"),
+        ("step,lr,loss\n1,1,1\n", "is this a loss curve"),
+        ("N,B,K,val_loss,test loss\n1,1,1,1,1\n", "one column for loss, got 'val_loss' and 'test loss'"),
+        ("N,params,B,K,loss\n1,1,1,1,1\n", "one column for N, got 'N' and 'params'"),
+        ("N,B,K,loss,loss\n1,1,1,1,1\n", "different names, got 'loss' twice"),
+        ("N,B,tokens,loss\n1,1,1,1\n", "sequence_length to get them from the column 'tokens'"),
+        ("N,B,examples,loss\n1,8,3,1\n", "examples: expected at least one batch, got '3'"),
+    ],
+)
+def test_files_that_cannot_be_used(file, text, told):
+    path = file(text)
+    with pytest.raises(ValueError, match=told) as error:
+        read_runs(path)
+    assert str(path) in str(error.value)
+
+
+def test_files_that_cannot_be_read(file, tmp_path):
+    with pytest.raises(ValueError, match="expected text in UTF-8, got byte 0xff"):
+        read_runs(file(PLAIN, encoding="utf-16"))
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        read_runs(tmp_path / "nowhere.csv")
+    with pytest.raises(ValueError, match="expected a file"):
+        read_runs(tmp_path)
+
+
+def test_columns_can_be_said(file):
+    path = file("N,B,K,val_loss,test_loss\n1,2,3,4,5\n")
+    assert read_runs(path, columns={"loss": "test_loss"}).loss == 5
+    with pytest.raises(ValueError, match="expected the column 'train_loss', got 'N'"):
+        read_runs(path, columns={"loss": "train_loss"})
+    with pytest.raises(ValueError, match=r"columns: expected quantities out of N, B, .*, got 'size'"):
+        read_runs(path, columns={"size": "N"})
+    with pytest.raises(TypeError, match="columns: expected a dict"):
+        read_runs(path, columns="loss")
+
+
+def test_steps_from_tokens(file):
+    path = file("N,B,tokens,loss\n1,8,1024000,1\n1,16,3e6,1\n")
+    assert read_runs(path, sequence_length=128).K.tolist() == [1000, round(3e6 / 16 / 128)]
+    with pytest.raises(ValueError, match="sequence_length: expected"):
+        read_runs(path, sequence_length=0)
+    both = file("N,B,K,tokens,loss\n1,8,7,1024000,1\n")
+    assert read_runs(both).K == 7  # steps that are there are not computed
+
+
+positive = st.floats(1e-300, 1e300)
+
+
+@settings(max_examples=50, deadline=None)
+@given(rows=st.lists(st.tuples(positive, positive, positive, positive), min_size=1, max_size=8), data=st.data())
+def test_what_is_written_is_read(rows, data, tmp_path_factory):
+    words = {name: data.draw(st.sampled_from(NAMES[name])) for name in ("N", "B", "K", "loss")}
+    order = data.draw(st.permutations(list(words)))
+    spell = data.draw(st.sampled_from([str.upper, str.title, str.lower, lambda word: word.replace("_", " - ")]))
+    separator = data.draw(st.sampled_from(",;\t"))
+    lines = [separator.join(spell(words[name]) for name in order)]
+    lines += [separator.join(repr(dict(zip(words, row, strict=True))[name]) for name in order) for row in rows]
+    path = tmp_path_factory.mktemp("logs") / "runs.csv"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    log = read_runs(path)
+    np.testing.assert_array_equal(np.array([log.N, log.B, log.K, log.loss]).T, rows)
+
+
+@settings(max_examples=100, deadline=None)
+@given(text=st.text(st.sampled_from("NBK,;\t\n\r\"'#.0123456789eloss \ufeff"), max_size=60))
+def test_any_text_is_read_or_refused(text, tmp_path_factory):
+    path = tmp_path_factory.mktemp("logs") / "runs.csv"
+    path.write_text("N,B,K,loss\n" + text, encoding="utf-8", newline="")
+    try:
+        log = read_runs(path)
+    except ValueError as error:
+        assert str(path) in str(error)  # noqa: PT017
+    else:
+        assert all((column > 0).all() for column in (log.N, log.B, log.K, log.loss))
+
+
+# Curves
+
+
+def curve(file, rows, name="run.csv", **options):
+    return read_curves(file("step,lr,loss\n" + rows, name), **options)[Path(name).stem]
+
+
+def rates(found, steps):
+    """Its learning rate at steps 0 ... steps - 1."""
+    assert found.lr.size == steps
+    return found.lr.tolist()
+
+
+def test_learning_rates_before_the_first_row(file):
+    rows = "4,0.4,3\n8,0.4,2\n"
+    assert rates(curve(file, rows), 8) == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4, 0.4, 0.4, 0.4])
+    assert rates(curve(file, rows, warmup="constant"), 8) == [0.4] * 8
+    assert rates(curve(file, rows, warmup=2), 8) == pytest.approx([0.2] + [0.4] * 7)
+    assert rates(curve(file, rows, warmup=0), 8) == [0.4] * 8
+    assert rates(curve(file, rows, warmup=6), 8) == rates(curve(file, rows), 8)  # it has ended at the first row
+    with pytest.raises(ValueError, match="warmup: expected"):
+        curve(file, rows, warmup="cosine")
+    with pytest.raises(ValueError, match="warmup: expected"):
+        curve(file, rows, warmup=-1)
+
+
+def test_learning_rates_between_rows(file):
+    found = curve(file, "2,0.8,4\n4,0.4,3\n8,0.2,2\n")
+    assert rates(found, 8)[2:] == pytest.approx([0.8, 0.6, 0.4, 0.35, 0.3, 0.25])
+    jump = curve(file, "2,0.8,4\n4,0.8,3.5\n6,0.1,3\n8,0.1,2\n10,0.1,2\n")
+    assert rates(jump, 10)[2:] == [0.8] * 4 + [0.1] * 4  # at the later row, whose learning rate is the next step's
+    decay = curve(file, "2,0.8,4\n4,0.8,3.5\n6,0.4,3\n8,0.2,2\n")
+    assert rates(decay, 8)[2:] == pytest.approx([0.8, 0.8, 0.8, 0.6, 0.4, 0.3])  # no jump: it goes on falling
+    stairs = curve(file, "2,0.8,4\n4,0.8,3.5\n6,0.4,3\n8,0.4,2\n10,0.1,2\n12,0.1,2\n")
+    assert rates(stairs, 12)[2:] == [0.8] * 4 + [0.4] * 4 + [0.1] * 2
+
+
+def test_rows_with_one_of_the_two(file):
+    found = curve(file, "0,0.4,\n2,0.4,4\n3,,3.5\n4,0.2,\n6,0.2,3\n8,0.1,\n")
+    assert found.steps.tolist() == [2, 3, 6]
+    assert found.loss.tolist() == [4, 3.5, 3]
+    assert rates(found, 6) == pytest.approx([0.4, 0.4, 0.4, 0.4, 0.2, 0.2])  # a jump from step 2 to 4 is at 4
+
+
+def test_bad_rows_of_curves_are_named(file, tmp_path):
+    file("Global Step;Learning Rate;Val loss\n1;0.1;4\nx;0.1;4\n2.5;0.1;4\n4;nan;4\n5;0.1;0\n6;0.1\n8;0;3\n", "a.csv")
+    file("step\tlr\tloss\n1\t0.1\t2\n2\t0.1\t1\n", "b.tsv")
+    file("no curve", "notes.txt")
+    curves = read_curves(tmp_path)
+    assert list(curves) == ["a", "b"]
+    assert curves["a"].steps.tolist() == [1, 8]
+    assert [(name, line) for name, line, _ in curves.skipped] == [("a.csv", line) for line in (3, 4, 5, 6, 7)]
+    reasons = [reason for _, _, reason in curves.skipped]
+    assert reasons[0] == "Global Step: expected a finite number of at least 0, got 'x'"
+    assert reasons[1] == "Global Step: expected a whole number up to 1e+08, got '2.5'"
+    assert reasons[2] == "Learning Rate: expected a finite number of at least 0, got 'nan'"
+    assert reasons[4] == "expected 3 cells, got 2"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("step,loss\n1,1\n", "missing, lr"),
+        ("step,lr,loss\n4,0.1,4\n4,0.1,3\n", "line 3: expected steps that increase, got 4 after 4"),
+        ("step,lr,loss\n4,0.1,4\n\n2,0.1,3\n", "line 4: expected steps that increase, got 2 after 4"),
+        ("step,lr,loss,batch_size\n4,0.1,4,8\n5,0.1,3,16\n", "line 3: expected one batch size all through, got 16"),
+        ("step,lr,loss\n4,0.1,\n", "expected rows with a learning rate and with a loss, got none"),
+        ("step,lr,loss\n4,0.1,nan\n", "got none .*line 2: loss"),
+        ("", "empty file"),
+    ],
+)
+def test_curves_that_cannot_be_used(file, tmp_path, text, told):
+    file("step,lr,loss\n1,0.1,4\n2,0.1,3\n", "a.csv")
+    file(text, "b.csv")
+    with pytest.raises(ValueError, match=told) as error:
+        read_curves(tmp_path)
+    assert "b.csv" in str(error.value)
+
+
+def test_folders_of_curves_that_cannot_be_used(file, tmp_path):
+    with pytest.raises(ValueError, match=r"folder with files that end in \.csv or \.tsv"):
+        read_curves(tmp_path)
+    file("step,lr,loss\n1,0.1,4\n2,0.1,3\n", "a.csv")
+    file("step,lr,loss\n1,0.1,4\n2,0.1,3\n", "a.tsv")
+    with pytest.raises(ValueError, match="two for 'a'"):
+        read_curves(tmp_path)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        read_curves(tmp_path / "nowhere")
+
+
+def test_batch_size_of_a_curve(file):
+    assert read_curves(file("step,lr,loss,Batch\n1,0.1,4,8\n2,0.1,3,\n"))["runs"].batch_size == 8
+    assert curve(file, "1,0.1,4\n2,0.1,3\n").batch_size == 1
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    gaps=st.lists(st.integers(1, 50), min_size=4, max_size=12),
+    lr=st.lists(st.floats(1e-6, 1.0), min_size=12, max_size=12),
+)
+def test_curves_keep_what_was_logged(gaps, lr, tmp_path_factory):
+    steps = np.cumsum(gaps)
+    loss = 3.0 + 1.0 / steps
+    path = tmp_path_factory.mktemp("logs") / "run.csv"
+    lines = [f"{s},{g!r},{y!r}" for s, g, y in zip(steps, lr, loss.tolist(), strict=False)]
+    path.write_text("\n".join(["step,lr,loss", *lines]))
+    found = read_curves(path)["run"]
+    np.testing.assert_array_equal(found.steps, steps)
+    np.testing.assert_array_equal(found.loss, loss)
+    every = rates(found, int(steps[-1]))
+    assert [every[s] for s in steps[:-1]] == pytest.approx(lr[: steps.size - 1])
+    assert min(lr[: steps.size]) * 0.999 <= min(every[steps[0] :], default=1.0)
+    assert max(every) <= max(lr[: steps.size]) * 1.001
+
+
+@real_data
+@pytest.mark.parametrize("size", ["25M", "100M", "400M"])
+def test_published_curves(size):
+    curves = read_curves(DATA / "lr_curves" / size, warmup=2160)
+    assert curves.skipped == ()
+    assert {"cosine_24000", "constant_24000", "wsdcon_9"} <= set(curves)
+    drop = curves["wsdcon_9"].lr
+    np.testing.assert_allclose(drop[:2160], 3e-4 * np.arange(1, 2161) / 2160)
+    np.testing.assert_allclose(drop[2160:8000], 3e-4)
+    np.testing.assert_allclose(drop[8000:], 9e-5)
+    falling = curves["cosine_24000"].lr[2160:]
+    k = np.arange(falling.size)
+    np.testing.assert_allclose(falling, 3e-5 + 2.7e-4 * (1 + np.cos(math.pi * k / (24_000 - 2160))) / 2, rtol=3e-4)
+
+
+@real_data
+def test_published_runs():
+    log = read_runs(DATA / "llm_runs.csv")
+    assert log.skipped == ()
+    assert set(log.type) == {"isoflop", "isotoken"}
+    assert set(log.split) == {"train", "dev"}
+    assert len(log) == log.line[-1] - 1
+    share = 6.0 * log.N * log.B * log.K * 128 / (log.compute * 1e9)  # compute is in GFLOP
+    assert np.median(share) == pytest.approx(1.0, rel=0.05)
+
+
+# The example that ships
+
+
+def test_the_example_is_what_the_generator_writes(tmp_path):
+    path = write_example(tmp_path / "deep" / "example.csv")
+    shipped = Path(example_runs().path)
+    assert path.read_bytes() == shipped.read_bytes()
+    assert write_example(tmp_path / "other.csv", seed=1).read_bytes() != path.read_bytes()
+
+
+def test_the_example_is_the_model_step_by_step():
+    log, p, q, P, Q, R, T0, E = example_runs(), *TRUTH.values()
+    n, weight = modes()
+    exact = []
+    for N, B, K in zip(log.N, log.B, log.K.astype(int), strict=True):
+        share = weight / (1.0 + np.sqrt(n / N))
+        h, start, noise = Q * n**-q, P * n**-p, R / n
+        up = round(0.01 * K)
+        s = nqm.schedules.warmup(nqm.schedules.cosine(1.0, K - up), up)(np.arange(K))
+        norm = 1.0 + (np.cumsum(s * s) - 0.5 * s * s) / T0
+        adam = 1.0 + np.sum(share * noise) / np.sum(share * h * start) / B
+        problem = nqm.NoisyQuadratic(h, noise, start / h, share)
+        trained = nqm.risk(problem, nqm.SGD(nqm.Schedule(s / np.sqrt(norm * adam), 1)), B, K)
+        exact.append(E + 0.5 * P * zeta(p) - problem.initial_risk + trained)
+    np.testing.assert_allclose(true_losses(log.N, log.B, log.K), exact, rtol=4e-3)  # a run is cut into 25 pieces
+    error = np.log(log.loss / exact)
+    assert np.sort(np.abs(error))[-2] < 0.02  # all but one within four standard deviations
+    assert error.max() == pytest.approx(math.log(1.15), abs=0.02)
+    assert np.median(np.abs(error)) == pytest.approx(0.6745 * 0.005, rel=0.4)

@@ -1,0 +1,219 @@
+"""`nqm scaling` as a user types it."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+import nqm
+import nqm.scaling.curves
+import nqm.scaling.runs
+from nqm.cli import main
+from nqm.scaling.curves import CurvesFit, fit_curves
+from nqm.scaling.decisions import best
+from nqm.scaling.logs import example_runs, read_curves
+from nqm.scaling.runs import RunsFit, fit_runs
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_draws():
+    """Bootstraps of few draws, for speed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nqm.scaling.runs, "DRAWS", 10)
+        patch.setattr(nqm.scaling.curves, "DRAWS", 10)
+        yield
+
+
+def shell(capsys, *words):
+    """(exit code, stdout, stderr) of `nqm scaling words`."""
+    try:
+        code = main(["scaling", *map(str, words)])
+    except SystemExit as end:  # argparse's way out
+        code = end.code
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture(scope="module")
+def fit():
+    log = example_runs()
+    return fit_runs(log.N, log.B, log.K, log.loss, lr_schedule="cosine", warmup=0.01)
+
+
+def test_the_example_tells_what_the_fit_says(capsys, fit, tmp_path):
+    saved = tmp_path / "fit.json"
+    code, out, err = shell(
+        capsys, "example", "--predict", "64M,512,2e4", "--predict", "1e7,64,20000", "--level", "0.8", "--best",
+        "--compute", "1e18", "--steps-max", "50000", "--save", saved, "--json",
+    )  # fmt: skip
+    answer = json.loads(out)
+    assert (code, err) == (0, "")
+    assert (answer["runs"], answer["excluded"], answer["skipped"]) == (66, 0, [])
+    assert answer["parameters"] == pytest.approx(dict(fit.parameters), rel=1e-12)
+    assert [(row["N"], row["B"], row["K"]) for row in answer["predict"]] == [(64e6, 512, 2e4), (1e7, 64, 2e4)]
+    for row in answer["predict"]:
+        run = row["N"], row["B"], row["K"]
+        assert row["loss"] == fit.predict(*run)
+        assert (row["low"], row["high"]) == fit.interval(*run, level=0.8)
+        assert row["compute"] == 6 * math.prod(run) * 128
+    found = best(fit, compute=1e18, steps_max=50_000, sequence_length=128, level=0.8)
+    assert (answer["best"]["params"], answer["best"]["steps"]) == (found.params, found.steps)
+    assert answer["best"]["steps"] <= 50_000
+    assert answer["best"]["compute"] <= 1e18
+    assert answer["best"]["loss"] == pytest.approx(fit.predict(found.params, found.batch_size, found.steps))
+    assert RunsFit.load(saved).predict(64e6, 512, 2e4) == answer["predict"][0]["loss"]
+
+
+def test_text_names_its_units_and_draws(capsys, tmp_path):
+    picture = tmp_path / "fit.png"
+    code, out, _ = shell(capsys, "example", "--predict", "64M,512,2e4", "--frontier", "3", "--plot", picture)
+    assert code == 0
+    assert "66 runs of example_runs.csv, 0 excluded, 0 rows skipped" in out
+    for told in ("examples a step", "nats", "FLOP = 6 N B K", "here 128", "cosine", "90% intervals of a new run"):
+        assert told in out
+    assert "Frontier(loss 3" in out
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def synthetic(rows=None):
+    """A log's lines, from the example's."""
+    log = example_runs()
+    columns = zip(log.N.tolist(), log.B.tolist(), log.K.tolist(), log.loss.tolist(), log.type.tolist(), strict=True)
+    return [",".join(map(str, row)) for row in columns][:rows]
+
+
+def test_skipped_rows_go_to_stderr(capsys, tmp_path):
+    file = tmp_path / "runs.csv"
+    lines = [f"{line},{'dev' if i < 5 else 'train'}" for i, line in enumerate(synthetic())]
+    bad = [f"{n},8,1000,nan,isoflop,train" for n in range(1, 13)]
+    file.write_text("\n".join(["Params,Batch Size,Steps,Final loss,type,split", *lines[:3], *bad, *lines[3:]]))
+    code, out, err = shell(capsys, file, "--lr-schedule", "cosine", "--warmup", "0.01", "--split", "train")
+    assert code == 0
+    told = [line for line in err.splitlines() if "skipped" in line]
+    assert told[0] == "nqm scaling: skipped line 5: Final loss: expected a finite number above 0, got 'nan'"
+    assert told[9].startswith("nqm scaling: skipped line 14: ")
+    assert told[10:] == ["nqm scaling: skipped 2 more rows"]
+    assert "61 runs of runs.csv, 0 excluded, 12 rows skipped" in out
+    assert "held out, isoflop: rms error of log loss" in out
+
+
+def test_rows_are_held_out_by_split_and_excluded(capsys, tmp_path):
+    file, lines = tmp_path / "runs.csv", synthetic()
+    marked = [f"{line},{'dev' if i % 5 == 0 else 'train'},{i == 1}" for i, line in enumerate(lines)]
+    file.write_text("\n".join(["N,B,K,loss,type,split,exclude", *marked]))
+    code, out, _ = shell(capsys, file, "--lr-schedule", "cosine", "--warmup", "0.01", "--split", "train", "--json")
+    answer = json.loads(out)
+    dev = np.arange(len(lines)) % 5 == 0
+    log = example_runs()
+    used = ~dev & (np.arange(len(lines)) != 1)
+    fit = fit_runs(log.N[used], log.B[used], log.K[used], log.loss[used], lr_schedule="cosine", warmup=0.01)
+    assert code == 0
+    assert (answer["runs"], answer["excluded"]) == (int(used.sum()), 1)
+    assert set(answer["held_out"]) == {"isoflop", "isotoken"}
+    for kind, told in answer["held_out"].items():
+        at = dev & (log.type == kind)
+        error = np.log(fit.losses(log.N[at], log.B[at], log.K[at], draws=0)[0] / log.loss[at])
+        assert told["runs"] == at.sum()
+        assert told["rms_log_error"] == pytest.approx(np.sqrt(np.mean(error**2)), rel=1e-6)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two loss curves, of a constant and of a cosine learning rate."""
+    steps = np.arange(100, 2001, 100)
+    for name, lr in (("flat", np.full(2001, 0.1)), ("cosine", 0.05 * (1 + np.cos(np.pi * np.arange(2001) / 2000)))):
+        loss = 2.0 + 5.0 * np.cumsum(lr)[steps] ** -0.4 + lr[steps]
+        rows = [f"{k},{g},{y}" for k, g, y in zip(steps, lr[steps], loss, strict=True)]
+        place = tmp_path / "curves" / f"{name}.csv"
+        place.parent.mkdir(exist_ok=True)
+        place.write_text("\n".join(["step,lr,loss", *rows]))
+    return tmp_path / "curves"
+
+
+def test_curves_tell_what_the_fit_says(capsys, folder, tmp_path):
+    saved, picture = tmp_path / "fit.json", tmp_path / "fit.svg"
+    code, out, _ = shell(
+        capsys, "--curves", folder, "--steps", "1500", "--peak-lr", "0.1", "--warmup-steps", "10", "--level", "0.8",
+        "--save", saved, "--plot", picture, "--json",
+    )  # fmt: skip
+    answer = json.loads(out)
+    curves = read_curves(folder, warmup=10)
+    fit = fit_curves(curves)
+    found = fit.best_schedule(1500, 0.1, level=0.8)
+    assert code == 0
+    assert answer["parameters"] == fit.parameters
+    assert answer["parameter_intervals"] == {name: list(ends) for name, ends in fit.parameter_intervals(0.8).items()}
+    assert [row["curve"] for row in answer["curves"]] == ["cosine", "flat"]
+    for row in answer["curves"]:
+        curve = curves[row["curve"]]
+        assert row["mean_error"] == np.abs(fit.predict(curve.lr, curve.steps) - curve.loss).mean()
+    told = answer["best_schedule"]
+    assert nqm.Schedule(told["values"], told["lengths"]) == found.schedule
+    assert (told["steps"], max(told["values"]) <= 0.1) == (1500, True)
+    assert told["compared"]["schedule"] == ["best", "cosine", "wsd"]
+    assert told["compared"]["loss"] == found.table["loss"].tolist()
+    assert CurvesFit.load(saved).parameters == fit.parameters
+    assert b"<svg" in picture.read_bytes()
+
+
+def test_curves_in_text(capsys, folder):
+    (folder / "flat.csv").write_text((folder / "flat.csv").read_text().replace("\n500,", "\nfive hundred,"))
+    code, out, err = shell(capsys, "--curves", folder)
+    assert code == 0
+    assert "losses in nats" in out
+    assert "kappa" in out
+    told = "nqm scaling: skipped flat.csv, line 6: step: expected a finite number of at least 0, got 'five hundred'"
+    assert told in err.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("", "expected a file of runs or --curves, got neither"),
+        ("example --curves runs", "expected a file of runs or --curves, got both"),
+        ("nowhere.csv", "nowhere.csv"),
+        ("--curves nowhere", "nowhere"),
+        ("example --warmup-steps 0", "--warmup-steps: expected --curves with it, got runs"),
+        ("--curves nowhere --warmup 0", "--warmup: expected a file of runs with it, got curves"),
+        ("example --steps 100", "--steps: expected --curves with it, got runs"),
+        ("--curves nowhere --predict 1,2,3", "--predict: expected a file of runs with it, got curves"),
+        ("--curves nowhere --peak-lr 0.1", "--peak-lr: expected --steps with it"),
+        ("example --compute 1e18", "--compute: expected --best with it"),
+        ("example --step-time 2", "--step-time: expected --best with it"),
+        ("example --level 1", "--level: expected a number between 0 and 1, got 1"),
+        ("example --plot picture.xyz", "expected a file name ending in"),
+        ("example --predict 1,2", "expected N,B,K, three numbers above 0, got '1,2'"),
+        ("example --predict 1,2,-3", "expected N,B,K, three numbers above 0, got '1,2,-3'"),
+        ("example --column loss", "expected NAME=HEADER, such as loss=val_loss, got 'loss'"),
+        ("example --split train", "--split: expected a column 'split'"),
+        ("example --lr-schedule zigzag", "lr_schedule: expected"),
+        ("example --warmup 2", "warmup: expected"),
+        ("example --seed -1", "seed: expected"),
+        ("runs.csv --column loss=train_loss", "expected the column 'train_loss'"),
+        ("runs.csv --best --compute 1e18", "expected --sequence-length"),
+        ("runs.csv --frontier 3", "expected --sequence-length"),
+        ("runs.csv", "runs.csv: expected at least one usable row, got none (line 2: loss: expected a finite number"),
+        ("curves.csv", "is this a loss curve"),
+        (".", "expected a file, got a folder"),
+        ("--curves curves.csv", "curves.csv, line 3: expected steps that increase"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(capsys, monkeypatch, tmp_path, words, told):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs.csv").write_text("N,B,K,loss\n1,1,1,nan\n")
+    (tmp_path / "curves.csv").write_text("step,lr,loss\n2,0.1,3\n2,0.1,3\n")
+    code, out, err = shell(capsys, *words.split())
+    assert code == 2
+    assert out == ""
+    assert told in err
+    assert len(err.strip().splitlines()) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.csv", "runs.csv"]
+
+
+def test_help_has_an_example(capsys):
+    code, out, _ = shell(capsys, "--help")
+    assert code == 0
+    assert "nqm scaling" in out.split("example:")[1]
