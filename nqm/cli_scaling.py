@@ -93,7 +93,7 @@ def scaling(arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
 def _runs(arguments: argparse.Namespace) -> tuple[list[str], dict[str, Any]]:
     import numpy as np
 
-    from .scaling import decisions, logs
+    from .scaling import decisions, example, logs
     from .scaling.runs import fit_runs
 
     limits = {name: getattr(arguments, name) for name in LIMITS}
@@ -101,8 +101,8 @@ def _runs(arguments: argparse.Namespace) -> tuple[list[str], dict[str, Any]]:
         if value is not None and not (arguments.best or (name == "step_time" and arguments.frontier is not None)):
             raise ValueError(f"{_option(name)}: expected --best with it, got none")
     if arguments.log == EXAMPLE:
-        log = logs.example_runs()
-        _default(arguments, lr_schedule="cosine", warmup=logs.WARMUP, sequence_length=logs.LENGTH)
+        log = example.example_runs()
+        _default(arguments, lr_schedule="cosine", warmup=example.WARMUP, sequence_length=example.LENGTH)
     _default(arguments, lr_schedule="constant", warmup=0.0)
     schedule, warmup, length = arguments.lr_schedule, arguments.warmup, arguments.sequence_length
     if length is None and (limits["compute"] is not None or arguments.frontier is not None):
@@ -300,7 +300,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 def _run(text: str) -> tuple[float, float, float]:
     """N,B,K as numbers > 0; N as in a log, with k, M, B or T."""
-    from .scaling.logs import number
+    from .scaling.table import number
 
     parts = text.split(",")
     try:

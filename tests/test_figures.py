@@ -33,6 +33,7 @@ def test_all_of_the_paper_that_need_no_network():
     numbers = ("1", "2", "3a", "3b", "3c", "4", "11", "13", "14a", "14b", "14c", "15")
     others = ("wen2020-1", "wen2020-4", "wen2020-table1", "smith2018-1", "smith2018-2", "mori2021-eq11")
     ours = ("nqm-schedules", "nqm-ramp", "nqm-drift", "nqm-scales", "nqm-features")
+    ours += ("nqm-runs", "nqm-isoflop", "nqm-curves")
     assert list(FIGURES) == [*(f"zhang2019-{n}" for n in numbers), *others, *ours]
 
 

@@ -39,8 +39,7 @@ def read(size, name):
         ),
     }[name.split("_")[0]]()
     schedule = schedules.warmup(rest, up)
-    if schedule.steps > last:
-        np.testing.assert_allclose(schedule(steps), table["lr"], rtol=1e-9)
+    np.testing.assert_allclose(schedule(steps), table["lr"], rtol=1e-9)
     return LossCurve(steps[steps > up], table["loss"][steps > up], schedule)
 
 
@@ -82,7 +81,7 @@ def test_gradient_is_that_of_a_complex_step():
 
 
 def test_changes_taken_together_hardly_matter():
-    lr = np.repeat(*(lambda s: (s.values, s.lengths))(schedules.warmup(schedules.cosine(3e-4, 5400, 0.1), 600)))
+    lr = schedules.warmup(schedules.cosine(3e-4, 5400, 0.1), 600)(np.arange(6000))
     steps = np.array([700, 1500, 3000, 4500, 5999])
     theta = np.array([3.04, *np.log(PUBLISHED["25M"][1:])])
     exact = law_by_steps(lr, steps, theta)
@@ -152,7 +151,7 @@ def test_bad_input():
         multi_power_law([curve])
     with pytest.raises(ValueError, match="at least one LossCurve"):
         multi_power_law([])
-    with pytest.raises(TypeError, match="expected a nqm.scaling.LossCurve"):
+    with pytest.raises(TypeError, match="expected a nqm"):
         multi_power_law([1.0])  # type: ignore[list-item]
     with pytest.raises(ValueError, match="expected L0, A, alpha, B, C, beta, gamma, got L0"):
         MultiPowerLaw({"L0": 1.0})

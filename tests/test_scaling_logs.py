@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from scipy.special import zeta
 
 import nqm
-from nqm.scaling.logs import NAMES, TRUTH, example_runs, read_curves, read_runs, true_losses, write_example
+from nqm.scaling.example import TRUTH, example_runs, true_losses, write_example
+from nqm.scaling.logs import read_curves, read_runs
 from nqm.scaling.model import modes
+from nqm.scaling.table import NAMES
 
 DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
 real_data = pytest.mark.skipif(not DATA.exists(), reason="needs the training logs of ../shared/data")

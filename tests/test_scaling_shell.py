@@ -12,9 +12,9 @@ import nqm
 import nqm.scaling.curves
 import nqm.scaling.runs
 from nqm.cli import main
+from nqm.scaling import example_runs, read_curves
 from nqm.scaling.curves import CurvesFit, fit_curves
 from nqm.scaling.decisions import best
-from nqm.scaling.logs import example_runs, read_curves
 from nqm.scaling.runs import RunsFit, fit_runs
 
 

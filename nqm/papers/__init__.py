@@ -42,9 +42,9 @@ class Figure:
 
 def all_figures() -> dict[str, Figure]:
     """Every figure by name, in the order of the papers; then our own."""
-    from . import features, mori2021, noise, own, smith2018, wen2020, zhang2019
+    from . import features, mori2021, noise, own, scaling, smith2018, wen2020, zhang2019
 
-    papers, ours = (zhang2019, wen2020, smith2018, mori2021), (own, noise, features)
+    papers, ours = (zhang2019, wen2020, smith2018, mori2021), (own, noise, features, scaling)
     return {figure.name: figure for module in (*papers, *ours) for figure in module.FIGURES}
 
 

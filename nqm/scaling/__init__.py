@@ -6,7 +6,8 @@ and ask: the loss at an unseen setting, the best model size, batch size and step
 
 from .chinchilla import ChinchillaFit, chinchilla
 from .curves import CurvesFit, LossCurve, fit_curves
-from .logs import example_runs, read_curves, read_runs
+from .example import example_runs
+from .logs import read_curves, read_runs
 from .multipower import MultiPowerLaw, multi_power_law
 from .runs import RunsFit, fit_runs
 
