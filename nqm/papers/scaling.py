@@ -141,9 +141,9 @@ def runs_of_curves() -> dict[str, tuple[Schedule, bool]]:
 
 
 def power_law() -> NoisyQuadratic:
-    """Curvatures 0.2 / n, a start of 10 n^-1.5 as loss, noise 8 n^-1.1, for n = 1 ... 10^6."""
+    """Curvatures 0.2 / n, a start of 10 n^-1.5 as loss, noise 8 n^-1.3, for n = 1 ... 10^6."""
     n, weight = index_rule(10**6, 8, 1)
-    return NoisyQuadratic(0.2 / n, 8.0 * n**-1.1, 20.0 * n**-1.5 / (0.2 / n), weight)
+    return NoisyQuadratic(0.2 / n, 8.0 * n**-1.3, 20.0 * n**-1.5 / (0.2 / n), weight)
 
 
 def compute_curves(bins: int | None = None) -> Data:
