@@ -71,6 +71,36 @@ def test_figure_11_is_the_first_term_of_eq_6(data):
     assert found["momentum"] == pytest.approx(term, rel=1e-6)  # the printed form cancels near critical damping
 
 
+def test_scaling_figures_predict_what_the_fit_has_not_seen(data):
+    found = data["nqm-runs"]
+    right = np.abs(np.log(found["predicted"] / found["loss"])) < 0.02
+    assert (~right).sum() == 1  # the run that went wrong
+    new = ~found["fitted"] & right
+    rival = np.log(found["chinchilla"] / found["loss"])[new]
+    assert np.sqrt(np.mean(np.log(found["predicted"] / found["loss"])[new] ** 2)) < 0.1 * np.sqrt(np.mean(rival**2))
+    assert np.mean(((found["low"] < found["loss"]) & (found["loss"] < found["high"]))[new]) > 0.8
+
+    found = data["nqm-isoflop"]
+    runs, fits = of(found, kind="isoflop, runs"), of(found, kind="isoflop, fit")
+    best = [size[np.argmin(loss)] for size, loss in by_family(fits, "N")]
+    assert best == sorted(best)
+    assert best[0] < best[-1]
+    for (size, loss), (n, fitted) in zip(by_family(runs, "N"), by_family(fits, "N"), strict=True):
+        assert np.interp(size, n, fitted) == pytest.approx(loss, rel=0.02)
+
+    found = data["nqm-curves"]
+    for name in np.unique(found["schedule"]):
+        here = of(found, schedule=name)
+        assert np.abs(here["predicted"] / here["loss"] - 1).mean() < 0.002
+    assert set(found["fitted"].tolist()) == {True, False}
+
+
+def by_family(data, x):
+    return [
+        (data[x][here], data["loss"][here]) for f in np.unique(data["family"]) if (here := data["family"] == f).any()
+    ]
+
+
 @pytest.mark.parametrize("name", ["zhang2019-3a", "zhang2019-4"])
 def test_steps_figures_say_what_the_paper_says(data, name):
     found = data[name]

@@ -99,6 +99,15 @@ def test_numbers_in_the_readme():
     assert f"# {schedule.steps} steps, where the best constant learning rate takes {constant.steps}\n" in code
 
 
+def test_scaling_of_the_readme():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    code = text.split("## Scaling")[1].split("```python\n")[1].split("```")[0]
+    space: dict = {}
+    exec(code.replace("fit.predict", "loss = fit.predict").replace("fit.best", "answer = fit.best"), space)
+    assert f"# {space['loss']:.3f}\n" in code
+    assert space["answer"].steps <= 20_000
+
+
 def test_large_problems_of_the_readme():
     """The lines as they stand, on a smaller map, and with the reference in the place of a GPU."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")

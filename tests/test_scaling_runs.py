@@ -354,6 +354,9 @@ def test_real_runs_are_predicted_better_than_published():
     for name in ("isoflop", "isotoken"):
         here = (split == "dev") & (kind == name)
         errors[name] = np.sqrt(np.mean(np.log(predicted / columns["loss"])[here] ** 2))
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    for error in errors.values():
+        assert f"| {error:.3f} |" in readme
     assert errors["isoflop"] < 0.6 * 0.0378
     assert errors["isotoken"] < 0.6 * 0.0666
     inside = (low < columns["loss"]) & (columns["loss"] < high)
