@@ -23,10 +23,11 @@
 # 4. Loss curves: what a schedule does, and which is best.
 # 5. Real logs of two papers, where they are there, with the table of marks.
 #
-# **The model.** Mode $n$ of the loss has curvature $Q n^{-q}$, starts with a share $\frac P2 n^{-p}$ of it, and has gradient
-# noise $R/n$; SGD on it is exact (`nqm.risk`). What makes that a language model's loss: a model of $N$ parameters holds the share
-# $1/(1 + \sqrt{n/N})$ of mode $n$; the learning rate follows the schedule of the runs, over the growing norm of the
-# weights; small batches take smaller steps, as Adam's do. `nqm.scaling.final` has the equations.
+# **The model.** Mode $n$ of the loss has curvature $Q n^{-q}$, starts with a share $\frac P2 n^{-p}$ of it, and has
+# gradient noise $R/n$; SGD on it is exact (`nqm.risk`). What makes that a language model's loss: a model of $N$
+# parameters holds the share $1/(1 + \sqrt{n/N})$ of mode $n$; the learning rate follows the schedule of the runs, over
+# the growing norm of the weights; small batches take smaller steps, as Adam's do. `nqm.scaling.final` has the
+# equations.
 
 # %%
 import time
@@ -43,12 +44,12 @@ from nqm.plotting import style
 # %% [markdown]
 # ## 1. Read, fit, look
 #
-# Columns are recognised by their names; `scaling.read_runs("your.csv")` reads your own. The log that ships was made up by the
-# model itself, plus half a percent of noise, and one run that went wrong.
+# Columns are recognised by their names; `scaling.read_runs("your.csv")` reads your own. The log that ships was made up
+# by the model itself, plus half a percent of noise, and one run that went wrong.
 
 # %%
 log = scaling.example_runs()
-log
+print(log)
 
 # %%
 began = time.perf_counter()
@@ -85,7 +86,8 @@ print(f"Chinchilla's form, which knows no batch size: {chinchilla.predict(N, B, 
 # The same runs with eight times the batch and an eighth of the steps:
 
 # %%
-print(f"noisy quadratic {fit.predict(N, 8 * B, K / 8):.3f}, Chinchilla's form {chinchilla.predict(N, 8 * B, K / 8):.3f}")
+larger = N, 8 * B, K / 8
+print(f"noisy quadratic {fit.predict(*larger):.3f}, Chinchilla's form {chinchilla.predict(*larger):.3f}")
 
 # %% [markdown]
 # The same problem works with everything else in the package: `fit.problem(N)` is a `NoisyQuadratic`.
@@ -98,8 +100,8 @@ print(f"floor {fit.floor(N):.3f} + risk {risk:.3f} = {fit.floor(N) + risk:.3f}")
 # %% [markdown]
 # ## 3. Decide
 #
-# Which model for $10^{18}$ FLOP, if no more than 20,000 steps may be taken? Without a limit on steps or time small batches
-# are best: they waste no examples.
+# Which model for $10^{18}$ FLOP, if no more than 20,000 steps may be taken? Without a limit on steps or time small
+# batches are best: they waste no examples.
 
 # %%
 with warnings.catch_warnings():
@@ -119,8 +121,8 @@ with style():
 # %% [markdown]
 # ## 4. Loss curves and schedules
 #
-# From a few loss curves under different schedules, `fit_curves` learns what the learning rate does to the loss. Here the
-# curves are made by SGD on a power law; `scaling.read_curves("folder")` reads yours.
+# From a few loss curves under different schedules, `fit_curves` learns what the learning rate does to the loss. Here
+# they are made by SGD on a power law; `scaling.read_curves("folder")` reads yours.
 
 # %%
 from nqm.papers import scaling as figures  # noqa: E402
@@ -166,7 +168,8 @@ if DATA is not None:
         warnings.simplefilter("ignore")
         predictions = {"noisy quadratic": runs.predict(*sizes), "Chinchilla's form": rival.predict(*sizes)}
         low, high = runs.interval(*sizes)
-    print(f"\n{'rms log error':20}{'kind':10}{'train':>8}{'test':>8}   (the test runs that are here, of ten times the compute)")
+    print("\nOn the test runs that are here, of up to 1000 times the compute:")
+    print(f"{'rms log error':20}{'kind':10}{'train':>8}{'test':>8}")
     for name, predicted in predictions.items():
         for kind in ("isoflop", "isotoken"):
             errors = [
@@ -191,8 +194,8 @@ if DATA is not None:
 
 # %% [markdown]
 # What is left: nine of the ten larger runs end up to 2.3% above the prediction, and the largest model (2 billion
-# parameters) 5%. All had the same peak learning rate. `nqm.scaling.final` says what else the model gets wrong, and how it
-# was chosen by cross-validation inside the training runs.
+# parameters) 5%. All had the same peak learning rate. `nqm.scaling.final` says what else the model gets wrong, and how
+# it was chosen by cross-validation inside the training runs.
 #
 # The curves: fitted to three, mean absolute error on the others.
 

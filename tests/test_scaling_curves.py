@@ -11,9 +11,12 @@ from scipy.special import loggamma
 
 import nqm
 from nqm import schedules
-from nqm.scaling import curves as module
-from nqm.scaling.curves import CurvesFit, LossCurve, fit_curves
-from nqm.scaling.model import LAST, modes
+from nqm.scaling import curves, trajectory
+from nqm.scaling.annealing import final_loss
+from nqm.scaling.curve import LossCurve
+from nqm.scaling.curves import CurvesFit, fit_curves
+from nqm.scaling.model import LAST, Pieces, modes
+from nqm.scaling.trajectory import NAMES, Trajectories, named
 
 DATA = Path(__file__).parents[1] / ".." / "shared" / "data" / "lr_curves"
 real_data = pytest.mark.skipif(not DATA.exists(), reason="needs the loss curves of ../shared/data")
@@ -38,7 +41,7 @@ def shapes(steps=6000, peak=PEAK, up=300):
 
 def true_loss(schedule, steps, theta=TRUTH, total=TOTAL, peak=PEAK, batch=1.0):
     lr = np.repeat(schedule.values, schedule.lengths)[: int(steps[-1])] / peak
-    return module._Problem.of([(lr, steps, batch)], total).loss(theta)[0]
+    return Trajectories([(lr, steps, batch)], total).jacobian(theta)[0]
 
 
 def synthetic(seed=0, noise=5e-4, every=150, names=("cosine", "constant", "drop"), **options):
@@ -125,8 +128,16 @@ def test_fits_that_cannot_be(fit):
         fit.predict(np.full(50, PEAK), 60)
     with pytest.raises(ValueError, match="steps: expected"):
         fit.predict(lr, 0)
-    with pytest.raises(ValueError, match="peak_lr: expected"):
-        fit.best_schedule(1000, 0.0)
+    for arguments, message in (
+        ({"peak_lr": 0.0}, "peak_lr: expected"),
+        ({"steps": 1}, "steps: expected"),
+        ({"warmup": 1000}, "warmup: expected"),
+        ({"pieces": 0}, "pieces: expected"),
+        ({"level": 1.0}, "level: expected"),
+        ({"batch_size": 0.0}, "batch_size: expected"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fit.best_schedule(**({"steps": 1000, "peak_lr": PEAK} | arguments))
 
 
 def plain_loss(theta, pieces, noise, total):
@@ -138,11 +149,11 @@ def plain_loss(theta, pieces, noise, total):
     tail = half * np.exp(-a * LAST) / a
     for m, s, seen in zip(pieces.lengths, pieces.lrs, pieces.seen, strict=True):
         keep, before = np.exp(-2.0 * k / total * s * m), norm  # of the squared norm
-        norm = keep * norm + s * (1.0 - keep) / module.WEIGHT
+        norm = keep * norm + s * (1.0 - keep) / trajectory.WEIGHT
         g = 2.0 * s / (np.sqrt(before) + np.sqrt(norm))
         x = g * q / n
         d = np.exp(2.0 * m * np.log(1.0 - x))
-        b, v = d * b, d * v + 0.5 * g * r * noise * n**-module.NOISE * weight * (1.0 - d) / (2.0 - x)
+        b, v = d * b, d * v + 0.5 * g * r * noise * n**-trajectory.NOISE * weight * (1.0 - d) / (2.0 - x)
         if seen:
             found.append(floor + tail + (b + v).sum())
     return np.array(found)
@@ -152,8 +163,8 @@ def test_losses_and_jacobian_are_those_of_a_plain_recursion():
     steps = np.array([100, 900, 2500, 6000])
     for name, schedule in shapes().items():
         lr = np.repeat(schedule.values, schedule.lengths) / PEAK
-        problem = module._Problem.of([(lr[:6000], steps, 4.0)], TOTAL)
-        found, slopes = problem.loss(TRUTH)
+        problem = Trajectories([(lr[:6000], steps, 4.0)], TOTAL)
+        found, slopes = problem.jacobian(TRUTH)
         np.testing.assert_allclose(found, plain_loss(TRUTH, problem.pieces, 0.25, TOTAL), rtol=1e-13, err_msg=name)
         for i in range(TRUTH.size):
             at = TRUTH.astype(complex)
@@ -162,15 +173,28 @@ def test_losses_and_jacobian_are_those_of_a_plain_recursion():
             np.testing.assert_allclose(slopes[:, i], exact, rtol=1e-9, atol=1e-13)
 
 
+def test_parameters_mean_what_they_say(fit):
+    """The recursion step by step over whole modes, which owes nothing to pieces, nodes or theta."""
+    E, P, p, Q, R, kappa = (fit.parameters[name] for name in NAMES)
+    n, V, lr = np.arange(1.0, 100_001.0), 1.0, shapes()["cosine"](np.arange(400)) / PEAK
+    b, v = 0.5 * P * n**-p, 0.0 * n
+    for s in lr:
+        x = s / np.sqrt(V) * Q / n
+        b, v = (1.0 - x) ** 2 * b, (1.0 - x) ** 2 * v + 0.5 * s / np.sqrt(V) * R / 2.0 * n**-1.3 * x
+        V += 2.0 * kappa * s * (s / 0.2 - V)
+    untrained = 0.5 * P * 100_000.5 ** (1.0 - p) / (p - 1.0)
+    assert fit.predict(lr * PEAK, 400, batch_size=2.0) == pytest.approx(E + untrained + (b + v).sum(), abs=3e-4)
+
+
 def test_pieces_hardly_matter():
     """Beyond the first tenth; at its end the loss itself falls by 0.001 a step."""
     steps = np.array([600, 1000, 3000, 6000])
     for schedule in shapes().values():
         lr = np.repeat(schedule.values, schedule.lengths)[:6000] / PEAK
-        coarse = module._Problem.of([(lr, steps, 1.0)], TOTAL)
+        coarse = Trajectories([(lr, steps, 1.0)], TOTAL)
         seen = np.isin(np.arange(1, 6001), steps).astype(np.int64)
         fine = coarse.pieces._replace(first=np.array([0, 6000]), lengths=np.ones(6000), lrs=lr, seen=seen)
-        np.testing.assert_allclose(coarse.loss(TRUTH)[0], plain_loss(TRUTH, fine, 1.0, TOTAL), rtol=0, atol=3e-4)
+        np.testing.assert_allclose(coarse.jacobian(TRUTH)[0], plain_loss(TRUTH, fine, 1.0, TOTAL), rtol=0, atol=3e-4)
 
 
 def test_predictions_of_an_unseen_schedule_are_recovered(fit):
@@ -187,18 +211,18 @@ def test_predictions_of_an_unseen_schedule_are_recovered(fit):
 
 
 def test_parameters_are_recovered_within_their_intervals(fit):
-    true = dict(zip(module.NAMES, fit._search.named(TRUTH[None])[0], strict=True))
+    true = dict(zip(NAMES, named(TRUTH, TOTAL), strict=True))
     for name, (low, high) in fit.parameter_intervals(0.99).items():
         assert low < true[name] < high, name
         assert low < fit.parameters[name] < high, name
-    assert set(fit.parameters) == set(module.NAMES)
-    assert len(module.NAMES) <= 7
+    assert set(fit.parameters) == set(NAMES)
+    assert len(NAMES) <= 7
 
 
 def test_intervals_cover_what_they_say(monkeypatch):
     """90% intervals for new losses under an unseen schedule, 30 sets of curves: within 3 standard errors of 90%."""
-    monkeypatch.setattr(module, "DRAWS", 40)
-    monkeypatch.setattr(module, "STARTS", 3)
+    monkeypatch.setattr(curves, "DRAWS", 40)
+    monkeypatch.setattr(curves, "STARTS", 3)
     unseen, steps = schedules.warmup(schedules.wsd(PEAK, 5700, 0, 1500), 300), np.array([1500, 3000, 4500, 5500, 6000])
     true, covered = true_loss(unseen, steps), []
     for seed in range(30):
@@ -226,6 +250,14 @@ def test_the_same_input_gives_the_same_bits(fit):
     assert again.interval(lr, 5000) == fit.interval(lr, 5000)
     assert again.predict(lr, [[5000], [300]]).shape == (2, 1)
     assert isinstance(fit.predict(lr, 5000), float)
+
+
+def test_a_single_curve_needs_no_list():
+    curve = synthetic()["cosine"]
+    found = fit_curves(curve)
+    assert list(found.curves) == ["curve 1"]
+    assert found.parameters == fit_curves([curve]).parameters
+    assert fit_curves({"mine": curve}, seed=5).parameters["E"] == pytest.approx(found.parameters["E"], rel=1e-6)
 
 
 def test_units_do_not_matter(fit):
@@ -257,9 +289,9 @@ def test_larger_batches_have_less_noise(fit):
 
 def test_many_observations_are_averaged_in_groups(monkeypatch, fit):
     dense = synthetic(every=5, noise=3e-3)
-    assert dense["cosine"].steps.size > module.MOST
+    assert dense["cosine"].steps.size > trajectory.MOST
     found = fit_curves(dense)
-    assert found.solution.residuals.size == 3 * module.MOST
+    assert found.search.steps.size == 3 * trajectory.MOST
     lr = shapes()["cosine"]
     assert found.predict(lr, 6000) == pytest.approx(float(true_loss(lr, np.array([6000]))[0]), rel=1e-3)
 
@@ -272,13 +304,18 @@ def test_what_curves_do_not_determine_is_named(fit):
 
 
 def test_saved_fits_give_the_same_answers(fit, tmp_path):
-    fit.save(tmp_path / "fit.json")
+    assert fit.save(tmp_path / "fit.json") == tmp_path / "fit.json"
     back = CurvesFit.load(tmp_path / "fit.json")
     lr = shapes()["cosine"]
     assert repr(back) == repr(fit)
     assert back.interval(lr, [100, 6000])[0].tolist() == fit.interval(lr, [100, 6000])[0].tolist()
     assert back.undetermined == fit.undetermined
-    (tmp_path / "other.json").write_text('{"a": 1}')
+    assert (back.scale, back.agreeing, back.followed) == (fit.scale, fit.agreeing, fit.followed)
+
+
+@pytest.mark.parametrize("content", ['{"a": 1}', "[1]", "no JSON", '{"kind": "nqm.scaling.CurvesFit 1", "curves": []}'])
+def test_other_files_are_refused(content, tmp_path):
+    (tmp_path / "other.json").write_text(content)
     with pytest.raises(ValueError, match=r"other.json: expected a file that CurvesFit.save wrote"):
         CurvesFit.load(tmp_path / "other.json")
 
@@ -290,6 +327,14 @@ def test_far_from_the_curves_there_is_a_warning(fit):
         fit.predict(schedules.constant(2 * PEAK, 10), 1000)
     with pytest.warns(UserWarning, match=r"0.00015 is 0.5 times that of the curves"):
         fit.interval(schedules.constant(0.5 * PEAK, 10), 1000)
+
+
+@pytest.mark.parametrize("ask", ["predict", "interval", "best_schedule"])
+def test_warnings_point_at_the_caller(fit, ask):
+    arguments = (100, 2 * PEAK) if ask == "best_schedule" else (schedules.constant(2 * PEAK, 10), 1000)
+    with pytest.warns(UserWarning, match="0.0006 is 2 times that of the curves") as told:
+        getattr(fit, ask)(*arguments)
+    assert [warning.filename for warning in told] == [__file__]
 
 
 def test_best_schedule_is_no_worse_than_its_rivals(fit):
@@ -324,20 +369,19 @@ def test_short_schedules(fit):
 
 
 def test_gradient_by_learning_rates(fit):
-    lengths = np.full(12, 100.0)
-    fixed = (np.array([50.0, 50.0]), np.array([0.3, 0.8]))
-    anneal = module._Annealing(fit._search, fit.solution.theta, fixed, lengths, 2.0)
-    shares = np.linspace(1.0, 0.1, 12)
-    slopes = anneal(shares, 0.9)[1]
-    for i in range(12):
-        step = 1e-5 * np.eye(12)[i]
-        difference = (anneal(shares + step, 0.9)[0] - anneal(shares - step, 0.9)[0]) / 2e-5
-        assert slopes[i] == pytest.approx(difference, rel=1e-5, abs=1e-9)
-    pieces = module.Pieces(
-        np.array([0, 14]), np.concatenate([fixed[0], lengths]), np.concatenate([fixed[1], 0.9 * shares]), np.eye(14)[-1]
-    )
-    plain = plain_loss(fit.solution.theta, pieces, 0.5, TOTAL)[0]
-    assert anneal(shares, 0.9)[0] == pytest.approx(plain, rel=1e-12)
+    lengths, lrs = np.append([50.0, 50.0], np.full(12, 100.0)), np.append([0.3, 0.8], np.linspace(0.9, 0.1, 12))
+
+    def loss(lrs):
+        return final_loss(fit.theta, TOTAL, 2.0, lengths, lrs, 12)
+
+    found, slopes = loss(lrs)
+    assert slopes.shape == (12,)
+    for i, slope in enumerate(slopes):
+        step = 1e-5 * np.eye(14)[2 + i]
+        difference = (loss(lrs + step)[0] - loss(lrs - step)[0]) / 2e-5
+        assert slope == pytest.approx(difference, rel=1e-5, abs=1e-9)
+    pieces = Pieces(np.array([0, 14]), lengths, lrs, np.eye(14)[-1])
+    assert found == pytest.approx(plain_loss(fit.theta, pieces, 0.5, TOTAL)[0], rel=1e-12)
 
 
 def test_pictures(fit):

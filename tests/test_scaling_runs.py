@@ -212,7 +212,7 @@ def test_intervals_cover_what_they_say(monkeypatch):
     fit, so the bound counts data sets, not runs: |covered - 0.9| < 3.3 sqrt(0.09 / 100), z = 3.3.
     """
     monkeypatch.setattr(final, "PIECES", 4)
-    monkeypatch.setattr("nqm.scaling.runs.DRAWS", 50)
+    monkeypatch.setattr("nqm.scaling.runs.DRAWS", 40)
     final._shape.cache_clear()
     monkeypatch.setattr("nqm.scaling.runs._starts", lambda runs: TRUTH[None])
     rates = final.Rates("cosine", 0.0)

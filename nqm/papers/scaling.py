@@ -95,11 +95,11 @@ def compute_isoflop(bins: int | None = None) -> Data:
                 N, B, K = log.N[here], log.B[here], log.K[here]
                 add(f"{kind}, runs", family, N, B, K, log.loss[here], np.nan, np.nan)
                 if kind == "isoflop":
-                    n = np.geomspace(0.7 * N.min(), 1.4 * N.max(), 40)
+                    n = np.geomspace(0.7 * N.min(), 1.4 * N.max(), 16)
                     b: Any = B[0]
                     k = (N * K)[0] / n
                 else:
-                    b = np.geomspace(0.7 * B.min(), 1.4 * B.max(), 40)
+                    b = np.geomspace(0.7 * B.min(), 1.4 * B.max(), 16)
                     n, k = N[0], (B * K)[0] / b
                 add(f"{kind}, fit", family, n, b, k, fit.predict(n, b, k), *fit.interval(n, b, k))
     return rows(records)

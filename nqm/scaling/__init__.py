@@ -5,7 +5,8 @@ and ask: the loss at an unseen setting, the best model size, batch size and step
 """
 
 from .chinchilla import ChinchillaFit, chinchilla
-from .curves import CurvesFit, LossCurve, fit_curves
+from .curve import LossCurve
+from .curves import CurvesFit, fit_curves
 from .example import example_runs
 from .logs import read_curves, read_runs
 from .multipower import MultiPowerLaw, multi_power_law

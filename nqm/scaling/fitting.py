@@ -109,7 +109,7 @@ def bootstrap(
     shares = random.exponential(size=(count, size))[:, names]
 
     def draw(row: FloatArray) -> FloatArray:
-        found = _minimise(weighted, solution.theta, low, high, HUBER * solution.scale, 30, row, 1e-4).x
+        found = _minimise(weighted, solution.theta, low, high, HUBER * solution.scale, 100, row, 1e-6, "dogbox").x
         return np.asarray(solution.theta + stretch * (found - solution.theta))
 
     with ThreadPoolExecutor(threads()) as pool:
@@ -133,8 +133,12 @@ def _minimise(
     evaluations: int,
     shares: Any = 1.0,
     tolerance: float = 1e-10,
+    method: str = "trf",
 ) -> Any:
-    """Least sum of shares times Huber's function of residual / threshold: scipy's trust-region reflective method."""
+    """Least sum of shares times Huber's function of residual / threshold, by scipy's trust regions.
+
+    "trf" is the surer from afar; near the optimum "dogbox" takes half as many steps to the same tolerance.
+    """
     from scipy.optimize import least_squares
 
     last: list[Any] = [None, None, None]
@@ -156,7 +160,7 @@ def _minimise(
     return least_squares(
         lambda theta: at(theta, 0), np.clip(start, low, high), lambda theta: at(theta, 1), bounds=(low, high),
         x_scale=1.0, loss=huber, max_nfev=evaluations, xtol=tolerance, ftol=tolerance,
-        gtol=tolerance,
+        gtol=tolerance, method=method,
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from .._checks import FloatArray, IntArray
 from .table import maybe, number_in, read_table
 
 if TYPE_CHECKING:
-    from .curves import LossCurve
+    from .curve import LossCurve
 
 YES, NO = ("true", "yes", "t", "y", "1", "1.0"), ("false", "no", "f", "n", "0", "0.0", "")
 SHOWN: Final = 3  # reasons in an error
@@ -216,7 +216,7 @@ def read_curves(
 
 def _curve(path: Path, warmup: str | int, columns: Mapping[str, str] | None) -> tuple[LossCurve, Skipped]:
     """One file's curve, and what was left out."""
-    from .curves import LossCurve
+    from .curve import LossCurve
 
     table = read_table(path, columns)
     needed = table.columns(("step", "lr", "loss"), required=True)

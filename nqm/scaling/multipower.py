@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from .. import _checks
 from .._checks import FloatArray, IntArray
 from ..schedules import Schedule
-from .curves import LossCurve, named_curves, per_step
+from .curve import LossCurve, named_curves, per_step
 from .fitting import solve
 
 NAMES: Final = ("L0", "A", "alpha", "B", "C", "beta", "gamma")

@@ -223,7 +223,7 @@ class RunsFit(LossLaw):
             fit = cls(
                 runs, data["lr_schedule"], data["warmup"], data["seed"], theta, data["agreeing"], data["followed"]
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path}: expected a file that RunsFit.save wrote ({error})") from error
         fit.__dict__["draws"] = draws
         return fit

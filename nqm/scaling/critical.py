@@ -1,0 +1,117 @@
+"""The critical batch size of a fitted scaling law, as a function of model size and loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .. import _checks
+from .._checks import FloatArray
+from . import searching
+from .searching import OFFSETS, REACH, Fit, first_below, log_losses, lowest, quantiles
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+@dataclass(frozen=True, eq=False)
+class CriticalBatchSize:
+    """Critical batch sizes, from :func:`critical_batch_size`: floats, or arrays of the common shape of N and loss.
+
+    value: fewest examples over fewest steps; low, high: over those bootstrap draws that reach the loss. steps,
+    examples: the two minima. on_edge: steps still fall at the last batch size searched, so that there is no critical
+    batch size but that range's. All NaN where the loss is not reached.
+    """
+
+    params: Any
+    loss: Any
+    value: Any
+    low: Any
+    high: Any
+    steps: Any
+    examples: Any
+    on_edge: Any
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Critical batch size, on a logarithmic axis, against loss, with intervals; a line for each size."""
+        import matplotlib.pyplot as plt
+
+        from .. import plotting
+
+        params, loss, value, low, high = map(np.ravel, (self.params, self.loss, self.value, self.low, self.high))
+        with plotting.style():
+            ax = plt.subplots()[1] if ax is None else ax
+            for i, size in enumerate(np.unique(params)):
+                here = np.flatnonzero((params == size) & np.isfinite(value))
+                here = here[np.argsort(loss[here])]
+                looks = (plotting.COLORS, plotting.MARKERS, plotting.LINES)
+                color, marker, line = (each[i % len(each)] for each in looks)
+                label = f"{size:.3g} parameters"
+                ax.plot(loss[here], value[here], color=color, marker=marker, linestyle=line, label=label)
+                ax.fill_between(loss[here], low[here], high[here], color=color, alpha=0.15, linewidth=0)
+            ax.set(yscale="log", xlabel="loss", ylabel="critical batch size (examples)")
+            ax.invert_xaxis()  # as training goes on
+            ax.legend()
+        return ax
+
+
+def critical_batch_size(fit: Fit, N: ArrayLike, loss: ArrayLike, level: float = 0.9) -> CriticalBatchSize:
+    """E_min / S_min at size N: fewest examples to ``loss`` at any batch size over fewest steps at any batch size.
+
+    The definition of McCandlish et al. (2018), and of :meth:`nqm.sweep.Sweep.critical_batch_size`: where steps S and
+    examples E trade off as (S / S_min - 1) (E / E_min - 1) = 1, this batch size takes twice both minima. S(B) is where
+    the predicted loss of K steps, each K a training run of its own, first comes down to ``loss``; B from 1 to 100 times
+    the largest of the runs, B K up to 100 times the most of the runs. Where E(B) = B S(B) grows with B throughout, as
+    in McCandlish et al., E_min is that at B = 1. Where small batches do worse than larger ones, as at a learning rate
+    that stays the same whatever B is, it is the minimum inside.
+
+    Args:
+        fit: anything with ``.losses`` and ``.runs``.
+        N: parameters, at least 1; loss: targets, > 0. They broadcast together; each pair takes a tenth of a second.
+        level: of the intervals, over 50 bootstrap draws at the batch sizes of the two minima.
+
+    Raises:
+        TypeError, ValueError: for wrong arguments.
+
+    >>> import numpy as np, nqm
+    >>> N, B, K = 10.0 ** np.arange(6, 10)[:, None], 256.0, 10.0 ** np.arange(3, 6)
+    >>> fit = nqm.scaling.chinchilla(N, B, K, 1.7 + 400 * N**-0.34 + 60 * (B * K) ** -0.28)
+    >>> nqm.scaling.decisions.critical_batch_size(fit, 1e9, 2.6).on_edge  # steps fall as 1 / B for ever: it has none
+    True
+    """
+    ends = searching.box(fit)
+    sizes = _checks.reals(N, "N", low=1.0, closed="low")
+    targets = _checks.reals(loss, "loss", low=0.0)
+    level = _checks.real(level, "level", low=0.0, high=1.0)
+    shape = _checks.broadcast(N=sizes.shape, loss=targets.shape)
+    n, goal = (np.log(np.broadcast_to(v, shape).ravel()) for v in (sizes, targets))
+    most_examples = np.log(REACH * (fit.runs["B"] * fit.runs["K"]).max())
+
+    def steps(b: FloatArray) -> FloatArray:
+        """log S at log batch sizes, (..., pairs)."""
+        most = np.maximum(most_examples - b, 0.0)
+        return first_below(lambda k: log_losses(fit, n, b, k)[0] - goal, np.zeros(b.shape), most)
+
+    batches = np.linspace(ends[1, 0] + 0.0 * n, ends[1, 1], 25)
+    b_steps, log_steps = lowest(steps, batches, 10)
+    b_examples, log_examples = lowest(lambda b: b + steps(b), batches, 10)
+    gap = batches[1] - batches[0]
+    with np.errstate(invalid="ignore"):
+        fall = steps(batches[-1] - gap) - steps(batches[-1])  # of steps, over the last gap
+    reached = np.isfinite(log_steps)
+    log_steps[~reached] = log_examples[~reached] = np.nan
+    on_edge = reached & (b_steps >= batches[-1] - 1e-9) & (fall > 0.1 * gap)
+    b, k = np.stack([b_steps, b_examples]), np.stack([log_steps, log_examples - b_examples])
+    around = k[..., None] + OFFSETS
+    crossed = searching.draw_crossings(fit, n[:, None], b[..., None], around, around, goal) - k  # (draws, 2, pairs)
+    ratios = [crossed[np.isfinite(crossed[:, :, i]).all(axis=1), :, i] for i in range(n.size)]
+    low, high = np.transpose([quantiles(np.exp(r[:, 1] - r[:, 0]), level) for r in ratios])
+    value = np.exp(log_examples - log_steps)
+    columns = (
+        *(np.broadcast_to(v, shape).ravel() for v in (sizes, targets)),
+        value, value * low, value * high, np.exp(log_steps), np.exp(log_examples), on_edge,
+    )  # fmt: skip
+    return CriticalBatchSize(*(v.reshape(shape) if shape else v.item() for v in columns))
