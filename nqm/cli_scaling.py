@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import math
 import sys
+import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,11 +18,11 @@ TOLD = 10  # skipped rows that are said one by one
 POINTS = 13  # of a schedule, in text
 EXAMPLE = "example"  # in place of a file
 LIMITS = {
-    "compute": ("C", "FLOP, 6 N B K tokens an example; needs --sequence-length"),
+    "compute": ("C", "most FLOP, 6 N B K tokens an example"),
     "steps_max": ("K", "most steps"),
     "batch_max": ("B", "most examples a step"),
     "params_max": ("N", "most parameters"),
-    "time": ("S", "most seconds, together with --step-time"),
+    "time": ("S", "most seconds; needs --step-time"),
     "step_time": ("S", "seconds a step"),
 }
 OF_RUNS = (
@@ -31,35 +35,43 @@ OF_CURVES = ("steps", "peak_lr", "warmup_steps")
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of ``nqm scaling``."""
     parser.add_argument(
-        "log", nargs="?", metavar="RUNS.CSV",
+        "log", nargs="?", type=_file, metavar="RUNS.CSV",
         help=f"final losses, a run a row, with columns N (parameters), B (examples a step), K (steps), loss (nats), or "
-        f"other common names of them; {EXAMPLE!r}: the log that ships with the package",
+        f"other common names of them, such as 'Params (M)'; {EXAMPLE!r}: the log that ships with the package",
     )  # fmt: skip
-    parser.add_argument("--curves", metavar="DIR",
-                        help="instead: loss curves, CSV files with columns step, lr, loss")  # fmt: skip
+    parser.add_argument("--curves", type=_file, metavar="PATH",
+                        help="instead: loss curves, a CSV file with columns step, lr, loss, or a folder")  # fmt: skip
     parser.add_argument("--column", action="append", default=[], type=_pair, metavar="NAME=HEADER",
-                        help="the column to take for N, B, K, loss, ...; may be given again")  # fmt: skip
-    parser.add_argument("--level", type=float, default=0.9, metavar="P", help="of intervals; default: 0.9")
+                        help="the column to take for N, B, K, loss, examples, tokens, type, split, exclude; of curves "
+                        "for step, lr, loss, batch_size; may be given again")  # fmt: skip
+    parser.add_argument("--level", type=float, default=0.9, metavar="P",
+                        help="chance that an interval is to hold, between 0 and 1; default: 0.9")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the bootstrap; default: 0")
-    parser.add_argument("--plot", metavar="FILE", help="also draw the fit into FILE (png, pdf, svg)")
-    parser.add_argument("--save", metavar="FILE", help="also save the fit, for RunsFit.load or CurvesFit.load")
+    parser.add_argument("--plot", type=_file, metavar="FILE", help="also draw the fit into FILE (png, pdf, svg)")
+    parser.add_argument("--save", type=_file, metavar="FILE",
+                        help="also save the fit as JSON, for nqm.scaling.RunsFit.load or CurvesFit.load")  # fmt: skip
 
-    runs = parser.add_argument_group("runs")
+    runs = parser.add_argument_group("with RUNS.CSV")
     runs.add_argument("--lr-schedule", metavar="NAME",
-                      help="of the runs' learning rate: constant (default), cosine, linear, ...")  # fmt: skip
+                      help="learning rate of every run: constant (default), cosine, linear or wsd")  # fmt: skip
     runs.add_argument("--warmup", type=float, metavar="F", help="its linear warmup, a share of the steps; default: 0")
-    runs.add_argument("--sequence-length", type=float, metavar="T", help="tokens in an example, for FLOP")
+    runs.add_argument("--sequence-length", type=float, metavar="T",
+                      help="tokens in an example, for FLOP, and for steps from a column of tokens")  # fmt: skip
     runs.add_argument("--split", metavar="NAME",
                       help="fit only rows with this in the column 'split', and compare with the others")  # fmt: skip
     runs.add_argument("--predict", action="append", default=[], type=_run, metavar="N,B,K",
-                      help="loss of such a run, as in 1.3B,512,1e5; may be given again")  # fmt: skip
-    runs.add_argument("--best", action="store_true", help="N, B and K of the least loss under these limits:")
-    for name, (metavar, text) in LIMITS.items():
-        runs.add_argument(_option(name), type=float, metavar=metavar, help=text)
+                      help="loss of such a run, as in 1.3B,512,100k; may be given again")  # fmt: skip
     runs.add_argument("--frontier", type=float, metavar="LOSS",
-                      help="least compute to LOSS for each number of steps, or each time with --step-time")  # fmt: skip
+                      help="least compute to LOSS for each number of steps, or each time with --step-time; needs "
+                      "--sequence-length")  # fmt: skip
+    runs.add_argument("--best", action="store_true",
+                      help="N, B and K of the least loss under limits: --compute (which needs --sequence-length), or "
+                      "--params-max, --batch-max and --steps-max (or --time)")  # fmt: skip
+    for name, (metavar, text) in LIMITS.items():
+        kind = float if name in ("time", "step_time") else _size
+        runs.add_argument(_option(name), type=kind, metavar=metavar, help=text)
 
-    curves = parser.add_argument_group("curves")
+    curves = parser.add_argument_group("with --curves")
     curves.add_argument("--steps", type=float, metavar="T", help="find the best schedule of so many steps")
     curves.add_argument("--peak-lr", type=float, metavar="L", help="its largest learning rate; default: the curves'")
     curves.add_argument("--warmup-steps", type=int, metavar="W",
@@ -78,22 +90,27 @@ def scaling(arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
             raise ValueError(f"{_option(name)}: expected {wanted} with it, got {kind}")
     if not 0.0 < arguments.level < 1.0:
         raise ValueError(f"--level: expected a number between 0 and 1, got {arguments.level:g}")
-    if arguments.plot:  # say so now, not when the work is done
+    length = arguments.sequence_length
+    if length is not None and not 0.0 < length < math.inf:
+        raise ValueError(f"--sequence-length: expected a finite number above 0, got {length:g}")
+    if arguments.log == EXAMPLE and arguments.column:
+        raise ValueError(f"--column: expected a file of your own with it, got {EXAMPLE!r}")
+    for name in ("plot", "save"):  # say so now, not when the work is done
+        if getattr(arguments, name) is not None:
+            _require_writable(name, getattr(arguments, name), arguments.log or arguments.curves)
+    if arguments.plot is not None:
         from .files import picture_format
 
         picture_format(arguments.plot)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with _telling_warnings():
         text, answer = (_runs if kind == "runs" else _curves)(arguments)
-    for message in dict.fromkeys(str(warning.message) for warning in caught):
-        print(f"nqm scaling: warning: {message}", file=sys.stderr)
     return "\n".join(text), answer
 
 
 def _runs(arguments: argparse.Namespace) -> tuple[list[str], dict[str, Any]]:
     import numpy as np
 
-    from .scaling import decisions, example, logs
+    from .scaling import example, logs
     from .scaling.runs import fit_runs
 
     limits = {name: getattr(arguments, name) for name in LIMITS}
@@ -137,6 +154,8 @@ def _runs(arguments: argparse.Namespace) -> tuple[list[str], dict[str, Any]]:
         "",
         str(fit),
     ]
+    if arguments.level != 0.9:  # which the fit prints
+        text += ["", *_parameters(answer)]
     if arguments.split is None and log.split is not None and len(set(log.split.tolist())) > 1:
         text.append("rows of every split were fitted; --split NAME fits one, and compares with the others")
     if arguments.split is not None:
@@ -147,20 +166,17 @@ def _runs(arguments: argparse.Namespace) -> tuple[list[str], dict[str, Any]]:
         answer["predict"] = [_predicted(fit, run, length, arguments.level) for run in arguments.predict]
         text += ["", f"predicted, with {arguments.level:.0%} intervals of a new run", *_table(answer["predict"])]
     if arguments.best:
-        found = decisions.best(fit, sequence_length=1.0 if length is None else length, level=arguments.level, **limits)
+        found = fit.best(sequence_length=1.0 if length is None else length, level=arguments.level, **limits)
         answer["best"] = {**asdict(found), "compute": None if length is None else found.compute}
         text += ["", f"best allocation, with {arguments.level:.0%} intervals", str(found)]
     frontier = None
     if arguments.frontier is not None:
-        frontier = decisions.frontier(
-            fit, arguments.frontier, step_time=limits["step_time"], sequence_length=length, level=arguments.level
+        frontier = fit.frontier(
+            arguments.frontier, step_time=limits["step_time"], sequence_length=length, level=arguments.level
         )
         answer["frontier"] = {name: column.tolist() for name, column in frontier.table.items()}
         text += ["", str(frontier)]
-    if arguments.save:
-        fit.save(arguments.save)
-    if arguments.plot:
-        _draw(arguments.plot, [fit, frontier] if frontier is not None else [fit])
+    _keep(arguments, fit, [fit] if frontier is None else [fit, frontier])
     return text, answer
 
 
@@ -206,10 +222,7 @@ def _curves(arguments: argparse.Namespace) -> tuple[list[str], dict[str, Any]]:
         lrs = [{"step": int(step), "lr": float(schedule(step))} for step in at]
         text += ["", f"best schedule of {schedule.steps} steps, learning rates up to {peak:g}", str(best)]
         text += ["", *_table(lrs), "(all pieces: --json)"]
-    if arguments.save:
-        fit.save(arguments.save)
-    if arguments.plot:
-        _draw(arguments.plot, [fit] if best is None else [fit, best])
+    _keep(arguments, fit, [fit] if best is None else [fit, best])
     return text, answer
 
 
@@ -240,9 +253,12 @@ def _part(log: Any, split: str | None) -> Any:
         return log.loss > 0.0
     if log.split is None:
         raise ValueError(f"--split: expected a column 'split' in {log.path}, got none")
+    names = ", ".join(map(repr, sorted(set(log.split.tolist()))))
     chosen = log.split == split
-    if not chosen.any():
-        raise ValueError(f"--split: expected one of {', '.join(sorted(set(log.split.tolist())))}, got {split!r}")
+    if not (chosen & ~log.exclude).any():
+        raise ValueError(f"--split: expected one of {names}, with rows that are not excluded, got {split!r}")
+    if not (~chosen & ~log.exclude).any():
+        raise ValueError(f"--split: expected rows outside {split!r} to compare with, got none; the splits are {names}")
     return chosen
 
 
@@ -266,15 +282,54 @@ def _predicted(fit: Any, run: tuple[float, float, float], length: float | None, 
     return row if length is None else {**row, "compute": 6.0 * n * b * k * length}
 
 
-def _draw(path: str, parts: Sequence[Any]) -> None:
-    """One panel for each part."""
-    from .files import save_picture
-    from .plotting import new_figure
+def _keep(arguments: argparse.Namespace, fit: Any, parts: Sequence[Any]) -> None:
+    """Save the fit and draw the parts, one panel each, where that was asked."""
+    if arguments.save is not None:
+        with _writing("save", arguments.save):
+            fit.save(arguments.save)
+    if arguments.plot is not None:
+        from .files import save_picture
+        from .plotting import new_figure
 
-    picture, axes = new_figure(len(parts), width=6.4 * len(parts))
-    for part, ax in zip(parts, [axes] if len(parts) == 1 else axes, strict=True):
-        part.plot(ax)
-    save_picture(picture, path)
+        picture, axes = new_figure(len(parts), width=6.4 * len(parts))
+        for part, ax in zip(parts, [axes] if len(parts) == 1 else axes, strict=True):
+            part.plot(ax)
+        with _writing("plot", arguments.plot):
+            save_picture(picture, arguments.plot)
+
+
+@contextmanager
+def _writing(name: str, path: str) -> Iterator[None]:
+    """Errors name the file that was asked for, not a temporary one."""
+    try:
+        yield
+    except OSError as error:
+        told = f"expected a file that can be written, got {path!r} ({error.strerror or error})"
+        raise ValueError(f"{_option(name)}: {told}") from None
+
+
+def _require_writable(name: str, path: str, log: str) -> None:
+    """A ValueError where no file can be written there, or the log is; nothing is made."""
+    goal = Path(path)
+    with _writing(name, path):
+        if goal.is_dir():
+            raise OSError(errno.EISDIR, "it is a folder")
+        if goal.exists() and Path(log).exists() and goal.samefile(log):
+            raise ValueError(f"{_option(name)}: expected another file than the log, got {path!r}")
+        with tempfile.TemporaryFile(dir=next(folder for folder in goal.absolute().parents if folder.exists())):
+            pass
+
+
+@contextmanager
+def _telling_warnings() -> Iterator[None]:
+    """Each warning once on stderr, also where an error follows."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            yield
+        finally:
+            for message in dict.fromkeys(str(warning.message) for warning in caught):
+                print(f"nqm scaling: warning: {message}", file=sys.stderr)
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -291,6 +346,12 @@ def _tell_skipped(rows: Sequence[tuple[str, str]]) -> None:
         print(f"nqm scaling: skipped {len(rows) - TOLD} more rows", file=sys.stderr)
 
 
+def _file(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"expected the name of a file, got {text!r}")
+    return text
+
+
 def _pair(text: str) -> tuple[str, str]:
     name, equals, header = text.partition("=")
     if not (name and equals and header):
@@ -298,13 +359,20 @@ def _pair(text: str) -> tuple[str, str]:
     return name.strip(), header.strip()
 
 
-def _run(text: str) -> tuple[float, float, float]:
-    """N,B,K as numbers > 0; N as in a log, with k, M, B or T."""
+def _size(text: str) -> float:
+    """A number > 0, with k, M, B or T as in a log."""
     from .scaling.table import number
 
-    parts = text.split(",")
     try:
-        n, b, k = (number(part, sized=i == 0) for i, part in enumerate(parts))
-    except ValueError:
+        return number(text, sized=True)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _run(text: str) -> tuple[float, float, float]:
+    """N,B,K as numbers > 0."""
+    try:
+        n, b, k = map(_size, text.split(","))
+    except (ValueError, argparse.ArgumentTypeError):
         raise argparse.ArgumentTypeError(f"expected N,B,K, three numbers above 0, got {text!r}") from None
     return n, b, k

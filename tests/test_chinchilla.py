@@ -69,7 +69,7 @@ def test_intervals_cover(noisy):
 def test_losses_shapes_and_draws(noisy):
     N, K = np.array([[1e7], [1e8]]), np.array([1e3, 1e4, 1e5])
     every = noisy.losses(N, 64, K)
-    assert every.shape == (201, 2, 3)
+    assert every.shape == (101, 2, 3)
     np.testing.assert_array_equal(noisy.losses(N, 64, K, draws=0), every[:1])
     np.testing.assert_array_equal(noisy.losses(N, 64, K, draws=7), every[:8])
     np.testing.assert_array_equal(noisy.predict(N, 64, K), every[0])
@@ -147,9 +147,17 @@ GOOD = dict(zip(("N", "B", "K", "loss"), (*grid(), law(*grid(), **TRUTH)), stric
         ({"K": "many"}, TypeError, "K: expected"),
         ({"B": [1.0, 2.0]}, ValueError, "broadcast"),
         ({"N": 1e6}, ValueError, "several N, got 1e.06 only: A, alpha cannot"),
-        ({"B": 8.0, "K": 1000.0}, ValueError, "several B K, got 8000 only: D, beta cannot"),
-        ({key: v[:4] for key, v in GOOD.items()}, ValueError, "at least 6 runs for 5 parameters, got 4: add 2"),
-        ({"exclude": np.arange(48) > 2}, ValueError, "got 3: add 3"),
+        (
+            {"N": np.geomspace(1e6, 1e9, 48), "B": 8.0, "K": 1000.0},
+            ValueError,
+            "several B K, got 8000 only: D, beta cannot",
+        ),
+        (
+            {key: v[:4] for key, v in GOOD.items()},
+            ValueError,
+            "10 or more settings .* 5 parameters .* got 4: add 6",
+        ),
+        ({"exclude": np.arange(48) > 2}, ValueError, "got 3: add 7"),
         ({"exclude": [1, 2]}, ValueError, "exclude: expected True or False"),
         ({"seed": 0.5}, ValueError, "seed"),
     ],

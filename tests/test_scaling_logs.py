@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from pathlib import Path
 
@@ -52,9 +53,12 @@ PLAIN = "N,B,K,loss\n1e8,64,1000,3.5\n2e8,128,2000,3.25\n"
         "3.5, 1_000, 64, 100M\n3.25, 2_000, 128, 0.2B\n",
         "loss,N,B,K,wall_clock,\n3.5,100 m,64,1000,?,\n3.25,200000k,128,2000,,\n",
         "params,batch,examples,test_loss\n1e8,64,64000,3.5\n2e8,128,256000,3.25\n",
+        'N,B,K,loss,note\n1e8,64,1000,3.5,"two\n# lines, and a comma"\n#2e8,1,1,1,"\n2e8,128,2000,3.25,\n',
+        'N, B, K, loss, note\n1e8, "64", 1000, 3.5, "with, a comma"\n2e8, 128, 2000, 3.25,\n',
     ],
-    ids=["plain", "mark", "crlf", "cr", "tab", "semicolon", "comment", "quote", "note", "words", "order", "examples"],
-)
+    ids=["plain", "mark", "crlf", "cr", "tab", "semicolon", "comment", "quote", "note", "words", "order", "examples",
+         "quoted comment", "spaces"],
+)  # fmt: skip
 def test_the_same_runs_however_they_are_written(file, text):
     log = read_runs(file(text))
     assert log.skipped == ()
@@ -63,7 +67,7 @@ def test_the_same_runs_however_they_are_written(file, text):
     np.testing.assert_array_equal(log.B, [64, 128])
     np.testing.assert_array_equal(log.K, [1000, 2000])
     np.testing.assert_array_equal(log.loss, [3.5, 3.25])
-    assert (log.type, log.split, log.compute) == (None, None, None)
+    assert (log.type, log.split) == (None, None)
     assert not log.exclude.any()
     for name in ("N", "B", "K", "loss", "exclude", "line"):
         with pytest.raises(ValueError, match="read-only"):
@@ -73,7 +77,61 @@ def test_the_same_runs_however_they_are_written(file, text):
 def test_sizes_in_millions_are_the_nearest_numbers(file):
     log = read_runs(file("N,B,K,loss\n" + "".join(f"{size},1,1,1\n" for size in ("1.1B", "70m", "2.8b", "1T", "12k"))))
     assert log.N.tolist() == [1.1e9, 70e6, 2.8e9, 1e12, 12e3]  # 1.1 * 1e9 would be 1100000000.0000002
-    assert read_runs(file("N,B,K,loss\n1,1,1,1\n1,1k,1,1\n")).skipped[0][0] == 3  # of N only
+
+
+def test_all_sizes_may_have_suffixes_and_losses_may_not(file):
+    log = read_runs(file("N,B,K,loss\n1B,4k,100K,3\n1B,4k,100K,3k\n"))
+    assert (log.N.item(), log.B.item(), log.K.item()) == (1e9, 4e3, 1e5)
+    assert log.skipped == ((3, "loss: expected a finite number above 0, got '3k'"),)
+    assert read_runs(file("N,B,tokens,loss\n1B,1k,300B,3\n"), sequence_length=1000).K == 300_000
+    assert read_runs(file("N,B,examples,loss\n1B,1k,2M,3\n")).K == 2000
+    assert curve(file, "1k,0.1,3\n2k,0.1,2\n").steps.tolist() == [1000, 2000]
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "N", "B", "K"),
+    [
+        ("Params (M),Batch size (sequences),Steps,Loss (nats)", "125,64,1000,3", 125e6, 64, 1000),
+        ("Params (B),Batch size (examples),Steps [k],Loss [nats/token]", "1.3,64,20,3", 1.3e9, 64, 20_000),
+        ("Params [in millions],Batch (thousands),Steps,Loss", "1.1e2,4,1000,3", 1.1e8, 4000, 1000),
+        ("Params (billions of non-embedding),B,K,Loss", "1.1,64,1000,3", 1.1e9, 64, 1000),
+        ("Model size [T],B,K,Loss", "0.07,64,1000,3", 0.07e12, 64, 1000),
+        ("Params (M),B,K,Loss", "125k,64,1000,3", 125e3, 64, 1000),  # a cell's own says more
+        ("Params (non-embedding),Batch size (B),Steps (T),Loss", "125,64,1000,3", 125, 64, 1000),  # symbols
+        ("Params (M),B,Examples (M),Loss", "125,64,0.64,3", 125e6, 64, 10_000),
+        ("Params (M),B,Tokens (B),Loss", "125,64,0.64,3", 125e6, 64, 100_000),
+    ],
+)
+def test_units_of_columns(file, header, row, N, B, K):
+    log = read_runs(file(f"{header}\n{row}\n"), sequence_length=100)
+    assert (log.N.item(), log.B.item(), log.K.item(), log.loss.item()) == (N, B, K, 3)
+
+
+@pytest.mark.parametrize(
+    ("header", "told"),
+    [
+        (
+            "N,Batch Size (tokens),K,loss",
+            "expected B in examples, got 'Batch Size .tokens.': divide it by the sequence",
+        ),
+        ("N,B [M tokens],K,loss", "expected B in examples"),
+        ("N,B,K,loss (bits)", r"expected loss in nats, got 'loss \(bits\)': multiply it by ln 2 = 0.6931"),
+        ("N,B,K,Val loss [Bits/byte]", "expected loss in nats"),
+        ("N,B,Steps (K),loss", r"expected steps, or thousands of them, got 'Steps \(K\)'"),
+    ],
+)
+def test_units_that_cannot_be_used(file, header, told):
+    path = file(f"{header}\n1e8,64,1000,3\n")
+    with pytest.raises(ValueError, match=told) as error:
+        read_runs(path)
+    assert str(path) in str(error.value)
+
+
+def test_units_of_curves(file):
+    text = "Step (k),lr,loss,batch (tokens)\n1,0.1,4,8\n2,0.1,3,8\n"
+    with pytest.raises(ValueError, match="expected batch_size in examples"):
+        read_curves(file(text))
+    assert read_curves(file(text.replace("tokens", "sequences")))["runs"].steps.tolist() == [1000, 2000]
 
 
 def test_optional_columns_are_kept(file):
@@ -84,9 +142,32 @@ def test_optional_columns_are_kept(file):
     assert log.type.tolist() == ["isoflop", "isotoken", "isoflop"]
     assert log.split.tolist() == ["train", "dev", "dev"]
     assert log.exclude.tolist() == [False, True, False]
-    np.testing.assert_array_equal(log.compute, [4e9, np.nan, 5])
     assert log.line.tolist() == [2, 3, 5]
     assert log.skipped == ((4, "filtered: expected true or false, got 'maybe'"),)
+
+
+def test_of_two_optional_columns_the_first_is_taken(file):
+    path = file("N,B,K,loss,kind,type,excluded,filtered\n1,2,3,4,a,b,yes,no\n")
+    assert (read_runs(path).type.tolist(), read_runs(path).exclude.tolist()) == (["a"], [True])
+    said = read_runs(path, columns={"type": "type", "exclude": "filtered"})
+    assert (said.type.tolist(), said.exclude.tolist()) == (["b"], [False])
+
+
+def test_an_empty_mark_is_no(file):
+    log = read_runs(file("N,B,K,loss,filtered\n" + "".join(f"1,2,3,4,{no}\n" for no in ("nan", "None", "null", "NA"))))
+    assert log.exclude.tolist() == [False] * 4
+    assert log.skipped == ()
+
+
+def test_a_quote_that_is_not_closed_loses_no_rows(file):
+    lines = Path(example_runs().path).read_text().splitlines()
+    lines[42] += ',"oops'
+    told = r"runs\.csv, line 43: expected comma-separated values, got .*; is a quote not closed"
+    with pytest.raises(ValueError, match=told):
+        read_runs(file("\n".join(lines)))
+    lines[50] += ',"oops'  # closes the first
+    with pytest.raises(ValueError, match=told):
+        read_runs(file("\n".join(lines)))
 
 
 @pytest.mark.parametrize(
@@ -105,6 +186,7 @@ def test_optional_columns_are_kept(file):
         ("1e8,-64,1000,3.5", "B: expected a finite number above 0, got '-64'"),
         ("1e8,64,1e400,3.5", "K: expected a finite number above 0, got '1e400'"),
         ('1e8,64,"1,000",3.5', "K: expected a finite number above 0, got '1,000'"),
+        ("1e8,64,1000.5,3.5", "K: expected a whole number of steps, got '1000.5'"),
     ],
 )
 def test_rows_that_cannot_be_used_are_named(file, row, told):
@@ -167,6 +249,10 @@ def test_columns_can_be_said(file):
         read_runs(path, columns={"loss": "train_loss"})
     with pytest.raises(ValueError, match=r"columns: expected quantities out of N, B, .*, got 'size'"):
         read_runs(path, columns={"size": "N"})
+    with pytest.raises(ValueError, match=r"columns: expected quantities out of N, .*, exclude, got 'lr'"):
+        read_runs(path, columns={"lr": "K"})
+    with pytest.raises(ValueError, match="columns: expected quantities out of step, lr, loss, batch_size, got 'N'"):
+        read_curves(path, columns={"N": "N"})
     with pytest.raises(TypeError, match="columns: expected a dict"):
         read_runs(path, columns="loss")
 
@@ -178,13 +264,14 @@ def test_steps_from_tokens(file):
         read_runs(path, sequence_length=0)
     both = file("N,B,K,tokens,loss\n1,8,7,1024000,1\n")
     assert read_runs(both).K == 7  # steps that are there are not computed
+    assert read_runs(both, sequence_length=128, columns={"tokens": "tokens"}).K == 1000  # but if that is asked for
 
 
-positive = st.floats(1e-300, 1e300)
+positive, whole = st.floats(1e-300, 1e300), st.integers(1, 2**53).map(float)
 
 
 @settings(max_examples=50, deadline=None)
-@given(rows=st.lists(st.tuples(positive, positive, positive, positive), min_size=1, max_size=8), data=st.data())
+@given(rows=st.lists(st.tuples(positive, positive, whole, positive), min_size=1, max_size=8), data=st.data())
 def test_what_is_written_is_read(rows, data, tmp_path_factory):
     words = {name: data.draw(st.sampled_from(NAMES[name])) for name in ("N", "B", "K", "loss")}
     order = data.draw(st.permutations(list(words)))
@@ -344,12 +431,13 @@ def test_published_curves(size):
 @real_data
 def test_published_runs():
     log = read_runs(DATA / "llm_runs.csv")
+    with (DATA / "llm_runs.csv").open(newline="") as stream:
+        flop = np.array([float(row["C"]) for row in csv.DictReader(stream)]) * 1e9  # C is in GFLOP
     assert log.skipped == ()
     assert set(log.type) == {"isoflop", "isotoken"}
     assert set(log.split) == {"train", "dev"}
     assert len(log) == log.line[-1] - 1
-    share = 6.0 * log.N * log.B * log.K * 128 / (log.compute * 1e9)  # compute is in GFLOP
-    assert np.median(share) == pytest.approx(1.0, rel=0.05)
+    assert np.median(6.0 * log.N * log.B * log.K * 128 / flop) == pytest.approx(1.0, rel=0.05)
 
 
 # The example that ships

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import nqm
-from nqm.scaling import RunsFit, final, fit_runs
+from nqm.scaling import RunsFit, chinchilla, final, fit_runs
 from nqm.scaling.model import LAST, Pieces, course, effective, modes
 from nqm.spectra import _index_rule
 
@@ -209,7 +209,7 @@ def test_intervals_cover_what_they_say(monkeypatch):
     """100 data sets of 30 runs: how often the 90% intervals hold a new run, and the parameters.
 
     Fewer pieces and draws than the fit has: it is the statistics that is tested. New runs of one data set share its
-    fit, so the bound counts data sets, not runs: |covered - 0.9| < 3.3 sqrt(0.09 / 100), z = 3.3.
+    fit, so that bound is from the spread of the data sets' coverages; z = 3.3 in both.
     """
     monkeypatch.setattr(final, "PIECES", 4)
     monkeypatch.setattr("nqm.scaling.runs.DRAWS", 40)
@@ -228,8 +228,9 @@ def test_intervals_cover_what_they_say(monkeypatch):
                 [a < t < b for t, (a, b) in zip(final.named(TRUTH), fit.parameter_intervals().values(), strict=True)]
             )
     final._shape.cache_clear()
-    assert abs(np.mean(new) - 0.9) < 3.3 * np.sqrt(0.09 / 100)
+    assert abs(np.mean(new) - 0.9) < 3.3 * np.std(new) / 10
     assert (np.abs(np.mean(parameters, axis=0) - 0.9) < 3.3 * np.sqrt(0.09 / 100)).all()
+    assert abs(np.mean(parameters) - 0.9) < 0.04  # the seven together
 
 
 def test_outliers_hardly_move_the_fit():
@@ -239,18 +240,43 @@ def test_outliers_hardly_move_the_fit():
     robust = fit_runs(N, B, K, loss, lr_schedule="cosine", warmup=0.01)
     assert robust.predict(1e8, 500, 20_000) == pytest.approx(clean.predict(1e8, 500, 20_000), rel=0.01)
     np.testing.assert_array_equal(np.argsort(-np.abs(robust.residuals))[:2], [3, 17])
+    loss[5] = 0.01  # far below the floor of all others
+    robust = fit_runs(N, B, K, loss, lr_schedule="cosine", warmup=0.01)
+    assert robust.predict(1e8, 500, 20_000) == pytest.approx(clean.predict(1e8, 500, 20_000), rel=0.01)
 
 
-def test_the_same_runs_give_the_same_bits_and_excluded_runs_nothing():
+@pytest.mark.parametrize("unit", [1e-6, 0.01, 1e4])
+def test_any_unit_of_loss_will_do(unit):
     N, B, K, loss = made(COSINE, count=20)
-    first, again = (fit_runs(N, B, K, loss, lr_schedule="cosine", warmup=0.01, seed=3) for _ in range(2))
-    np.testing.assert_array_equal(first.theta, again.theta)
-    np.testing.assert_array_equal(first.draws, again.draws)
-    wild = np.append(loss, 9.0)
-    out = np.append(np.zeros(20, bool), True)
-    N, B, K = (np.append(a, a[0]) for a in (N, B, K))
-    third = fit_runs(N, B, K, wild, lr_schedule="cosine", warmup=0.01, exclude=out, seed=3)
-    np.testing.assert_array_equal(first.theta, third.theta)
+    fit, other = (fit_runs(N, B, K, factor * loss, lr_schedule="cosine", warmup=0.01) for factor in (1.0, unit))
+    assert other.predict(1e7, 500, 5000) == pytest.approx(unit * fit.predict(1e7, 500, 5000), rel=1e-6)
+    for name in ("P", "R", "E"):
+        assert other.parameters[name] == pytest.approx(unit * fit.parameters[name], rel=1e-3, abs=1e-6 * unit)
+    assert other.undetermined == fit.undetermined
+    for low, high in zip(other.interval(1e7, 500, 5000), fit.interval(1e7, 500, 5000), strict=True):
+        assert low == pytest.approx(unit * high, rel=1e-4)
+
+
+def test_repeats_are_no_new_settings_and_excluded_runs_may_be_anything():
+    N, B, K, loss = (np.repeat(a[:3], 10) for a in made(COSINE))
+    with pytest.raises(ValueError, match=r"12 or more settings of N, B and K, .* got 3: add 9 or more"):
+        fit_runs(N, B, K, loss)
+    N, B, K, loss = made(COSINE, count=15)
+    bad = loss.copy()
+    bad[4] = np.nan
+    fit = fit_runs(N, B, K, bad, exclude=np.isnan(bad))
+    assert fit.runs["loss"].size == 14
+
+
+def test_what_flat_directions_leave_open_is_said(monkeypatch):
+    """Large batches and few steps: nothing tells the noise or the floor."""
+    monkeypatch.setattr("nqm.scaling.runs.DRAWS", 10)
+    N, B = np.repeat(np.geomspace(1e6, 1e8, 6), 3), np.tile([4e5, 8e5, 1.6e6], 6)
+    K = np.tile([110.0, 120.0, 130.0, 140.0, 150.0, 160.0], 3)
+    exact = final.Rows(N, B, COSINE.pieces(K)).losses(TRUTH)
+    loss = exact * np.exp(0.005 * np.random.default_rng(0).normal(size=18))
+    fit = fit_runs(N, B, K, loss, lr_schedule="cosine", warmup=0.01)
+    assert {"R", "E", "T0"} <= set(fit.undetermined)
 
 
 def test_a_saved_fit_is_the_same_fit(example, tmp_path):
@@ -261,6 +287,11 @@ def test_a_saved_fit_is_the_same_fit(example, tmp_path):
     assert repr(again) == repr(example)
     assert json.loads(path.read_text())["kind"] == "nqm.scaling.RunsFit 1"
     (tmp_path / "other.json").write_text('{"kind": "something"}')
+    for name, values in (("theta", [1.0, 2.0]), ("draws", []), ("theta", [float("nan")] * 7), ("lr_schedule", "cosin")):
+        data = json.loads(path.read_text()) | {name: values}
+        (tmp_path / "wrong.json").write_text(json.dumps(data))
+        with pytest.raises(ValueError, match=r"expected a file that RunsFit.save wrote"):
+            RunsFit.load(tmp_path / "wrong.json")
     for other in ("other.json", "missing.json"):
         with pytest.raises((ValueError, FileNotFoundError), match=other):
             RunsFit.load(tmp_path / other)
@@ -274,7 +305,7 @@ def test_the_fit_prints_what_it_knows_and_what_not(example):
     for name in example.undetermined:
         assert f"{name:>4}  {example.parameters[name]:<10.4g}" in text
     assert text.count("not determined") == len(example.undetermined)
-    few = fit_runs(*made(COSINE, noise=0.05, count=12), lr_schedule="cosine", warmup=0.01)
+    few = fit_runs(*made(COSINE, noise=0.05, count=13), lr_schedule="cosine", warmup=0.01)
     assert len(few.undetermined) > 2
 
 
@@ -289,26 +320,34 @@ def test_the_picture_shows_every_run(example):
         ({"loss": -1.0}, r"loss: expected finite real numbers in \(0, inf\), got -1"),
         ({"loss": np.nan}, "loss: expected finite real numbers"),
         ({"N": 0.0}, "N: expected finite real numbers"),
-        ({"N": [1e14, *[1e6] * 9]}, "N: expected 1 to 1e13 parameters"),
+        ({"N": [1e14, *[1e6] * 13]}, "N: expected 1 to 1e13 parameters"),
         ({"K": np.inf}, "K: expected finite real numbers"),
         ({"B": "many"}, "B: expected finite real numbers"),
         ({"B": [1.0, 2.0]}, "expected arguments whose shapes broadcast together"),
         ({"lr_schedule": "cosin"}, "lr_schedule: expected one of constant, cosine, linear, wsd, or a function"),
         ({"lr_schedule": 3}, "lr_schedule: expected a name or a function"),
         ({"lr_schedule": lambda K: 1.0}, r"lr_schedule\(\d+\): expected an nqm.Schedule"),
-        ({"lr_schedule": lambda K: nqm.Schedule(0.0, K)}, r"expected learning rates > 0, got none"),
+        (
+            {"lr_schedule": lambda K: nqm.Schedule(0.0, K)},
+            "expected learning rates relative to the largest .* at most 0:",
+        ),
+        ({"lr_schedule": lambda K: nqm.schedules.cosine(3e-4, K)}, "got at most 0.0003: divide by that"),
+        ({"lr_schedule": lambda K: nqm.schedules.cosine(1.0, 50)}, r"expected a schedule of \d+ steps, got 50"),
         ({"warmup": 1.0}, r"warmup: expected finite real numbers in \[0, 1\), got 1"),
         ({"warmup": -0.1}, "warmup: expected"),
         ({"seed": -1}, "seed: expected"),
+        ({"min_steps": -1}, "min_steps: expected"),
+        ({"min_steps": 1e4}, r"got \d+: add \d+ or more \(\d+ runs of less than min_steps=10000 steps are left out\)"),
         ({"exclude": [1, 2]}, "exclude: expected True or False for each of the runs"),
-        ({"exclude": np.arange(10) > 4}, "expected at least 8 runs for 7 parameters, got 5: add 3 or more"),
+        ({"exclude": np.arange(14) > 4}, "expected runs at 12 or more settings of N, B and K, .* got 5: add 7 or more"),
+        ({"exclude": np.ones(14, bool)}, "expected runs, got none that are not excluded"),
         ({"B": 64.0}, "expected runs of several batch sizes B, got 64 only: the noise R, .* cannot then be known"),
         ({"N": 1e6}, "expected runs of several model sizes N, got 1e\\+06 only"),
         ({"K": 100.0}, "expected runs of several numbers of steps K, got 100 only"),
     ],
 )
 def test_bad_arguments(change, message):
-    N, B, K, loss = made(COSINE, count=10)
+    N, B, K, loss = made(COSINE, count=14)
     arguments = {"N": N, "B": B, "K": K, "loss": loss}
     for name, value in change.items():
         arguments[name] = np.append(loss[:-1], value) if name == "loss" else value
@@ -337,10 +376,23 @@ def real_runs():
     return columns, np.array([row["type"] for row in rows]), np.array([row["split"] for row in rows])
 
 
-def test_real_runs_are_predicted_better_than_published():
-    """Fitted on the 64 unfiltered training runs; rms log error on test runs, of 10 times the compute.
+def published(columns):
+    """Li & Maddison's plain model, with N rounded sums as in :func:`nqm.spectra.PowerLaw`."""
+    p, q, P, Q, E, R, r, lr = 1.11313, 0.58424, 3.39269, 0.88533, 0.35450, 8.41003, 2.58293, 1.999
+    found = []
+    for N, B, K in zip(*(columns[name] for name in ("N", "B", "K")), strict=True):
+        n, weight = _index_rule(int(N), 8, 1)
+        x = lr * Q * n**-q
+        d = (1 - x) ** (2 * K)
+        each = P / 2 * n**-p * d + lr / (2 * B) * R * n**-r * (1 - d) / (2 - x)
+        found.append(E + P / 2 * float(mpmath.zeta(p, N + 1)) + (weight * each).sum())
+    return np.array(found)
 
-    The published noisy quadratic: 0.0378 and 0.0666 on all 64 test runs; the rows here are 21 of them.
+
+def test_real_runs_are_predicted_better_than_published():
+    """Fitted on the 64 unfiltered training runs; rms log error on 21 test runs, beside the published model's.
+
+    That is at its published parameters: constant learning rate, a hard cutoff at n = N.
     """
     columns, kind, split = real_runs()
     train = {name: values[split == "train"] for name, values in columns.items()}
@@ -351,13 +403,15 @@ def test_real_runs_are_predicted_better_than_published():
         warnings.simplefilter("ignore")
         predicted = fit.predict(columns["N"], columns["B"], columns["K"])
         low, high = fit.interval(columns["N"], columns["B"], columns["K"])
+        rival = chinchilla(**train).predict(columns["N"], columns["B"], columns["K"])
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     for name in ("isoflop", "isotoken"):
         here = (split == "dev") & (kind == name)
-        errors[name] = np.sqrt(np.mean(np.log(predicted / columns["loss"])[here] ** 2))
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    for error in errors.values():
-        assert f"| {error:.3f} |" in readme
-    assert errors["isoflop"] < 0.6 * 0.0378
-    assert errors["isotoken"] < 0.6 * 0.0666
+        errors[name] = [
+            np.sqrt(np.mean(np.log(law / columns["loss"])[here] ** 2)) for law in (predicted, published(columns), rival)
+        ]
+        assert "| {:.3f} | {:.3f} | {:.3f} |".format(*errors[name]) in readme
+    for ours, theirs, _ in errors.values():
+        assert ours < 0.6 * theirs
     inside = (low < columns["loss"]) & (columns["loss"] < high)
-    assert inside[split == "train"].mean() > 0.85
+    assert inside[(split == "train") & (columns["K"] >= 100)].mean() > 0.85

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
+import re
+import shlex
+import warnings
 
 import numpy as np
 import pytest
@@ -14,7 +19,7 @@ import nqm.scaling.runs
 from nqm.cli import main
 from nqm.scaling import example_runs, read_curves
 from nqm.scaling.curves import CurvesFit, fit_curves
-from nqm.scaling.decisions import best
+from nqm.scaling.final import SHAPES
 from nqm.scaling.runs import RunsFit, fit_runs
 
 
@@ -47,7 +52,7 @@ def test_the_example_tells_what_the_fit_says(capsys, fit, tmp_path):
     saved = tmp_path / "fit.json"
     code, out, err = shell(
         capsys, "example", "--predict", "64M,512,2e4", "--predict", "1e7,64,20000", "--level", "0.8", "--best",
-        "--compute", "1e18", "--steps-max", "50000", "--save", saved, "--json",
+        "--compute", "1e18", "--steps-max", "50k", "--save", saved, "--json",
     )  # fmt: skip
     answer = json.loads(out)
     assert (code, err) == (0, "")
@@ -59,7 +64,7 @@ def test_the_example_tells_what_the_fit_says(capsys, fit, tmp_path):
         assert row["loss"] == fit.predict(*run)
         assert (row["low"], row["high"]) == fit.interval(*run, level=0.8)
         assert row["compute"] == 6 * math.prod(run) * 128
-    found = best(fit, compute=1e18, steps_max=50_000, sequence_length=128, level=0.8)
+    found = fit.best(compute=1e18, steps_max=50_000, sequence_length=128, level=0.8)
     assert (answer["best"]["params"], answer["best"]["steps"]) == (found.params, found.steps)
     assert answer["best"]["steps"] <= 50_000
     assert answer["best"]["compute"] <= 1e18
@@ -90,7 +95,8 @@ def test_skipped_rows_go_to_stderr(capsys, tmp_path):
     lines = [f"{line},{'dev' if i < 5 else 'train'}" for i, line in enumerate(synthetic())]
     bad = [f"{n},8,1000,nan,isoflop,train" for n in range(1, 13)]
     file.write_text("\n".join(["Params,Batch Size,Steps,Final loss,type,split", *lines[:3], *bad, *lines[3:]]))
-    code, out, err = shell(capsys, file, "--lr-schedule", "cosine", "--warmup", "0.01", "--split", "train")
+    words = "--lr-schedule cosine --warmup 0.01 --split train --level 0.8"
+    code, out, err = shell(capsys, file, *words.split())
     assert code == 0
     told = [line for line in err.splitlines() if "skipped" in line]
     assert told[0] == "nqm scaling: skipped line 5: Final loss: expected a finite number above 0, got 'nan'"
@@ -98,6 +104,7 @@ def test_skipped_rows_go_to_stderr(capsys, tmp_path):
     assert told[10:] == ["nqm scaling: skipped 2 more rows"]
     assert "61 runs of runs.csv, 0 excluded, 12 rows skipped" in out
     assert "held out, isoflop: rms error of log loss" in out
+    assert "intervals: 80%, from the bootstrap" in out
 
 
 def test_rows_are_held_out_by_split_and_excluded(capsys, tmp_path):
@@ -118,6 +125,65 @@ def test_rows_are_held_out_by_split_and_excluded(capsys, tmp_path):
         error = np.log(fit.losses(log.N[at], log.B[at], log.K[at], draws=0)[0] / log.loss[at])
         assert told["runs"] == at.sum()
         assert told["rms_log_error"] == pytest.approx(np.sqrt(np.mean(error**2)), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("marks", "split", "told"),
+    [
+        (["train,no"], "train", "rows outside 'train' to compare with, got none; the splits are 'train'"),
+        (["train,no", "dev,yes"], "train", "rows outside 'train' to compare with, got none; the splits are 'dev', "
+                                           "'train'"),
+        (["train,no", "dev,yes"], "dev", "one of 'dev', 'train', with rows that are not excluded, got 'dev'"),
+        (["train,no", "dev,no"], "test", "one of 'dev', 'train', with rows that are not excluded, got 'test'"),
+    ],
+)  # fmt: skip
+def test_a_split_with_nothing_to_fit_or_to_compare_is_refused(capsys, tmp_path, marks, split, told):
+    file, lines = tmp_path / "runs.csv", synthetic()
+    rows = [f"{line},{marks[i % len(marks)]}" for i, line in enumerate(lines)]
+    file.write_text("\n".join(["N,B,K,loss,type,split,exclude", *rows]))
+    code, out, err = shell(capsys, file, "--split", split)
+    assert (code, out) == (2, "")
+    assert err == f"nqm scaling: --split: expected {told}\n"
+
+
+def test_warnings_are_told_before_an_error(capsys, monkeypatch):
+    def fail(*_, **__):
+        warnings.warn("odd runs", UserWarning, stacklevel=2)
+        raise ValueError("no fit")
+
+    monkeypatch.setattr(nqm.scaling.runs, "fit_runs", fail)
+    code, out, err = shell(capsys, "example", "--json")
+    assert (code, out) == (2, "")
+    assert err.splitlines() == ["nqm scaling: warning: odd runs", "nqm scaling: no fit"]
+
+
+def test_warnings_stay_out_of_json(capsys):
+    code, out, err = shell(capsys, "example", "--predict", "1e13,512,1e5", "--json")
+    assert code == 0
+    assert err.startswith("nqm scaling: warning: far outside the data: N is ")
+    assert len(err.splitlines()) == 1  # that of the interval is the same
+    assert json.loads(out)["predict"][0]["N"] == 1e13
+
+
+@pytest.mark.parametrize("option", ["--save", "--plot"])
+def test_a_file_that_cannot_be_written_at_the_end_is_named(capsys, monkeypatch, tmp_path, option):
+    def replace(self, goal):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
+
+    monkeypatch.setattr("pathlib.Path.replace", replace)
+    goal = tmp_path / "fit.png"
+    code, out, err = shell(capsys, "example", option, goal)
+    assert (code, out) == (2, "")
+    assert err == (
+        f"nqm scaling: {option}: expected a file that can be written, got {str(goal)!r} ({os.strerror(errno.ENOSPC)})\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_not_there_is_made(capsys, tmp_path):
+    saved = tmp_path / "a" / "b" / "fit.json"
+    assert shell(capsys, "example", "--save", saved)[0] == 0
+    assert RunsFit.load(saved).runs["N"].size == 66
 
 
 @pytest.fixture
@@ -189,6 +255,24 @@ def test_curves_in_text(capsys, folder):
         ("example --predict 1,2,-3", "expected N,B,K, three numbers above 0, got '1,2,-3'"),
         ("example --column loss", "expected NAME=HEADER, such as loss=val_loss, got 'loss'"),
         ("example --split train", "--split: expected a column 'split'"),
+        ("example --column loss=K", "--column: expected a file of your own with it, got 'example'"),
+        ("runs.csv --column lr=K", "columns: expected quantities out of N, B, K"),
+        ("nowhere.csv --save ''", "--save: expected the name of a file, got ''"),
+        ("nowhere.csv --plot ''", "--plot: expected the name of a file, got ''"),
+        ("--curves ''", "--curves: expected the name of a file, got ''"),
+        ("''", "RUNS.CSV: expected the name of a file, got ''"),
+        (
+            "nowhere.csv --save runs.csv/new/fit.json",
+            "--save: expected a file that can be written, got 'runs.csv/new/fit",
+        ),
+        (
+            "nowhere.csv --plot runs.csv/fit.png",
+            "--plot: expected a file that can be written, got 'runs.csv/fit.png' (Not",
+        ),
+        ("--curves nowhere --save .", "--save: expected a file that can be written, got '.' (it is a folder)"),
+        ("runs.csv --save ./runs.csv", "--save: expected another file than the log, got './runs.csv'"),
+        ("nowhere.csv --sequence-length 0", "--sequence-length: expected a finite number above 0, got 0"),
+        ("example --best --params-max big", "--params-max: expected a finite number above 0, got 'big'"),
         ("example --lr-schedule zigzag", "lr_schedule: expected"),
         ("example --warmup 2", "warmup: expected"),
         ("example --seed -1", "seed: expected"),
@@ -205,7 +289,7 @@ def test_bad_input_is_one_line_and_code_2(capsys, monkeypatch, tmp_path, words, 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs.csv").write_text("N,B,K,loss\n1,1,1,nan\n")
     (tmp_path / "curves.csv").write_text("step,lr,loss\n2,0.1,3\n2,0.1,3\n")
-    code, out, err = shell(capsys, *words.split())
+    code, out, err = shell(capsys, *shlex.split(words))
     assert code == 2
     assert out == ""
     assert told in err
@@ -217,3 +301,5 @@ def test_help_has_an_example(capsys):
     code, out, _ = shell(capsys, "--help")
     assert code == 0
     assert "nqm scaling" in out.split("example:")[1]
+    schedules = re.search(r"--lr-schedule NAME\s+([^-]*)", out).group(1)
+    assert set(re.findall(r"\w+", schedules)) >= set(SHAPES)

@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike
 
 from .. import _checks
 from .._checks import FloatArray
-from .law import DRAWS, LossLaw, checked_runs, stretch
+from .fitting import stretch
+from .law import DRAWS, LossLaw, checked_runs
 
 HUBER: Final = 1e-3  # of a log residual, as in the paper
 STARTS: Final = tuple(product((0.2, 0.7), (0.1, 0.4), (0.2, 0.6), (0.1, 0.4), (0.2, 0.6)))
@@ -93,7 +94,7 @@ def chinchilla(
         seed: of the bootstrap, for intervals.
 
     Raises:
-        TypeError, ValueError: for anything else, or less than 6 runs, or runs that all have the same N or B K.
+        TypeError, ValueError: for anything else, or less than 10 settings of N, B and K, or one N or B K in all.
 
     >>> import numpy as np, nqm
     >>> N, B, K = 10.0 ** np.arange(6, 10)[:, None], 256.0, 10.0 ** np.arange(3, 6)
@@ -109,11 +110,7 @@ def chinchilla(
             raise ValueError(f"expected runs of several {name}, got {values[0]:.6g} only: {term} cannot then be known")
     seed = _checks.whole(seed, "seed")
     data = _Data(runs)
-    middle = float(np.median(data.log_loss))
-    starts = [
-        np.array([np.log(e) + middle, np.log(a) + middle, alpha, np.log(b) + middle, beta])
-        for e, a, alpha, b, beta in STARTS
-    ]
+    starts = [np.array([np.log(e), np.log(a), alpha, np.log(b), beta]) for e, a, alpha, b, beta in STARTS]
     found = [data.minimise(start, np.ones(runs["N"].size), 1e-15) for start in starts]
     costs = np.array([cost for _, cost in found])
     best = int(np.argmin(costs))
@@ -124,16 +121,19 @@ def chinchilla(
 
 
 class _Data:
-    """Runs as the fit needs them: logs of N and B K around their means, which makes the coefficients independent."""
+    """Runs as the fit needs them: losses over their median, so that any unit will do, and logs of N and B K around
+    their means, which makes the coefficients independent."""
 
     def __init__(self, runs: Mapping[str, FloatArray]) -> None:
-        self.log_loss = np.log(runs["loss"])
+        logs = np.log(runs["loss"])
+        self.middle = float(np.median(logs))
+        self.log_loss = logs - self.middle
         n, d = np.log(runs["N"]), np.log(runs["B"]) + np.log(runs["K"])
         self.means = float(n.mean()), float(d.mean())
         self.n, self.d = n - self.means[0], d - self.means[1]
 
     def plain(self, theta: FloatArray) -> FloatArray:
-        """(..., 5) log E, log A, alpha, log D, beta from those of powers of N and B K over their geometric means."""
+        """(..., 5) log E, log A, alpha, log D, beta from those of the fit."""
         return np.asarray(theta + self._moved(theta))
 
     def centred(self, theta: FloatArray) -> FloatArray:
@@ -142,6 +142,7 @@ class _Data:
     def _moved(self, theta: FloatArray) -> FloatArray:
         moved = np.zeros_like(theta)
         moved[..., 1], moved[..., 3] = theta[..., 2] * self.means[0], theta[..., 4] * self.means[1]
+        moved[..., [0, 1, 3]] += self.middle
         return moved
 
     def cost(self, theta: FloatArray, weights: FloatArray) -> tuple[float, FloatArray]:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from .. import _checks
 from .._checks import FloatArray
-
-if TYPE_CHECKING:
-    from .decisions import Allocation, CriticalBatchSize, Frontier
+from .allocation import best
+from .critical import critical_batch_size
+from .fitting import quantiles, stretch
+from .frontier import frontier
 
 FAR: Final = 10.0  # beyond the data by more than this factor, predictions warn
 DRAWS: Final = 100  # of the bootstrap
+SPARE: Final = 5  # settings beyond the number of parameters: with less, residuals do not tell the scatter
 
 
 class LossLaw:
@@ -62,7 +64,7 @@ class LossLaw:
         ends = np.empty((2, *logs.shape[1:]))
         for at in np.ndindex(logs.shape[1:]):  # draws * residuals numbers a point
             spread = np.add.outer(logs[(slice(None), *at)], residuals)
-            ends[(slice(None), *at)] = np.quantile(spread, [0.5 - 0.5 * level, 0.5 + 0.5 * level])
+            ends[(slice(None), *at)] = quantiles(spread.ravel(), level)
         low, high = np.exp(ends)
         return (low, high) if low.ndim else (float(low), float(high))
 
@@ -77,23 +79,9 @@ class LossLaw:
         """Root mean square of the residuals."""
         return float(np.sqrt(np.mean(self.residuals**2)))
 
-    def best(self, **limits: Any) -> Allocation:
-        """Parameters, batch size and steps of the lowest predicted loss under limits: :func:`decisions.best`."""
-        from .decisions import best
-
-        return best(self, **limits)
-
-    def frontier(self, loss: float, **options: Any) -> Frontier:
-        """Least compute for each number of steps to a loss: :func:`decisions.frontier`."""
-        from .decisions import frontier
-
-        return frontier(self, loss, **options)
-
-    def critical_batch_size(self, N: ArrayLike, loss: ArrayLike, level: float = 0.9) -> CriticalBatchSize:
-        """Fewest examples over fewest steps to a loss, at a model size: :func:`decisions.critical_batch_size`."""
-        from .decisions import critical_batch_size
-
-        return critical_batch_size(self, N, loss, level)
+    best = best
+    frontier = frontier
+    critical_batch_size = critical_batch_size
 
     def _sizes(self, N: Any, B: Any, K: Any) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Checked; a warning where they are far outside the data."""
@@ -111,17 +99,17 @@ class LossLaw:
         return N, B, K
 
 
-def stretch(runs: int, parameters: int) -> float:
-    return float(np.sqrt(runs / max(runs - parameters, 1)))
-
-
 def checked_runs(
-    N: ArrayLike, B: ArrayLike, K: ArrayLike, loss: ArrayLike, exclude: ArrayLike | None, parameters: int
+    N: ArrayLike,
+    B: ArrayLike,
+    K: ArrayLike,
+    loss: ArrayLike,
+    exclude: ArrayLike | None,
+    parameters: int,
+    min_steps: float = 0.0,
 ) -> dict[str, FloatArray]:
-    """N, B, K, loss in a row, read-only, without the excluded; enough of them for so many parameters."""
-    given = {
-        name: _checks.reals(value, name, low=0.0) for name, value in (("N", N), ("B", B), ("K", K), ("loss", loss))
-    }
+    """N, B, K, loss in a row, read-only, without the excluded, which may be anything; enough for so many parameters."""
+    given = {name: np.asarray(value) for name, value in (("N", N), ("B", B), ("K", K), ("loss", loss))}
     shape = _checks.broadcast(**{name: value.shape for name, value in given.items()})
     kept = np.ones(shape, dtype=bool)
     if exclude is not None:
@@ -131,12 +119,19 @@ def checked_runs(
                 f"exclude: expected True or False for each of the runs, shape {shape}, got {_checks.describe(left_out)}"
             )
         kept = ~left_out
-    runs = {name: np.broadcast_to(value, shape)[kept] for name, value in given.items()}
-    count = int(kept.sum())
-    if count <= parameters:
+    if not kept.any():
+        raise ValueError("expected runs, got none that are not excluded")
+    runs = {name: _checks.reals(np.broadcast_to(value, shape)[kept], name, low=0.0) for name, value in given.items()}
+    long = runs["K"] >= min_steps
+    short = int((~long).sum())
+    runs = {name: values[long] for name, values in runs.items()}
+    settings = np.unique(np.stack([runs["N"], runs["B"], runs["K"]]), axis=1).shape[1]
+    needed = parameters + SPARE
+    if settings < needed:
         raise ValueError(
-            f"expected at least {parameters + 1} runs for {parameters} parameters, got {count}: add "
-            f"{parameters + 1 - count} or more"
+            f"expected runs at {needed} or more settings of N, B and K, for {parameters} parameters and the scatter, "
+            f"got {settings}: add {needed - settings} or more"
+            + (f" ({short} runs of less than min_steps={min_steps:g} steps are left out)" if short else "")
         )
     for values in runs.values():
         values.flags.writeable = False

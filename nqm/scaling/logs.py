@@ -17,12 +17,15 @@ from numpy.typing import NDArray
 
 from .. import _checks
 from .._checks import FloatArray, IntArray
-from .table import maybe, number_in, read_table
+from .table import Column, read_table
 
 if TYPE_CHECKING:
     from .curve import LossCurve
 
-YES, NO = ("true", "yes", "t", "y", "1", "1.0"), ("false", "no", "f", "n", "0", "0.0", "")
+RUNS: Final = ("N", "B", "K", "examples", "tokens", "loss", "type", "split", "exclude")
+CURVES: Final = ("step", "lr", "loss", "batch_size")
+YES: Final = ("true", "yes", "t", "y", "1", "1.0")
+NO: Final = ("false", "no", "f", "n", "0", "0.0", "", "nan", "none", "null", "na", "n/a")
 SHOWN: Final = 3  # reasons in an error
 MOST_STEPS: Final = 10**8  # of a curve, whose learning rates take 8 bytes a step
 
@@ -34,16 +37,13 @@ class RunsLog:
     """Final losses of runs, as :func:`read_runs` found them; all arrays have one entry a usable row, and are read-only.
 
     N: parameters. B: batch size, in examples. K: steps. loss: nats. (All float64, > 0.) exclude: bool, what a column
-    such as "filtered" says, else False. type, split: strings, or None without such a column. compute: as the file has
-    it, in its own unit, NaN where it is not a number, or None. line: where in the file. skipped: (line, reason) of each
-    row that cannot be used.
+    such as "filtered" says, else False. type, split: strings, or None without such a column. line: where in the file.
+    skipped: (line, reason) of each row that cannot be used.
 
     >>> import nqm
     >>> log = nqm.scaling.example_runs()
-    >>> log
-    RunsLog(66 runs of 'example_runs.csv': N 500000 to 2.56e+08, B 8 to 16384, K 256 to 162760, loss 2.688 to 4.3775)
-    >>> log.loss[log.type == "isotoken"].size
-    36
+    >>> len(log), log.loss[log.type == "isotoken"].size
+    (66, 36)
     """
 
     N: FloatArray
@@ -53,7 +53,6 @@ class RunsLog:
     exclude: NDArray[np.bool_]
     type: NDArray[np.str_] | None
     split: NDArray[np.str_] | None
-    compute: FloatArray | None
     line: IntArray
     skipped: Skipped
     path: str
@@ -84,23 +83,25 @@ def read_runs(
 ) -> RunsLog:
     """Final losses of runs from a CSV file, one run a row.
 
-    Needs columns for N (parameters; "125M" and "1.3B" are numbers here), B (batch size in examples, i.e. sequences),
-    K (steps) and loss (nats); the names known for each are in :data:`nqm.scaling.table.NAMES`. Without a column of
-    steps, a column of examples, or of tokens together with ``sequence_length``, will do: K = examples / B =
-    tokens / (B sequence_length), rounded to whole steps. A column that is just called D is not taken for either.
+    Needs columns for N (parameters), B (batch size in examples, i.e. sequences), K (whole steps) and loss (nats); the
+    names known for each are in :data:`nqm.scaling.table.NAMES`. "125M", "1.3B" and "100k" are numbers for all but the
+    loss, and a column "Params (M)" or "Params (millions)" counts millions. Without a column of steps, a column of
+    examples, or of tokens together with ``sequence_length``, will do: K = examples / B = tokens / (B sequence_length),
+    rounded to whole steps. A column that is just called D is not taken for either. Columns for type, split and exclude
+    are optional; where two fit, the first is taken.
 
     Args:
         path: the file.
         sequence_length: tokens in an example; used only to get steps from tokens.
         columns: the header's word for a quantity, such as {"loss": "val_loss"}, where names are unknown or two fit.
 
-    Rows are skipped, with line and reason in ``.skipped``, that have too few or too many cells, or a number that is
-    missing, not finite or not above 0.
+    Rows are skipped, with line and reason in ``.skipped``, that have too few or too many cells, a number that is
+    missing, not finite or not above 0, or steps that are not whole.
 
     Raises:
         OSError: for a file that cannot be read.
-        TypeError, ValueError: for wrong arguments; a column that is missing or there twice; no usable row; text that is
-            not UTF-8.
+        TypeError, ValueError: for wrong arguments; a column that is missing, there twice, or in tokens (B) or bits
+            (loss); no usable row; a quote that is not closed; text that is not UTF-8.
 
     >>> import tempfile, pathlib
     >>> file = pathlib.Path(tempfile.mkdtemp()) / "runs.csv"
@@ -112,40 +113,43 @@ def read_runs(
     ((3, "Val loss: expected a finite number above 0, got 'nan'"),)
     """
     length = None if sequence_length is None else _checks.real(sequence_length, "sequence_length", low=0.0)
-    table = read_table(path, columns)
-    find = table.columns
-    duration = next((name for name in ("K", "examples", "tokens") if find((name,))), "K")
+    table = read_table(path, columns, RUNS)
+    durations = sorted(("K", "examples", "tokens"), key=lambda name: name not in table.given)
+    duration = next((name for name in durations if table.column(name)), "K")
+    needed = table.required("N", "B", duration, "loss")
     if duration == "tokens" and length is None:
         raise ValueError(
             f"{table.path}: expected a column of steps, or sequence_length to get them from the column "
-            f"{find(('tokens',))['tokens']!r}, got neither"
+            f"{needed['tokens'].word!r}, got neither"
         )
-    needed = find(("N", "B", duration, "loss"), required=True)
-    kept = find(("type", "split", "exclude", "compute"))
-    numbers: list[tuple[float, float, float, float, float]] = []
-    words: dict[str, list[str]] = {name: [] for name in ("type", "split") if name in kept}
+    steps = needed[duration]
+    labels = {name: column for name in ("type", "split") if (column := table.column(name, first=True)) is not None}
+    marked = table.column("exclude", first=True)
+    numbers: list[tuple[float, float, float, float]] = []
+    words: dict[str, list[str]] = {name: [] for name in labels}
     exclude, lines, skipped = [], [], []
     for line, cells in table.rows:
         try:
             row = table.named(cells)
-            n = number_in(row, needed["N"], sized=True)
-            b, k, loss = (number_in(row, needed[name]) for name in ("B", duration, "loss"))
+            n, b, k, loss = (column.number(row) for column in needed.values())
             if duration != "K":
                 k = float(np.rint(k / b / (length if duration == "tokens" and length else 1.0)))
                 if not 1.0 <= k < math.inf:
-                    raise ValueError(f"{needed[duration]}: expected at least one batch, got {row[needed[duration]]!r}")
-            left_out = _flag(row, kept["exclude"]) if "exclude" in kept else False
+                    raise ValueError(f"{steps.word}: expected at least one batch, got {steps.text(row)!r}")
+            elif k != math.floor(k):
+                raise ValueError(f"{steps.word}: expected a whole number of steps, got {steps.text(row)!r}")
+            left_out = marked is not None and _flag(row, marked)
         except ValueError as reason:
             skipped.append((line, str(reason)))
             continue
-        numbers.append((n, b, k, loss, maybe(row[kept["compute"]]) if "compute" in kept else math.nan))
-        for name, found in words.items():
-            found.append(row[kept[name]].strip())
+        numbers.append((n, b, k, loss))
+        for name, column in labels.items():
+            words[name].append(column.text(row))
         exclude.append(left_out)
         lines.append(line)
     if not numbers:
         raise ValueError(f"{table.path}: expected at least one usable row, got none{_first(skipped)}")
-    n_, b_, k_, loss_, compute = (_frozen(column) for column in np.array(numbers).T)
+    n_, b_, k_, loss_ = (_frozen(column) for column in np.array(numbers).T)
     return RunsLog(
         N=n_,
         B=b_,
@@ -154,7 +158,6 @@ def read_runs(
         exclude=_frozen(np.array(exclude, dtype=np.bool_)),
         type=_frozen(np.array(words["type"])) if "type" in words else None,
         split=_frozen(np.array(words["split"])) if "split" in words else None,
-        compute=compute if "compute" in kept else None,
         line=_frozen(np.array(lines, dtype=np.int64)),
         skipped=tuple(skipped),
         path=table.path,
@@ -218,9 +221,9 @@ def _curve(path: Path, warmup: str | int, columns: Mapping[str, str] | None) -> 
     """One file's curve, and what was left out."""
     from .curve import LossCurve
 
-    table = read_table(path, columns)
-    needed = table.columns(("step", "lr", "loss"), required=True)
-    batch_column = table.columns(("batch_size",)).get("batch_size")
+    table = read_table(path, columns, CURVES)
+    needed = table.required("step", "lr", "loss")
+    batch_column = table.column("batch_size")
     rates: dict[int, float] = {}
     losses: dict[int, float] = {}
     skipped = []
@@ -228,13 +231,13 @@ def _curve(path: Path, warmup: str | int, columns: Mapping[str, str] | None) -> 
     for line, cells in table.rows:
         try:
             row = table.named(cells)
-            step = number_in(row, needed["step"], zero=True)
+            step = needed["step"].number(row, zero=True)
             if step != math.floor(step) or step > MOST_STEPS:
                 told = f"a whole number up to {MOST_STEPS:.0e}"
-                raise ValueError(f"{needed['step']}: expected {told}, got {row[needed['step']].strip()!r}")
-            lr, loss = (None if not row[needed[name]].strip() else number_in(row, needed[name], zero=name == "lr")
+                raise ValueError(f"{needed['step'].word}: expected {told}, got {needed['step'].text(row)!r}")
+            lr, loss = (needed[name].number(row, zero=name == "lr") if needed[name].text(row) else None
                         for name in ("lr", "loss"))  # fmt: skip
-            size = number_in(row, batch_column) if batch_column and row[batch_column].strip() else batch
+            size = batch_column.number(row) if batch_column and batch_column.text(row) else batch
         except ValueError as reason:
             skipped.append((line, str(reason)))
             continue
@@ -272,11 +275,11 @@ def _per_step(rows: IntArray, lr: FloatArray, steps: int, warmup: str | int) -> 
     return found
 
 
-def _flag(row: Mapping[str, str], column: str) -> bool:
-    text = row[column].strip().lower()
-    if text not in YES + NO:
-        raise ValueError(f"{column}: expected true or false, got {row[column].strip()!r}")
-    return text in YES
+def _flag(row: Mapping[str, str], column: Column) -> bool:
+    text = column.text(row)
+    if text.lower() not in YES + NO:
+        raise ValueError(f"{column.word}: expected true or false, got {text!r}")
+    return text.lower() in YES
 
 
 def _frozen(array: NDArray[Any]) -> NDArray[Any]:

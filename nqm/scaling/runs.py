@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LOW: Final = np.array([*np.log([0.005, 0.05, 1e-3, 0.005, 1e-6, 1.0]), 0.0])
-HIGH: Final = np.array([*np.log([2.0, 4.0, 1e6, 1.95, 1e9, 1e8]), np.inf])  # Q < 2: no mode may ever diverge
+HIGH: Final = np.array([*np.log([2.0, 2.0, 1e6, 1.95, 1e9, 1e8]), np.inf])  # Q < 2: no mode may ever diverge
 MEANINGS: Final = {
     "p": "start P/2 n^-p",
     "q": "curvature Q n^-q, times the peak learning rate",
@@ -51,6 +51,7 @@ def fit_runs(
     lr_schedule: Shape = "constant",
     warmup: float = 0.0,
     exclude: ArrayLike | None = None,
+    min_steps: float = 100,
     seed: int = 0,
 ) -> RunsFit:
     """Fit the noisy quadratic to the final losses of training runs.
@@ -65,14 +66,16 @@ def fit_runs(
         K: steps, > 0.
         loss: final losses, > 0. All four broadcast together.
         lr_schedule: how the learning rate of every run went after its warmup: "constant", "cosine", "linear", "wsd" (as
-            in nqm.schedules), or a function of the number of steps that returns an nqm.Schedule of the learning rate
-            relative to its peak. All runs have the same peak.
+            in nqm.schedules), or a function of the number of steps that returns an nqm.Schedule of so many steps: the
+            learning rate relative to the largest of all runs, which is 1. A name is faster.
         warmup: share of the steps, in [0, 1), in which the learning rate rises linearly.
-        exclude: runs to leave out: True or False for each.
+        exclude: runs to leave out, whatever their numbers: True or False for each.
+        min_steps: runs of fewer steps are left out too: Adam's averages, which the model takes for settled, are not yet
+            (:mod:`nqm.scaling.final` has what that changes).
         seed: of the bootstrap, for intervals.
 
     Raises:
-        TypeError, ValueError: for anything else, or less than 8 runs, or runs that all have the same N, B or K.
+        TypeError, ValueError: for anything else, less than 12 settings of N, B and K, or one N, B or K in all.
 
     >>> import nqm
     >>> log = nqm.scaling.example_runs()
@@ -80,13 +83,16 @@ def fit_runs(
     >>> round(fit.predict(1e8, 256, 10_000), 2)
     2.92
     """
-    runs = checked_runs(N, B, K, loss, exclude, len(NAMES))
+    shortest = _checks.real(min_steps, "min_steps", low=0.0, closed="low")
+    runs = checked_runs(N, B, K, loss, exclude, len(NAMES), shortest)
     _require_spread(runs)
     rates = Rates(lr_schedule, _checks.real(warmup, "warmup", low=0.0, high=1.0, closed="low"))
     seed = _checks.whole(seed, "seed")
+    rates.require_peak(runs["K"])
     low, high = _box(runs)
     solution = fitting.solve(_function(runs, rates), _starts(runs), low, high)
-    return RunsFit(runs, rates.shape, rates.warmup, seed, solution.theta, solution.agreeing, solution.followed)
+    theta = _scaled(solution.theta, _unit(runs))
+    return RunsFit(runs, rates.shape, rates.warmup, seed, theta, solution.agreeing, solution.followed)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -113,21 +119,25 @@ class RunsFit(LossLaw):
 
     def parameter_intervals(self, level: float = 0.9) -> dict[str, tuple[float, float]]:
         """(low, high) of each parameter: quantiles of the bootstrap's draws."""
-        tail = 0.5 - 0.5 * _checks.real(level, "level", low=0.0, high=1.0)
-        low, high = np.quantile(named(self.draws), [tail, 1.0 - tail], axis=0)
+        low, high = fitting.quantiles(named(self.draws), _checks.real(level, "level", low=0.0, high=1.0))
         return {name: (float(a), float(b)) for name, a, b in zip(NAMES, low, high, strict=True)}
 
     @property
     def undetermined(self) -> tuple[str, ...]:
         """Parameters that the data does not determine: 90% intervals whose ends differ by more than a factor of 3 (of
-        p - 1 for p; of E: by more than a tenth of the lowest loss), or that end at the limit of the search.
+        p - 1 for p; of E: by more than a tenth of the median loss), or that end at the limit of the search (of E: it
+        may be 0). Intervals are the bootstrap's, or those of the curvature of the cost, if they are wider: along a flat
+        direction the bootstrap stays where it begins.
 
         What they do together may still be known well: trust intervals of predictions.
         """
-        low, high = np.quantile(self.draws, [0.05, 0.95], axis=0)
-        wide = high - low > np.log(UNDETERMINED)
-        wide[-1] = high[-1] - low[-1] > 0.1 * float(self.runs["loss"].min())
-        at_limit = (low <= LOW + 1e-3) | (high >= HIGH - 1e-3)
+        to_unit = 1.0 / _unit(self.runs)
+        low, high = fitting.quantiles(_scaled(self.draws, to_unit), 0.9)
+        deviation = fitting.deviation(fitting.at(_function(self.runs, self._rates), _scaled(self.theta, to_unit)))
+        width = np.maximum(high - low, 2.0 * 1.645 * deviation)
+        wide = width > np.append(np.full(len(NAMES) - 1, np.log(UNDETERMINED)), 0.1)
+        bottom, top = _box(self.runs)
+        at_limit = (low <= bottom + 1e-3) | (high >= top - 1e-3)
         at_limit[-1] = False
         return tuple(name for name, loose in zip(NAMES, wide | at_limit, strict=True) if loose)
 
@@ -174,12 +184,12 @@ class RunsFit(LossLaw):
 
         Bayesian bootstrap over runs (:func:`nqm.scaling.fitting.bootstrap`), when first asked for.
         """
+        unit = _unit(self.runs)
         low, high = _box(self.runs)
         function = _function(self.runs, self._rates)
+        solution = fitting.at(function, _scaled(self.theta, 1.0 / unit))
         each = np.arange(self.runs["N"].size)
-        draws = fitting.bootstrap(function, fitting.at(function, self.theta), low, high, each, DRAWS, self.seed)
-        draws.flags.writeable = False
-        return draws
+        return _frozen(_scaled(fitting.bootstrap(function, solution, low, high, each, DRAWS, self.seed), unit))
 
     @cached_property
     def _rates(self) -> Rates:
@@ -218,8 +228,13 @@ class RunsFit(LossLaw):
             data = json.loads(Path(path).read_text(encoding="utf-8"))
             if data["kind"] != _KIND:
                 raise KeyError(data["kind"])
-            runs = {name: _frozen(data["runs"][name]) for name in ("N", "B", "K", "loss")}
+            runs = checked_runs(**data["runs"], exclude=None, parameters=len(NAMES))
             theta, draws = _frozen(data["theta"]), _frozen(data["draws"])
+            if theta.shape != (len(NAMES),) or draws.shape[1:] != theta.shape or not draws.size:
+                raise ValueError(f"theta of shape {theta.shape}, draws of shape {draws.shape}")
+            if not (np.isfinite(theta).all() and np.isfinite(draws).all()):
+                raise ValueError("numbers that are not finite")
+            Rates(data["lr_schedule"], data["warmup"])
             fit = cls(
                 runs, data["lr_schedule"], data["warmup"], data["seed"], theta, data["agreeing"], data["followed"]
             )
@@ -249,7 +264,8 @@ _KIND = "nqm.scaling.RunsFit 1"
 
 
 def _function(runs: Mapping[str, FloatArray], rates: Rates) -> fitting.Function:
-    rows, logs = Rows(runs["N"], runs["B"], rates.pieces(runs["K"])), np.log(runs["loss"])
+    """Residuals and Jacobian in theta of losses over their median: the box and the starts are for losses about 1."""
+    rows, logs = Rows(runs["N"], runs["B"], rates.pieces(runs["K"])), np.log(runs["loss"] / _unit(runs))
 
     def function(theta: FloatArray) -> tuple[FloatArray, FloatArray]:
         losses, jacobian = rows.jacobian(theta)
@@ -259,12 +275,24 @@ def _function(runs: Mapping[str, FloatArray], rates: Rates) -> fitting.Function:
 
 
 def _box(runs: Mapping[str, FloatArray]) -> tuple[FloatArray, FloatArray]:
-    return LOW, np.append(HIGH[:-1], runs["loss"].min())
+    return LOW, np.append(HIGH[:-1], runs["loss"].max() / _unit(runs))
+
+
+def _unit(runs: Mapping[str, FloatArray]) -> float:
+    return float(np.median(runs["loss"]))
+
+
+def _scaled(theta: FloatArray, factor: float) -> FloatArray:
+    """theta of losses times ``factor``: P, R and E have their unit."""
+    moved = np.where(np.isin(NAMES, ("P", "R")), theta + np.log(factor), theta)
+    moved[..., -1] *= factor
+    return moved
 
 
 def _starts(runs: Mapping[str, FloatArray]) -> FloatArray:
-    """A start P whose sum over modes is the largest loss, and noise that adds a share of the lowest at the end."""
-    most, least, batch = float(runs["loss"].max()), float(runs["loss"].min()), float(np.median(runs["B"]))
+    """A start P whose sum over modes is a large loss, and noise that adds a share of a low one at the end."""
+    least, most = np.quantile(runs["loss"], [0.05, 0.95]) / _unit(runs)  # an outlier may be anything
+    batch = float(np.median(runs["B"]))
     starts = []
     for p in (0.12, 0.4):
         for q in (0.5, 1.0):
