@@ -26,7 +26,7 @@ LIMITS = {
     "step_time": ("S", "seconds a step"),
 }
 OF_RUNS = (
-    "predict", "best", "frontier", *LIMITS, "lr_schedule", "warmup", "split",
+    "predict", "best", "frontier", *LIMITS, "lr_schedule", "warmup", "min_steps", "split",
     "sequence_length",
 )  # fmt: skip
 OF_CURVES = ("steps", "peak_lr", "warmup_steps")
@@ -55,6 +55,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     runs.add_argument("--lr-schedule", metavar="NAME",
                       help="learning rate of every run: constant (default), cosine, linear or wsd")  # fmt: skip
     runs.add_argument("--warmup", type=float, metavar="F", help="its linear warmup, a share of the steps; default: 0")
+    runs.add_argument("--min-steps", type=float, metavar="K", help="leave out runs of fewer steps; default: 100")
     runs.add_argument("--sequence-length", type=float, metavar="T",
                       help="tokens in an example, for FLOP, and for steps from a column of tokens")  # fmt: skip
     runs.add_argument("--split", metavar="NAME",
@@ -120,7 +121,7 @@ def _runs(arguments: argparse.Namespace) -> tuple[list[str], dict[str, Any]]:
     if arguments.log == EXAMPLE:
         log = example.example_runs()
         _default(arguments, lr_schedule="cosine", warmup=example.WARMUP, sequence_length=example.LENGTH)
-    _default(arguments, lr_schedule="constant", warmup=0.0)
+    _default(arguments, lr_schedule="constant", warmup=0.0, min_steps=100.0)
     schedule, warmup, length = arguments.lr_schedule, arguments.warmup, arguments.sequence_length
     if length is None and (limits["compute"] is not None or arguments.frontier is not None):
         raise ValueError("expected --sequence-length, tokens in an example, for FLOP (1: B counts tokens), got none")
@@ -130,13 +131,16 @@ def _runs(arguments: argparse.Namespace) -> tuple[list[str], dict[str, Any]]:
     chosen = _part(log, arguments.split)
     fit = fit_runs(
         log.N[chosen], log.B[chosen], log.K[chosen], log.loss[chosen],
-        lr_schedule=schedule, warmup=warmup, exclude=log.exclude[chosen], seed=arguments.seed,
+        lr_schedule=schedule, warmup=warmup, exclude=log.exclude[chosen], min_steps=arguments.min_steps,
+        seed=arguments.seed,
     )  # fmt: skip
     excluded = int(np.count_nonzero(log.exclude[chosen]))
+    short = int(np.count_nonzero(chosen)) - excluded - fit.runs["N"].size
     answer: dict[str, Any] = {
         "file": log.path,
         "runs": int(fit.runs["N"].size),
         "excluded": excluded,
+        "shorter_than_min_steps": short,
         "skipped": [{"line": line, "reason": reason} for line, reason in log.skipped],
         "lr_schedule": schedule,
         "warmup": warmup,
@@ -147,7 +151,8 @@ def _runs(arguments: argparse.Namespace) -> tuple[list[str], dict[str, Any]]:
         "undetermined": fit.undetermined,
     }
     text = [
-        f"{answer['runs']} runs of {Path(log.path).name}, {excluded} excluded, {len(log.skipped)} rows skipped",
+        f"{answer['runs']} runs of {Path(log.path).name}, {excluded} excluded, {len(log.skipped)} rows skipped"
+        + (f", {short} runs of less than {arguments.min_steps:g} steps left out" if short else ""),
         "N: parameters, B: examples a step, K: steps, loss: nats, compute: FLOP = 6 N B K x tokens an example"
         + ("; taken as 1 without --sequence-length" if length is None else f", here {length:g}"),
         f"learning rate of all runs: {schedule} with a warmup of {warmup:g} of the steps",

@@ -16,7 +16,9 @@ from scipy.optimize import minimize_scalar
 
 import nqm
 from nqm import plotting
-from nqm.scaling.decisions import best, critical_batch_size, frontier
+from nqm.scaling.allocation import best
+from nqm.scaling.critical import critical_batch_size
+from nqm.scaling.frontier import frontier
 
 RUNS = {"N": np.array([1e6, 1e9]), "B": np.array([32.0, 4096.0]), "K": np.array([1e3, 1e5]), "loss": np.ones(2)}
 ALL = {"params_max": 1e9, "batch_max": 4096, "steps_max": 1e5}

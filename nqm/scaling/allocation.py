@@ -103,7 +103,7 @@ def best(
     >>> import numpy as np, nqm
     >>> N, B, K = 10.0 ** np.arange(6, 10)[:, None], 256.0, 10.0 ** np.arange(3, 6)
     >>> fit = nqm.scaling.chinchilla(N, B, K, 1.7 + 400 * N**-0.34 + 60 * (B * K) ** -0.28)
-    >>> found = nqm.scaling.decisions.best(fit, compute=1e21, batch_max=512, sequence_length=1024)
+    >>> found = fit.best(compute=1e21, batch_max=512, sequence_length=1024)
     >>> found.limits, round(found.loss, 3), found.compute <= 1e21
     (('compute',), 2.34, True)
     """

@@ -79,7 +79,7 @@ def critical_batch_size(fit: Fit, N: ArrayLike, loss: ArrayLike, level: float = 
     >>> import numpy as np, nqm
     >>> N, B, K = 10.0 ** np.arange(6, 10)[:, None], 256.0, 10.0 ** np.arange(3, 6)
     >>> fit = nqm.scaling.chinchilla(N, B, K, 1.7 + 400 * N**-0.34 + 60 * (B * K) ** -0.28)
-    >>> nqm.scaling.decisions.critical_batch_size(fit, 1e9, 2.6).on_edge  # steps fall as 1 / B for ever: it has none
+    >>> fit.critical_batch_size(1e9, 2.6).on_edge  # steps fall as 1 / B for ever: it has none
     True
     """
     ends = searching.box(fit)

@@ -97,7 +97,7 @@ def frontier(
     >>> import numpy as np, nqm
     >>> N, B, K = 10.0 ** np.arange(6, 10)[:, None], 256.0, 10.0 ** np.arange(3, 6)
     >>> fit = nqm.scaling.chinchilla(N, B, K, 1.7 + 400 * N**-0.34 + 60 * (B * K) ** -0.28)
-    >>> found = nqm.scaling.decisions.frontier(fit, 2.6, sequence_length=1024)
+    >>> found = fit.frontier(2.6, sequence_length=1024)
     >>> bool(found.table["compute"][0] > 10 * found.table["compute"][-1])  # in few steps it takes large models
     True
     """
