@@ -107,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
 
     scaling = _command(
         commands, "scaling", _scaling, "from training logs to predictions and decisions",
-        "nqm scaling runs.csv --lr-schedule cosine --predict 1.3B,512,1e5 --plot fit.png",
+        "nqm scaling example --predict 300M,512,30k --best --compute 1e18 --steps-max 20k --plot fit.png",
     )  # fmt: skip
     cli_scaling.add_options(scaling)
 

@@ -212,7 +212,7 @@ def test_intervals_cover_what_they_say(monkeypatch):
     fit, so that bound is from the spread of the data sets' coverages; z = 3.3 in both.
     """
     monkeypatch.setattr(final, "PIECES", 4)
-    monkeypatch.setattr("nqm.scaling.runs.DRAWS", 40)
+    monkeypatch.setattr("nqm.scaling.runs.DRAWS", 30)
     final._shape.cache_clear()
     monkeypatch.setattr("nqm.scaling.runs._starts", lambda runs: TRUTH[None])
     rates = final.Rates("cosine", 0.0)
