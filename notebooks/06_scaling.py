@@ -104,9 +104,7 @@ print(f"floor {fit.floor(N):.3f} + risk {risk:.3f} = {fit.floor(N) + risk:.3f}")
 # batches are best: they waste no examples.
 
 # %%
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # that this lies beyond the runs is said in the table below
-    answer = fit.best(compute=1e18, steps_max=20_000, sequence_length=128)
+answer = fit.best(compute=1e18, steps_max=20_000, sequence_length=128)
 print(answer)
 
 # %%

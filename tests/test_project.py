@@ -102,9 +102,12 @@ def test_numbers_in_the_readme():
 def test_scaling_of_the_readme():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     code = text.split("## Scaling")[1].split("```python\n")[1].split("```")[0]
-    space: dict = {}
-    exec(code.replace("fit.predict", "loss = fit.predict").replace("fit.best", "answer = fit.best"), space)
+    space: dict = {"nqm": nqm}
+    for name, call in (("again", "fit.floor"), ("loss", "fit.predict"), ("answer", "fit.best")):
+        code = code.replace(f"\n{call}", f"\n{name} = {call}")
+    exec(code, space)
     assert f"# {space['loss']:.3f}\n" in code
+    assert space["again"] == pytest.approx(space["loss"], rel=1e-3)
     assert space["answer"].steps <= 20_000
 
 

@@ -205,14 +205,14 @@ def test_intervals_over_draws():
 
 
 def test_far_from_the_data_it_warns_by_how_much():
-    with pytest.warns(UserWarning, match=r"params .* is 30 times beyond the runs' 1e\+06 to 1e\+09"):
+    with pytest.warns(UserWarning, match="params 30 times, compute 30 times beyond the runs"):
         found = best(Law(chinchilla()), params_max=3e10, batch_max=4096, steps_max=1e5)
     assert not found.on_edge
-    with pytest.warns(UserWarning, match=r"compute .* times beyond"):
+    with pytest.warns(UserWarning, match=r"compute .* times.* beyond"):
         found = best(Law(chinchilla()), compute=1e27)
     assert found.on_edge
     assert "edge" in str(found)
-    with pytest.warns(UserWarning, match=r"batch_size .* is 32 times beyond the runs' 32 to 4096"):
+    with pytest.warns(UserWarning, match="batch_size 32 times beyond"):
         found = best(Law(chinchilla()), params_max=1e9, batch_max=1, steps_max=1e5)
     assert not found.on_edge  # a limit, not the box
 

@@ -53,7 +53,11 @@ def plot_predicted(data: Data) -> Picture:
 
     picture, axes = new_figure(2, width=11.0, height=4.8)
     ends = [0.95 * data["loss"].min(), 1.05 * data["loss"].max()]
-    for ax, name, title in ((axes[0], "predicted", "noisy quadratic"), (axes[1], "chinchilla", "Chinchilla's form")):
+    titles = {
+        "predicted": "noisy quadratic, on runs it made itself",
+        "chinchilla": "Chinchilla's form, on the same runs",
+    }
+    for ax, (name, title) in zip(axes, titles.items(), strict=True):
         ax.plot(ends, ends, color="#888888", linewidth=1.0)
         for fitted, label, color, marker in ((True, "fitted", COLORS[0], "o"), (False, "predicted", COLORS[1], "s")):
             here = data["fitted"] == fitted
@@ -191,6 +195,7 @@ def plot_curves(data: Data) -> Picture:
         ax.set_xlabel("thousand steps")
     for ax in axes[:, 0]:
         ax.set_ylabel("loss")
+    picture.suptitle("Made-up curves: SGD on a power law")
     return picture
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import product
@@ -16,9 +15,9 @@ from .._checks import FloatArray
 from . import searching
 from .searching import DRAWS, REACH, Fit, StepTime, log_losses, lowest, quantiles
 
-FAR: Final = 10.0  # how many times beyond the data an answer warns
 FEW: Final = 4096  # so many whole-number allocations are all tried
 ENDLESS: Final = 10**99
+ROUNDS: Final = 3  # of finer grids, for the optimum of each draw
 
 Interval = tuple[float, float]
 
@@ -30,7 +29,8 @@ class Allocation:
     params, batch_size, steps: whole numbers. loss: predicted there. loss_interval: over bootstrap draws (expected loss:
     a run's own scatter comes on top). compute: FLOP. time: seconds, None without step_time. examples: batch_size *
     steps. limits: the names of those that the next step, parameter or example would break. The other intervals: of the
-    best allocations by each draw, as real numbers, to about a tenth of their width; NaN for a fit without draws.
+    best allocations by each draw, as real numbers, to about a tenth of their width, widened to hold the answer where
+    whole numbers keep it from them; NaN for a fit without draws.
     on_edge: at the edge of the box searched, 100 times beyond the data: there may be a better one outside.
     """
 
@@ -53,8 +53,9 @@ class Allocation:
         for name in ("params", "batch_size", "steps", "loss", "examples", "compute", "time"):
             value, ends = getattr(self, name), getattr(self, f"{name}_interval", None)
             if value is not None:
-                interval = "" if ends is None else f"  {ends[0]:.4g} to {ends[1]:.4g}"
-                lines.append(f"{name:<10}  {value:<10.4g}{interval}".rstrip())
+                digits = ",.0f" if name in ("batch_size", "steps", "examples") else ".4g"
+                interval = "" if ends is None else f"  {ends[0]:{digits}} to {ends[1]:{digits}}"
+                lines.append(f"{name:<10}  {value:<12{digits}}{interval}".rstrip())
         lines.append(f"{'limits':<10}  {', '.join(self.limits) or 'none binds'}")
         if self.on_edge:
             lines.append(f"at the edge of what was searched, {REACH:g} times beyond the data")
@@ -113,8 +114,10 @@ def best(
     losses = np.asarray(fit.losses(float(N), float(B), float(K), draws=DRAWS))
     optima = search.optima(math.log(B)) if len(losses) > 1 else np.empty((0, 3))
     ends = [*quantiles(optima, level).T.tolist(), quantiles(losses[1:], level).tolist()]
+    ends = [[min(low, at), max(high, at)] for (low, high), at in zip(ends, (N, B, K, ends[3][0]), strict=True)]
     flop = 6.0 * search.length
-    _warn_far(fit, N, B, K, flop)
+    answer = {"params": N, "batch_size": B, "steps": K, "compute": flop * N * B * K}
+    searching.warn_far(fit, "the best allocation lies", answer, flop)
     upper = any(v > 0.999 * e and e < most for v, e, most in zip((N, B, K), search.edge, search.limits, strict=True))
     return Allocation(
         params=N, batch_size=B, steps=K, loss=float(losses[0]), compute=flop * N * B * K, examples=B * K,
@@ -228,24 +231,24 @@ class _Search:
     def optima(self, b: float) -> FloatArray:
         """(draws, 3): N, B, K of the lowest loss by each bootstrap draw.
 
-        On 7 x 7 points around log B and, at each, the prediction's best log N; again, as wide as the draws spread;
-        then by parabolas. K is the prediction's best at that N and B.
+        The best of 13 x 13 points around log B and the prediction's best log N; again between the neighbours of all
+        those found, and again; then by parabolas. K is the prediction's best at N and B.
         """
-        cells, step = np.arange(-3.0, 4.0), np.array([0.5, 0.5])
-        for last in (False, False, True):
-            batches = np.clip(b + step[0] * cells, *self.ends[1])
-            centers, _ = self.sizes(batches)
-            n, across = np.broadcast_arrays(centers[:, None] + step[1] * cells, batches[:, None])
-            n = np.clip(n, *self.ends[0])
-            values = log_losses(self.fit, n, across, self.steps(n, across)[0], DRAWS)[1:]
-            i, j = np.unravel_index(values.reshape(-1, 49).argmin(axis=1), (7, 7))
-            if not last:
-                step = step * (np.abs(cells[[i, j]]).max(axis=1) + 1.0) / 3.0
-        draw = np.arange(len(values))
-        found = np.clip(b + step[0] * (cells[i] + _vertex(values[draw, :, j], i)), *self.ends[1])
-        n = np.interp(found, batches, centers) + step[1] * (cells[j] + _vertex(values[draw, i], j))
-        n = np.clip(n, *self.ends[0])
-        return np.exp([n, found, self.steps(n, found)[0]]).T
+        low = np.array([float(self.sizes(np.array([b]))[0][0]) - 2.0, b - 2.0])
+        high = low + 4.0
+        for _ in range(ROUNDS):
+            low, high = np.maximum(low, self.ends[:2, 0]), np.minimum(high, self.ends[:2, 1])
+            grids = np.linspace(low, high, 13).T
+            n, across = (axis.ravel() for axis in np.meshgrid(*grids, indexing="ij"))
+            k = self.steps(n, across)[0]
+            losses = log_losses(self.fit, n, across, k, DRAWS)[1:]
+            at = losses.argmin(axis=1)
+            found, step = np.stack([n[at], across[at]]), (high - low) / 12.0
+            low, high = found.min(axis=1) - step, found.max(axis=1) + step
+        i, j = np.unravel_index(at, (13, 13))
+        square, draw = losses.reshape(-1, 13, 13), np.arange(len(losses))
+        found += step[:, None] * np.stack([_vertex(square[draw, :, j], i), _vertex(square[draw, i], j)])
+        return np.exp([*found, self.steps(*found)[0]]).T
 
 
 def _vertex(values: FloatArray, at: Any) -> FloatArray:
@@ -255,17 +258,3 @@ def _vertex(values: FloatArray, at: Any) -> FloatArray:
     with np.errstate(invalid="ignore", divide="ignore"):
         shift = 0.5 * (left - right) / (left - 2.0 * center + right)
     return np.where((at == middle) & (np.abs(shift) <= 0.5), shift, 0.0)
-
-
-def _warn_far(fit: Fit, N: int, B: int, K: int, flop: float) -> None:
-    runs, told = fit.runs, []
-    of_runs = (runs["N"], runs["B"], runs["K"], flop * runs["N"] * runs["B"] * runs["K"])
-    answers = (N, B, K, flop * N * B * K)
-    for name, answer, seen in zip(("params", "batch_size", "steps", "compute"), answers, of_runs, strict=True):
-        low, high = float(seen.min()), float(seen.max())
-        factor = max(answer / high, low / answer)
-        if factor > FAR:
-            told.append(f"{name} {answer:.4g} is {factor:.3g} times beyond the runs' {low:.4g} to {high:.4g}")
-    if told:
-        message = "the best allocation lies far outside the data, where the law has not been seen to hold"
-        warnings.warn(f"{message}: {'; '.join(told)}", UserWarning, stacklevel=3)

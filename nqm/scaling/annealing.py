@@ -107,8 +107,10 @@ def best_schedule(
 
     >>> import numpy as np, nqm
     >>> steps = np.arange(200, 4001, 100)
-    >>> curve = nqm.scaling.LossCurve(steps, 2.0 + steps**-0.5, nqm.schedules.constant(0.001, 4000))
-    >>> best = nqm.scaling.fit_curves([curve]).best_schedule(8000, 0.001)
+    >>> lr = nqm.schedules.constant(0.001, 4000), nqm.schedules.cosine(0.001, 4000)
+    >>> losses = 2.0 + steps**-0.5, 2.0 + steps**-0.5 - 1e-9 * steps**2
+    >>> fit = nqm.scaling.fit_curves([nqm.scaling.LossCurve(steps, *one) for one in zip(losses, lr)])
+    >>> best = fit.best_schedule(8000, 0.001)
     >>> bool(best.loss <= best.table["loss"].min() < 2.0 + 8000**-0.5)
     True
     """

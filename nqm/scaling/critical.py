@@ -73,6 +73,8 @@ def critical_batch_size(fit: Fit, N: ArrayLike, loss: ArrayLike, level: float = 
         N: parameters, at least 1; loss: targets, > 0. They broadcast together; each pair takes a tenth of a second.
         level: of the intervals, over 50 bootstrap draws at the batch sizes of the two minima.
 
+    Warns (UserWarning) where N is more than 10 times beyond the runs'.
+
     Raises:
         TypeError, ValueError: for wrong arguments.
 
@@ -110,6 +112,7 @@ def critical_batch_size(fit: Fit, N: ArrayLike, loss: ArrayLike, level: float = 
     ratios = [crossed[np.isfinite(crossed[:, :, i]).all(axis=1), :, i] for i in range(n.size)]
     low, high = np.transpose([quantiles(np.exp(r[:, 1] - r[:, 0]), level) for r in ratios])
     value = np.exp(log_examples - log_steps)
+    searching.warn_far(fit, "critical batch sizes are asked for", {"params": sizes})
     columns = (
         *(np.broadcast_to(v, shape).ravel() for v in (sizes, targets)),
         value, value * low, value * high, np.exp(log_steps), np.exp(log_examples), on_edge,

@@ -49,14 +49,17 @@ def fit_curves(curves: Curves, *, seed: int = 0) -> CurvesFit:
         curves: at least one :class:`LossCurve`, or a dict of them by name, of one model on one kind of data.
         seed: of the starts and of the bootstrap.
 
+    Warns where all curves have one schedule.
+
     Raises:
         TypeError, ValueError: for what are no curves, or too few observations for six parameters.
 
     >>> import numpy as np, nqm
     >>> steps = np.arange(200, 4001, 100)
-    >>> curve = LossCurve(steps, 2.0 + steps**-0.5, nqm.schedules.constant(0.001, 4000))
-    >>> fit = fit_curves([curve])
-    >>> bool(abs(fit.predict(curve.lr, 4000) - 2.0 - 4000**-0.5) < 1e-3)
+    >>> constant = LossCurve(steps, 2.0 + steps**-0.5, nqm.schedules.constant(0.001, 4000))
+    >>> cosine = LossCurve(steps, 2.0 + steps**-0.5 - 1e-9 * steps**2, nqm.schedules.cosine(0.001, 4000))
+    >>> fit = fit_curves([constant, cosine])
+    >>> bool(abs(fit.predict(constant.lr, 4000) - constant.loss[-1]) < 2e-3)
     True
     """
     given = named_curves(curves)
@@ -67,9 +70,22 @@ def fit_curves(curves: Curves, *, seed: int = 0) -> CurvesFit:
             f"{', '.join(NAMES)}, got {count}: give at least {len(NAMES) + 1 - count} more"
         )
     seed, search = _checks.whole(seed, "seed"), Search(given)
+    if len(_shapes(given, search.unit)) == 1:
+        warnings.warn(
+            "curves: one schedule only: how the loss answers to the learning rate, R and kappa, is hardly known, and "
+            "intervals under other schedules are too narrow; give curves under other schedules",
+            UserWarning,
+            stacklevel=2,
+        )
     starts = np.random.default_rng(seed).uniform(*search.starts, (STARTS, len(NAMES)))
     found = fitting.solve(search, starts, search.low, search.high, search.weights)
     return CurvesFit(given, seed, found.theta, found.scale, found.agreeing, found.followed)
+
+
+def _shapes(curves: Mapping[str, LossCurve], unit: float) -> set[bytes]:
+    """Learning rates that differ, over the steps that all curves have."""
+    shared = min(int(curve.steps[-1]) for curve in curves.values())
+    return {np.round(curve.lr[:shared] / unit, 3).tobytes() for curve in curves.values()}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -116,7 +132,8 @@ class CurvesFit:
             steps: whole numbers >= 1, in any order.
             batch_size: of the new run; that of the first curve by default.
 
-        Warns where the steps go beyond 10 times the longest curve, or the largest learning rate is none of the curves'.
+        Warns where the steps go beyond 10 times the longest curve, and where the largest learning rate or the batch
+        size is none of the curves'.
 
         Raises:
             TypeError, ValueError: for what is not that, or a schedule shorter than the steps.
@@ -171,17 +188,24 @@ class CurvesFit:
         """Steps, learning rates of all steps, batch size, checked; a warning where they are far from the curves."""
         at = _checks.wholes(steps, "steps", low=1)
         lr = per_step(schedule, int(at.max()))
+        whole = schedule.values if isinstance(schedule, Schedule) else _checks.reals(schedule, "schedule")
         usual = next(iter(self.curves.values())).batch_size
         batch = usual if batch_size is None else _checks.real(batch_size, "batch_size", low=0.0)
         told, total, peaks = [], self.search.total, [float(curve.lr.max()) for curve in self.curves.values()]
         if at.max() > FAR * total:
             told.append(f"steps: {at.max()} is {at.max() / total:.3g} times the {total:.0f} steps of the longest curve")
-        peak = float(lr.max())
+        peak = float(whole.max())
         near = min(max(peak, min(peaks)), max(peaks))
         if abs(peak - near) > 0.001 * near:
             told.append(
                 f"schedule: its largest learning rate {peak:.4g} is {peak / near:.3g} times that of the curves, "
                 f"{near:.4g}: the curves do not say what another one does"
+            )
+        batches = [curve.batch_size for curve in self.curves.values()]
+        if not min(batches) <= batch <= max(batches):
+            told.append(
+                f"batch_size: {batch:g} is none of the curves' {min(batches):g} to {max(batches):g}: they do not say "
+                "what another one does; the model takes noise to fall as 1 / batch_size"
             )
         for line in told:
             warnings.warn(line, UserWarning, stacklevel=stacklevel)
@@ -241,7 +265,11 @@ class CurvesFit:
             if data["kind"] != _KIND:
                 raise KeyError(data["kind"])
             curves = {name: LossCurve(**{**c, "lr": Schedule(*c["lr"])}) for name, c in data["curves"].items()}
-            theta, draws = np.array(data["theta"]), np.array(data["draws"])
+            theta, draws = np.array(data["theta"], dtype=float), np.array(data["draws"], dtype=float)
+            if theta.shape != (len(NAMES),) or draws.shape[1:] != theta.shape or not draws.size:
+                raise ValueError(f"theta of shape {theta.shape}, draws of shape {draws.shape}")
+            if not (np.isfinite(theta).all() and np.isfinite(draws).all()):
+                raise ValueError("numbers that are not finite")
             fit = cls(curves, data["seed"], theta, data["scale"], data["agreeing"], data["followed"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path}: expected a file that CurvesFit.save wrote ({error})") from error
@@ -272,7 +300,9 @@ class CurvesFit:
         values = ", ".join(f"{name} {value:.4g}" for name, value in self.parameters.items())
         count = sum(curve.steps.size for curve in self.curves.values())
         typical = 1.4826 * float(np.median(np.abs(self.search(self.theta)[0])))
-        return f"CurvesFit({len(self.curves)} curves, {count} losses, residual {typical:.2g} of them: {values})"
+        loose = ", ".join(self.undetermined)
+        told = f"; not determined: {loose}" if loose else ""
+        return f"CurvesFit({len(self.curves)} curves, {count} losses, residual {typical:.2g} of them: {values}{told})"
 
 
 def tails(level: float) -> list[float]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 ROWS: Final = 16
+SIZES: Final = ("params", "batch_size", "steps", "compute")
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,10 +26,10 @@ class Frontier:
     """Least compute for each number of steps, or each time, that reaches a loss; from :func:`frontier`.
 
     table: read-only columns by name: steps, params, batch_size, compute (FLOP), time (seconds; NaN without step_time),
-    low, high (of compute, over bootstrap draws; inf where a draw does not reach the loss); steps and batch size as
-    real numbers. loss: the target. axis: "steps" or "time", along which the rows lie. fewest: least of those, over all
-    sizes and batch sizes; least_compute: least FLOP, over all steps: the two asymptotes. pandas.DataFrame(found.table)
-    makes a frame.
+    low, high (of compute, over bootstrap draws; inf where a draw does not reach the loss), beyond (how many times the
+    farthest of params, batch_size, steps and compute lies beyond the runs); steps and batch size as real numbers. loss:
+    the target. axis: "steps" or "time", along which the rows lie. fewest: least of those, over all sizes and batch
+    sizes; least_compute: least FLOP, over all steps: the two asymptotes. pandas.DataFrame(found.table) makes a frame.
     """
 
     table: dict[str, NDArray[Any]]
@@ -166,6 +167,8 @@ def frontier(
     time = np.full(x.size, np.nan) if step_time is None else np.exp(x)
     columns = {"steps": np.exp(x - log_seconds(n, b)), "params": np.exp(n), "batch_size": np.exp(b),
                "compute": np.exp(cost), "time": time, "low": low, "high": high}  # fmt: skip
+    far = searching.beyond(fit, {name: columns[name] for name in SIZES}, 6.0 * length)
+    columns["beyond"] = np.max(list(far.values()), axis=0)
     for column in columns.values():
         column.flags.writeable = False
     least_compute = float(np.exp(min(log_flop(*cheap), cost.min())))

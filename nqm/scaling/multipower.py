@@ -76,7 +76,7 @@ def multi_power_law(curves: Sequence[LossCurve] | Mapping[str, LossCurve], *, se
         return np.log(safe) - logs, slopes / safe[:, None]
 
     least, most = float(np.exp(logs.min())), float(np.exp(logs.max()))
-    first, random = float(path.sums.min()), np.random.default_rng(seed)
+    first, random = float(path.sums.min()), np.random.default_rng(_checks.whole(seed, "seed"))
     starts = np.empty((STARTS, len(NAMES)))
     for start in starts:
         floor, alpha = least * random.uniform(0.7, 0.98), random.uniform(0.3, 0.7)

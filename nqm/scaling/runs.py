@@ -39,6 +39,7 @@ MEANINGS: Final = {
 }
 CHUNK: Final = 4096  # rows at a time
 MOST: Final = 1e13  # parameters
+OUTLIER, SHOWN = 6.0, 3  # robust standard deviations of a residual that is told, and how many are
 UNDETERMINED: Final = 3.0  # ends of an interval whose ratio is above this
 
 
@@ -257,6 +258,11 @@ class RunsFit(LossLaw):
             low, high = intervals[name]
             note = " (not determined)" if name in loose else ""
             lines.append(f"{name:>4}  {value:<10.4g} 90% {low:.4g} to {high:.4g}{note}: {MEANINGS[name]}")
+        N, B, K, residuals = *(self.runs[name] for name in ("N", "B", "K")), self.residuals
+        far = np.flatnonzero(np.abs(residuals) > OUTLIER * 1.4826 * np.median(np.abs(residuals)))
+        worst = far[np.argsort(-np.abs(residuals[far]))]
+        lines += [f"far off: N {N[i]:.4g}, B {B[i]:.4g}, K {K[i]:.4g}: loss {residuals[i]:+.1%}" for i in worst[:SHOWN]]
+        lines += [f"and {far.size - SHOWN} more"] if far.size > SHOWN else []
         return "\n".join(lines)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
@@ -11,6 +12,7 @@ from numpy.typing import ArrayLike
 from .. import _checks
 from .._checks import FloatArray
 
+FAR: Final = 10.0  # how many times beyond the data an answer warns
 REACH: Final = 100.0  # how many times beyond the data is searched
 DRAWS: Final = 50  # bootstrap draws that decisions are made again for
 OFFSETS: Final = np.linspace(-3.0, 3.0, 13)  # in log, where draws are evaluated
@@ -126,3 +128,23 @@ def draw_crossings(fit: Fit, n: Any, b: Any, k: Any, along: FloatArray, goal: An
     with np.errstate(invalid="ignore", divide="ignore"):
         share = np.where(np.isfinite(f_left), f_right / (f_right - f_left), 0.0).clip(0.0, 1.0)
     return np.where((values <= 0.0).any(axis=-1), right - share * (right - left), np.inf)
+
+
+def beyond(fit: Fit, answer: Mapping[str, Any], flop: float = 6.0) -> dict[str, FloatArray]:
+    """How many times params, batch_size, steps or compute lie beyond those of the runs, either way; 1: among them."""
+    runs = fit.runs
+    seen = {"params": runs["N"], "batch_size": runs["B"], "steps": runs["K"]}
+    seen["compute"] = flop * runs["N"] * runs["B"] * runs["K"]
+    return {
+        name: np.maximum(1.0, np.maximum(values / seen[name].max(), seen[name].min() / values))
+        for name, values in answer.items()
+    }
+
+
+def warn_far(fit: Fit, what: str, answer: Mapping[str, Any], flop: float = 6.0) -> None:
+    """Warn where numbers (or arrays) lie far :func:`beyond` the runs."""
+    factors = {name: float(np.max(times)) for name, times in beyond(fit, answer, flop).items()}
+    told = [f"{name} {times:.3g} times" for name, times in factors.items() if times > FAR]
+    if told:
+        message = f"{what} far outside the data, where the law has not been seen to hold"
+        warnings.warn(f"{message}: {', '.join(told)} beyond the runs", UserWarning, stacklevel=3)

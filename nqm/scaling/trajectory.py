@@ -153,7 +153,7 @@ class Search:
         least, batch = float(np.exp(self._logs.min())), runs[0][2]
         noise = least * batch
         # E and the logarithms of A, a, Q, R, K. Q <= 1: no step passes the minimum; near 2 lie optima of another kind
-        self.low = np.array([0.0, *np.log([1e-4 * least, 0.05, 1e-6, 1e-6 * least * batch, 0.01])])
+        self.low = np.array([0.0, *np.log([1e-4 * least, 0.05, 1e-6, 1e-6 * least * batch, 1e-6])])
         self.high = np.array([0.999 * least, *np.log([1e2 * least, 3.0, 1.0, 1e2 * least * batch, 50.0])])
         self.starts = (
             np.array([0.6 * least, *np.log([0.02 * least, 0.3, 1e-3, 1e-3 * noise, 0.5])]),
