@@ -191,10 +191,8 @@ def plot_curves(data: Data) -> Picture:
         ax.set_title(f"{name}\n{'fitted' if fitted else 'unseen'}: mean error {error:.2g}", fontsize=10)
         logarithmic(ax, "y")
         ax.legend()
-    for ax in axes[1]:
-        ax.set_xlabel("thousand steps")
-    for ax in axes[:, 0]:
-        ax.set_ylabel("loss")
+    for ax in axes.ravel():
+        ax.set(xlabel="thousand steps", ylabel="loss")
     picture.suptitle("Made-up curves: SGD on a power law")
     return picture
 
