@@ -15,7 +15,7 @@ from .._checks import FloatArray
 from . import searching
 from .searching import DRAWS, REACH, Fit, StepTime, log_losses, lowest, quantiles
 
-FEW: Final = 4096  # so many whole-number allocations are all tried
+FEW: Final = 2**15  # so many whole-number allocations are all tried
 ENDLESS: Final = 10**99
 ROUNDS: Final = 3  # of finer grids, for the optimum of each draw
 
@@ -96,6 +96,9 @@ def best(
     times the most of the runs (N: from a hundredth of the least); then whole numbers near by. The loss may rise with N,
     B or K, if it has one minimum between points of a grid. Warns (UserWarning) where N, B, K or compute is more than 10
     times beyond the runs.
+
+    Up to 32,768 allocations in whole numbers are all tried. Of more, where so few steps are allowed that one more or
+    less matters, a better one may lie farther off (up to 3% of the loss in contrived cases).
 
     Raises:
         TypeError, ValueError: for wrong arguments, a limit that is missing (its name is told), or limits that allow
@@ -196,16 +199,18 @@ class _Search:
 
     def lowest(self) -> tuple[int, int, int]:
         """The best whole numbers of all there are, if they are few; else near the lowest point, then near those."""
-        points = {(1, 1, 1)}
         if math.prod(self.most) <= FEW:
-            points = {(N + 1, B + 1, K + 1) for N, B, K in np.ndindex(*self.most)}
-        else:
-            b, _ = lowest(lambda b: self.sizes(b)[1], np.linspace(self.ends[1, 0], self.ends[1, 1], 33), 14)
-            batches = np.unique(np.clip(math.floor(math.exp(b)) + np.arange(-2, 4), 1, self.most[1]))
-            n, _ = self.sizes(np.log(batches))
-            k, _ = self.steps(n, np.log(batches))
-            whole = np.floor(np.exp([n, np.log(batches), np.maximum(k, 0.0)]) + 1e-6).astype(int)
-            points |= {(N, B, K) for N, B, K in whole.T.tolist()}
+            every = 1.0 + np.indices(self.most).reshape(3, -1)
+            fits = (every.prod(axis=0) <= self.product) & (every[2] * self.seconds(*every[:2]) <= self.time)
+            losses = self.fit.losses(*every[:, fits], draws=0)[0]
+            N, B, K = every[:, fits][:, np.nanargmin(losses)].astype(int).tolist()
+            return N, B, K
+        b, _ = lowest(lambda b: self.sizes(b)[1], np.linspace(self.ends[1, 0], self.ends[1, 1], 33), 14)
+        batches = np.unique(np.clip(math.floor(math.exp(b)) + np.arange(-2, 4), 1, self.most[1]))
+        n, _ = self.sizes(np.log(batches))
+        k, _ = self.steps(n, np.log(batches))
+        whole = np.floor(np.exp([n, np.log(batches), np.maximum(k, 0.0)]) + 1e-6).astype(int)
+        points = {(1, 1, 1), *((N, B, K) for N, B, K in whole.T.tolist())}
         found = (0, 0, 0)
         for _ in range(10):
             allowed = sorted(point for point in points if min(point) > 0 and not self.broken(*point))
