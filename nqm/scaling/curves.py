@@ -265,15 +265,10 @@ class CurvesFit:
             if data["kind"] != _KIND:
                 raise KeyError(data["kind"])
             curves = {name: LossCurve(**{**c, "lr": Schedule(*c["lr"])}) for name, c in data["curves"].items()}
-            theta, draws = np.array(data["theta"], dtype=float), np.array(data["draws"], dtype=float)
-            if theta.shape != (len(NAMES),) or draws.shape[1:] != theta.shape or not draws.size:
-                raise ValueError(f"theta of shape {theta.shape}, draws of shape {draws.shape}")
-            if not (np.isfinite(theta).all() and np.isfinite(draws).all()):
-                raise ValueError("numbers that are not finite")
+            theta, draws = fitting.restored(data, len(NAMES))
             fit = cls(curves, data["seed"], theta, data["scale"], data["agreeing"], data["followed"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path}: expected a file that CurvesFit.save wrote ({error})") from error
-        draws.flags.writeable = False
         fit.__dict__["draws"] = draws
         return fit
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -123,6 +123,17 @@ def bootstrap(
 
     with ThreadPoolExecutor(threads()) as pool:
         return np.clip(list(pool.map(draw, shares)), low, high)
+
+
+def restored(data: Mapping[str, Any], parameters: int) -> tuple[FloatArray, FloatArray]:
+    """theta and draws of a saved fit, read-only; a ValueError where they are not such."""
+    theta, draws = (np.array(data[name], dtype=float) for name in ("theta", "draws"))
+    if theta.shape != (parameters,) or draws.shape[1:] != theta.shape or not draws.size:
+        raise ValueError(f"theta of shape {theta.shape}, draws of shape {draws.shape}")
+    if not (np.isfinite(theta).all() and np.isfinite(draws).all()):
+        raise ValueError("numbers that are not finite")
+    theta.flags.writeable = draws.flags.writeable = False
+    return theta, draws
 
 
 def quantiles(draws: FloatArray, level: float) -> FloatArray:

@@ -230,11 +230,7 @@ class RunsFit(LossLaw):
             if data["kind"] != _KIND:
                 raise KeyError(data["kind"])
             runs = checked_runs(**data["runs"], exclude=None, parameters=len(NAMES))
-            theta, draws = _frozen(data["theta"]), _frozen(data["draws"])
-            if theta.shape != (len(NAMES),) or draws.shape[1:] != theta.shape or not draws.size:
-                raise ValueError(f"theta of shape {theta.shape}, draws of shape {draws.shape}")
-            if not (np.isfinite(theta).all() and np.isfinite(draws).all()):
-                raise ValueError("numbers that are not finite")
+            theta, draws = fitting.restored(data, len(NAMES))
             Rates(data["lr_schedule"], data["warmup"])
             fit = cls(
                 runs, data["lr_schedule"], data["warmup"], data["seed"], theta, data["agreeing"], data["followed"]
