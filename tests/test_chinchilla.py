@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
+from real_logs import DATA, real_logs
 
 from nqm.scaling.chinchilla import _Data, chinchilla
 
-DATA = Path(os.pardir) / "shared" / "data" / "llm_runs.csv"
 TRUTH = {"E": 1.7, "A": 400.0, "alpha": 0.34, "D": 60.0, "beta": 0.28}
-PUBLISHED = {"E": 2.186, "A": 245.8, "alpha": 0.404, "D": 81.4, "beta": 0.353}  # fitted to the train rows of DATA
+PUBLISHED = {"E": 2.186, "A": 245.8, "alpha": 0.404, "D": 81.4, "beta": 0.353}  # fitted to the train rows
 
 
 def law(N, B, K, E, A, alpha, D, beta):
@@ -106,11 +104,10 @@ def test_gradient_against_complex_step(noisy):
     np.testing.assert_allclose(gradient, exact, rtol=1e-10)
 
 
+@real_logs
 def test_published_fit():
     """To the digits printed, from the same rows, or at no more cost."""
-    if not DATA.exists():
-        pytest.skip(f"{DATA} is not there")
-    rows = np.genfromtxt(DATA, delimiter=",", names=True, dtype=None, encoding="utf8")
+    rows = np.genfromtxt(DATA / "llm_runs.csv", delimiter=",", names=True, dtype=None, encoding="utf8")
     rows = rows[(rows["split"] == "train") & (rows["filtered"].astype(str) == "False")]
     N, B, K, loss = (rows[name].astype(float) for name in ("N", "B", "K", "loss"))
     assert N.size == 64

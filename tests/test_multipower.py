@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
+from real_logs import DATA, real_logs
 
 from nqm import schedules
 from nqm.scaling import multipower
 from nqm.scaling.curves import LossCurve
 from nqm.scaling.multipower import NAMES, MultiPowerLaw, multi_power_law
 
-DATA = Path(__file__).parents[1] / ".." / "shared" / "data" / "lr_curves"
-real_data = pytest.mark.skipif(not DATA.exists(), reason="needs the loss curves of ../shared/data")
 PUBLISHED = {
     "25M": (3.040, 0.525, 0.508, 363.8, 2.066, 0.583, 0.641),
     "100M": (2.651, 0.601, 0.453, 437.9, 2.132, 0.598, 0.655),
@@ -27,7 +24,7 @@ VALUES = dict(zip(NAMES, (2.5, 0.5, 0.45, 400.0, 2.0, 0.6, 0.65), strict=True))
 
 def read(size, name):
     """A published curve, with its schedule (see the data's README)."""
-    table = np.genfromtxt(DATA / size / f"{name}.csv", delimiter=",", names=True)
+    table = np.genfromtxt(DATA / "lr_curves" / size / f"{name}.csv", delimiter=",", names=True)
     steps = table["step"].astype(int)
     peak, up, last = 3e-4, 2160, int(steps[-1])
     rest = {
@@ -166,7 +163,7 @@ def test_bad_input():
         law.predict(np.ones(50), 10.5)
 
 
-@real_data
+@real_logs
 @pytest.mark.parametrize("size", PUBLISHED)
 def test_published_parameters_give_the_published_errors(size):
     law = MultiPowerLaw(dict(zip(NAMES, PUBLISHED[size], strict=True)))
@@ -175,7 +172,7 @@ def test_published_parameters_give_the_published_errors(size):
     assert round(float(np.mean(errors)), 4) == pytest.approx(MARKS[size], abs=1.01e-4)  # parameters have 3 or 4 digits
 
 
-@real_data
+@real_logs
 @pytest.mark.parametrize("size", PUBLISHED)
 def test_fit_is_no_worse_than_the_published_one(size):
     curves = {name: read(size, name) for name in TRAINING}

@@ -9,6 +9,7 @@ import pickle
 from functools import cache
 from pathlib import Path
 
+import mpmath
 import numpy as np
 import pytest
 from scipy.optimize import differential_evolution, minimize
@@ -26,7 +27,7 @@ BOUND = nqm.bounds.examples_to_target(PROBLEM, TARGET)
 H, C, S = np.array([1.0, 0.5, 0.2, 0.08, 0.03]), np.array([1.0, 0.3, 0.4, 0.1, 0.05]), np.array([1.0, 2, 1, 3, 4])
 SMALL = NoisyQuadratic(H, C, S)
 
-REFERENCE = Path(__file__).parents[1] / "../shared/reference/zhang2019_notebook_steps.json"
+REFERENCE = json.loads((Path(__file__).parent / "data" / "zhang2019_notebook_steps.json").read_text())["pwc"]
 
 
 def sgd(power=0.0):
@@ -92,14 +93,7 @@ def test_the_recursion_that_stands_for_training_here():
 TOO_FEW = {(0, 4), (0, 16), (0.5, 4)}
 
 
-def reference_cells():
-    return json.loads(REFERENCE.read_text())["pwc"] if REFERENCE.exists() else []
-
-
-notebook = pytest.mark.skipif(
-    not REFERENCE.exists(), reason="the authors' step counts, ../shared/reference, are absent"
-)
-each_cell = pytest.mark.parametrize("cell", reference_cells(), ids=lambda c: f"{c['power']}-{c['batch']}")
+each_cell = pytest.mark.parametrize("cell", REFERENCE, ids=lambda c: f"{c['power']}-{c['batch']}")
 
 
 def let_in(x, steps, extra=0.0):
@@ -138,7 +132,6 @@ def log_factors(best):
     return np.log(best.schedule(np.arange(10) * (best.steps // 10)) / 2.0)
 
 
-@notebook
 @each_cell
 def test_never_more_steps_than_the_authors_notebook(cell):
     """The notebook returns the last multiple of 10 at which 10 pieces do not reach the target."""
@@ -150,7 +143,6 @@ def test_never_more_steps_than_the_authors_notebook(cell):
         assert best.steps <= steps
 
 
-@notebook
 @each_cell
 def test_the_authors_step_counts_are_the_best_under_their_biased_sum_of_noise(cell):
     """With 1e-8 added to 1 - (1 - lr h)^2, as they do, the best schedule misses at their step and hits 10 later."""
@@ -164,11 +156,10 @@ def test_the_authors_step_counts_are_the_best_under_their_biased_sum_of_noise(ce
     assert lowest_pieced(start, cell["steps"], power, batch, 1e-8) > TARGET >= ours
 
 
-@notebook
 @pytest.mark.parametrize(("power", "batch"), sorted(TOO_FEW))
 def test_where_the_authors_say_less_the_exact_risk_misses_the_target(power, batch):
     """Under the closed form without the 1e-8, from our schedule and from random ones, at their step."""
-    (steps,) = (c["steps"] + 10 for c in reference_cells() if (c["power"], c["batch"]) == (power, batch))
+    (steps,) = (c["steps"] + 10 for c in REFERENCE if (c["power"], c["batch"]) == (power, batch))
     best = lowest(power, batch, steps)
     assert math.exp(pieced(log_factors(best), steps, power, batch, 0.0)) == pytest.approx(best.risk, rel=1e-10)
     assert math.exp(pieced(log_factors(best), steps, power, batch, 1e-8)) <= TARGET < best.risk
@@ -260,7 +251,6 @@ def test_a_higher_bound_of_the_learning_rates_is_never_worse(steps, pieces):
     assert stable.risk == pytest.approx(found[1].risk, rel=1e-9)  # 2 / h_1
 
 
-@pytest.mark.xfail(strict=True, reason="without a bound a minimum 9% above that of max_lr=100 is found")
 def test_no_bound_at_all_is_never_worse_with_many_steps_a_piece():
     bounded, free = (optimize_schedule(PROBLEM, 1024, steps=2000, pieces=10, max_lr=bound) for bound in (100.0, None))
     assert free.risk <= bounded.risk * (1.0 + 1e-9)
@@ -348,10 +338,7 @@ def test_no_step_before_the_answer_reaches_the_target(optimizer, case, target):
         assert sooner.risk > target
 
 
-CROWD = pytest.mark.xfail(strict=True, reason="the first basin found below the target is kept, here 14% higher")
-
-
-@pytest.mark.parametrize(("batch", "target"), [(4, 0.2), (4, 0.05), pytest.param(100, 0.2, marks=CROWD), (100, 0.05)])
+@pytest.mark.parametrize(("batch", "target"), [(4, 0.2), (4, 0.05), (100, 0.2), (100, 0.05)])
 def test_among_schedules_of_as_many_steps_the_lowest(batch, target):
     best = optimize_schedule(SMALL, batch, target=target, pieces=5)
     fixed = optimize_schedule(SMALL, batch, steps=best.steps, pieces=min(5, best.steps))
@@ -468,7 +455,7 @@ RESULTS = {
     "small bound": (SMALL, 4, {"target": 0.05, "pieces": 4, "max_lr": 0.3}),
     "unbounded": (SMALL, 32, {"steps": 5, "pieces": 5, "max_lr": None}),
     "fewer steps than pieces": (SMALL, 100, {"target": 0.1, "pieces": 10}),
-    "cliffs": (PROBLEM, 4096, {"steps": 60, "pieces": 60, "max_lr": None}),
+    "cliffs": (PROBLEM, 4096, {"steps": 30, "pieces": 30, "max_lr": None}),
 }
 CONVERGED = sorted(set(RESULTS) - {"cliffs"})
 
@@ -544,11 +531,27 @@ def test_converged_means_flat_or_on_the_bound(name):
 
 
 def test_stalled_is_said_where_the_slope_is_not_zero():
-    """Sixty learning rates without a bound, some of hundreds: a landscape of cliffs."""
-    best = result("cliffs")
+    """Thirty learning rates without a bound, some of hundreds: a landscape of cliffs, with cusps some 1e-8 wide where a
+    coordinate is left with nothing but noise; hence slopes in 60 digits."""
+    best, lengths = result("cliffs"), RESULTS["cliffs"][2]["steps"]
     assert best.status == "stalled"
     assert best.gradient_norm > 1e-4
-    assert best.gradient_norm == pytest.approx(np.abs(slopes("cliffs")).max(), rel=0.01)
+    assert best.schedule.pieces == lengths
+    with mpmath.workdps(60):
+        step = mpmath.mpf(10) ** -25
+        rates = [mpmath.mpf(value) for value in best.schedule.values.tolist()]
+
+        def log_risk(factor, piece):
+            moved = [lr * factor if j == piece else lr for j, lr in enumerate(rates)]
+            total = mpmath.mpf(0)
+            for h, c, s in zip(*(v.tolist() for v in nodes(PROBLEM)), strict=True):
+                for lr in moved:
+                    s = (1 - lr * h) ** 2 * s + lr**2 * c / best.batch_size
+                total += h * s / 2
+            return mpmath.log(total)
+
+        slope = [(log_risk(1 + step, j) - log_risk(1 - step, j)) / (2 * step) for j in range(len(rates))]
+        assert best.gradient_norm == pytest.approx(float(max(abs(value) for value in slope)), rel=1e-6)
 
 
 @pytest.mark.parametrize("name", CONVERGED)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
+from real_logs import DATA, real_logs
 from scipy.special import loggamma
 
 import nqm
@@ -19,8 +19,6 @@ from nqm.scaling.model import LAST, Pieces, modes
 from nqm.scaling.trajectory import NAMES, Trajectories, named
 from nqm.spectra import _index_rule
 
-DATA = Path(__file__).parents[1] / ".." / "shared" / "data" / "lr_curves"
-real_data = pytest.mark.skipif(not DATA.exists(), reason="needs the loss curves of ../shared/data")
 MARKS = {"25M": 0.0027, "100M": 0.0037, "400M": 0.0038}  # multi-power law, published, over the test curves given
 TRAINING = ("cosine_24000", "constant_24000", "wsdcon_9")
 TESTS = ("constant_72000", "wsd_20000_24000", "wsdcon_18")
@@ -61,7 +59,7 @@ def fit():
 
 def read(size, name):
     """A published curve, with its schedule (see the data's README)."""
-    table = np.genfromtxt(DATA / size / f"{name}.csv", delimiter=",", names=True)
+    table = np.genfromtxt(DATA / "lr_curves" / size / f"{name}.csv", delimiter=",", names=True)
     steps = table["step"].astype(int)
     peak, up, last = 3e-4, 2160, int(steps[-1])
     rest = {
@@ -425,14 +423,14 @@ def test_pictures(fit):
 SHORT = pytest.mark.xfail(reason="0.64 of the multi-power law's error: early losses of its runs differ by a lag")
 
 
-@real_data
+@real_logs
 @pytest.mark.parametrize("size", [pytest.param("25M", marks=SHORT), "100M", "400M"])
 def test_real_curves_are_predicted_with_at_most_06_of_the_multi_power_laws_error(size):
     errors = real_errors(size)
     assert np.mean(errors) <= 0.6 * MARKS[size], errors
 
 
-@real_data
+@real_logs
 def test_real_curves_are_predicted_better_than_by_the_multi_power_law():
     """In every size, and on the whole with less than 0.6 of its error."""
     shares = [np.mean(real_errors(size)) / MARKS[size] for size in MARKS]

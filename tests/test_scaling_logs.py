@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from real_logs import DATA, real_logs
 from scipy.special import zeta
 
 import nqm
@@ -17,9 +18,6 @@ from nqm.scaling.example import TRUTH, example_runs, true_losses, write_example
 from nqm.scaling.logs import read_curves, read_runs
 from nqm.scaling.model import modes
 from nqm.scaling.table import NAMES
-
-DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
-real_data = pytest.mark.skipif(not DATA.exists(), reason="needs the training logs of ../shared/data")
 
 
 @pytest.fixture
@@ -413,7 +411,7 @@ def test_curves_keep_what_was_logged(gaps, lr, tmp_path_factory):
     assert max(every) <= max(lr[: steps.size]) * 1.001
 
 
-@real_data
+@real_logs
 @pytest.mark.parametrize("size", ["25M", "100M", "400M"])
 def test_published_curves(size):
     curves = read_curves(DATA / "lr_curves" / size, warmup=2160)
@@ -428,7 +426,7 @@ def test_published_curves(size):
     np.testing.assert_allclose(falling, 3e-5 + 2.7e-4 * (1 + np.cos(math.pi * k / (24_000 - 2160))) / 2, rtol=3e-4)
 
 
-@real_data
+@real_logs
 def test_published_runs():
     log = read_runs(DATA / "llm_runs.csv")
     with (DATA / "llm_runs.csv").open(newline="") as stream:

@@ -10,13 +10,13 @@ from pathlib import Path
 import mpmath
 import numpy as np
 import pytest
+from real_logs import DATA
 
 import nqm
 from nqm.scaling import RunsFit, chinchilla, final, fit_runs
 from nqm.scaling.model import LAST, Pieces, course, effective, modes
 from nqm.spectra import _index_rule
 
-REAL = Path(__file__).parents[2] / "shared" / "data" / "llm_runs.csv"
 TRUTH = np.array([*np.log([0.15, 0.6, 4.0, 1.2, 40.0, 300.0]), 0.5])  # theta of p, q, P, Q, R, T0, E
 COSINE = final.Rates("cosine", 0.01)
 
@@ -368,9 +368,7 @@ def test_far_predictions_warn_with_the_factor(example):
 
 
 def real_runs():
-    if not REAL.exists():
-        pytest.skip("the real training logs are not here: ../shared/data/llm_runs.csv")
-    with REAL.open() as stream:
+    with (DATA / "llm_runs.csv").open() as stream:
         rows = [row for row in csv.DictReader(stream) if row["filtered"] != "True"]
     columns = {name: np.array([float(row[name]) for row in rows]) for name in ("N", "B", "K", "loss")}
     return columns, np.array([row["type"] for row in rows]), np.array([row["split"] for row in rows])
@@ -389,6 +387,7 @@ def published(columns):
     return np.array(found)
 
 
+@real_logs
 def test_real_runs_are_predicted_better_than_published():
     """Fitted on the 64 unfiltered training runs; rms log error on 21 test runs, beside the published model's.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from functools import cache
@@ -28,12 +29,13 @@ KINDS = {
     "ema": nqm.EMA(nqm.SGD(FREE), decay=FREE),
 }
 
-REFERENCE = Path(__file__).parents[1] / "../shared/reference/zhang2019_notebook_steps.json"
+# Step counts of their public notebook, run unchanged but for names of NumPy's.
+REFERENCE = json.loads((Path(__file__).parent / "data" / "zhang2019_notebook_steps.json").read_text())
 
 
 @cache
-def tuned(kind, power, batch):
-    return nqm.tune(PROBLEM, nqm.Preconditioned(KINDS[kind], power), batch, TARGET)
+def tuned(kind, power, batch, target=TARGET):
+    return nqm.tune(PROBLEM, nqm.Preconditioned(KINDS[kind], power), batch, target)
 
 
 # --- the whole table ---------------------------------------------------------------------------------------
@@ -66,26 +68,41 @@ def test_larger_batches_never_need_more_steps(kind, power):
     assert steps == sorted(steps, reverse=True)
 
 
-def reference_cells():
-    if not REFERENCE.exists():
-        return []
-    table = json.loads(REFERENCE.read_text())
-    return [cell for kind in ("sgd", "momentum", "ema") for cell in table[kind]]
+REFERENCE_CELLS = [cell for kind in ("sgd", "momentum", "ema", "targets") for cell in REFERENCE[kind]]
 
 
-@pytest.mark.skipif(not REFERENCE.exists(), reason="the authors' step counts, ../shared/reference, are not here")
-@pytest.mark.parametrize("cell", reference_cells(), ids=lambda c: f"{c['kind']}-{c['power']}-{c['batch']}")
+def name_of(cell):
+    return "-".join(str(cell[key]) for key in ("kind", "power", "batch", "target") if key in cell)
+
+
+@pytest.mark.parametrize("cell", REFERENCE_CELLS, ids=name_of)
 def test_never_more_steps_than_the_authors_notebook(cell):
     """The notebook returns the last step that does not reach the target.
 
     It adds 1e-8 to a denominator, and so counts up to a few steps too few: where it says less than is possible, its own
     hyperparameters must miss the target at its step.
     """
-    best, steps = tuned(cell["kind"], cell["power"], cell["batch"]), cell["steps"] + 1
+    target, steps = cell.get("target", TARGET), cell["steps"] + 1
+    best = tuned(cell["kind"], cell["power"], cell["batch"], target)
     theirs = KINDS[cell["kind"]].with_values(**{k: cell[k] for k in ("lr", "momentum", "decay") if k in cell})
     theirs = nqm.Preconditioned(theirs, cell["power"])
-    assert best.steps <= nqm.steps_to_target(PROBLEM, theirs, cell["batch"], TARGET)
-    assert best.steps <= steps or nqm.risk(PROBLEM, theirs, cell["batch"], steps) > TARGET * (1 + 1e-5)
+    assert best.steps <= nqm.steps_to_target(PROBLEM, theirs, cell["batch"], target)
+    assert best.steps <= steps or nqm.risk(PROBLEM, theirs, cell["batch"], steps) > target * (1 + 1e-5)
+
+
+def test_what_the_authors_grid_costs():
+    """Steps of the notebook over the fewest there are, at power 0 to 0.75: median, and at most.
+
+    It has EMA slower than plain SGD in some cells, although a decay of 0 is plain SGD.
+    """
+    excess = {
+        kind: [(c["steps"] + 1) / tuned(kind, c["power"], c["batch"]).steps for c in REFERENCE[kind]]
+        for kind in ("sgd", "momentum", "ema")
+    }
+    medians = {kind: float(np.median(ratios)) for kind, ratios in excess.items()}
+    assert medians == pytest.approx({"sgd": 1.007, "momentum": 1.05, "ema": 1.05}, abs=0.01)
+    plain = {(c["power"], c["batch"]): c["steps"] for c in REFERENCE["sgd"]}
+    assert any(c["steps"] > plain[c["power"], c["batch"]] for c in REFERENCE["ema"])
 
 
 # --- grids and random search -------------------------------------------------------------------------------
@@ -182,19 +199,14 @@ def test_three_at_once(batch):
 
 
 # On few steps and without much noise the landscape is at its roughest: waves of the largest curvatures all over it.
-# Two of these are known to be missed: a dip of the oscillation at one step only, some ten percent before the answer.
-MISSED = [(nqm.SGD(FREE, 0.99), 1.0, 2**20, 0.1), (KINDS["momentum"], 1.0, 2**12, 0.03)]
-KNOWN = pytest.mark.xfail(strict=True, reason="a narrow dip ten percent sooner is not found")
-ROUGH = [
-    pytest.param(*case, marks=KNOWN if case in MISSED else ())
-    for case in (
-        (optimizer, exponent, batch, share)
-        for optimizer in (nqm.SGD(FREE, 0.99), KINDS["momentum"], KINDS["nesterov"])
-        for exponent in (1.0, 1.5)
-        for batch in (2**12, 2**16, 2**20)
-        for share in (0.1, 0.03, 0.01)
+ROUGH = list(
+    itertools.product(
+        (nqm.SGD(FREE, 0.99), KINDS["momentum"], KINDS["nesterov"]),
+        (1.0, 1.5),
+        (2**12, 2**16, 2**20),
+        (0.1, 0.03, 0.01),
     )
-]
+)
 
 
 @pytest.mark.parametrize(("optimizer", "exponent", "batch", "share"), ROUGH, ids=str)

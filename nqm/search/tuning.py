@@ -151,7 +151,8 @@ def _fewest_steps(space: Space, batch: float | Schedule, target: float) -> _Cand
         point, steps = bracket(landscape, point, steps, goal)
     if alone:
         count = 601 if coupled else 6001
-        grid = np.linspace(point - 6.0, point + 10.0, count).clip(space.low, np.minimum(space.high, 9.0))
+        ends = np.minimum(point, 0.0) - 6.0, point + 10.0  # whichever basin was found first, the others are in it
+        grid = np.linspace(*ends, count).clip(space.low, np.minimum(space.high, 9.0))
     explored = not oscillates
     while math.isfinite(steps):
         if landscape.refine(point, steps):
@@ -301,7 +302,7 @@ def _explore(
     floor, from a quadratic fitted on a scale at which ripples average out, searched at a spacing that resolves them.
     """
     n = point.size
-    fine = _grid(landscape.space, known, steps, density=2.5) if n == 2 else grid
+    fine = _grid(landscape.space, known, steps, density=6.0) if n == 2 else grid  # some basins are 0.02 wide
     directions = _valley_directions(landscape, point, steps)
     everywhere = n == 1
     while True:
@@ -314,7 +315,7 @@ def _explore(
             if n == 1 and sooner > FEW:
                 cells = _finer_line(landscape, grid, sooner)
             order = _local_minima(landscape.screen(cells, sooner))
-            starts = cells.reshape(-1, n)[order[: 24 if n == 1 else 3 if sooner > FEW else 10]]
+            starts = cells.reshape(-1, n)[order[: 24 if n == 1 else 3 if sooner > FEW else 20]]
             points, values = landscape.minimise(starts, sooner, goal, any_will_do=True)
             found, heights = np.vstack([found, points]), np.append(heights, values)
         if n > 1:
