@@ -227,8 +227,8 @@ FIGURES = (
         compute_predicted,
         plot_predicted,
         "Both laws are fitted to the runs below 3e16 FLOP (circles) and predict the rest (squares), up to ten times "
-        "the compute. Chinchilla's form knows the number of examples and no batch size: at the same number it predicts one "
-        "loss. The run far off the line is one that went wrong, on purpose.",
+        "the compute. Chinchilla's form knows the number of examples and no batch size: at the same number it predicts "
+        "one loss. The run far off the line is one that went wrong, on purpose.",
         "No paper has it: the log is the example that ships, made by the model itself plus 0.5% noise. On the real "
         "runs of Li & Maddison (2026), where the model is not the truth, see notebooks/06_scaling.py.",
     ),

@@ -96,8 +96,8 @@ def plot_1(data: Data) -> Picture:
             xlabel="step",
             title="constant learning rate" if schedule == "constant" else "learning rate decayed at step 300",
         )
+        ax.set_ylabel("expected risk")
         ax.set_ylim(2e-4, 1.0)
-    axes[0].set_ylabel("expected risk")
     axes[0].legend()
     return picture
 
