@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 if TYPE_CHECKING:
     from .scaling.law import LossLaw
@@ -87,6 +87,19 @@ def powers_of_two(ax: Axes, axis: str = "both") -> None:
         target.set_minor_formatter(NullFormatter())
 
 
+def logarithmic(ax: Axes, axis: str = "both") -> None:
+    """Logarithmic axes of what is drawn, with plain numbers beside them also where it spans less than a decade."""
+    for name in ("x", "y") if axis == "both" else (axis,):
+        getattr(ax, f"set_{name}scale")("log")
+        target = getattr(ax, f"{name}axis")
+        low, high = getattr(ax, f"get_{name}lim")()
+        few = high < 10.0 * low
+        target.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]) if few else LogLocator(subs=(1.0, 2.0, 5.0)))
+        target.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+        target.set_minor_locator(NullLocator())
+        target.set_minor_formatter(NullFormatter())
+
+
 def plot_sweep(sweep: Sweep, ax: Axes | None = None) -> Axes:
     """Steps to target against batch size; see :meth:`nqm.sweep.Sweep.plot`."""
     with style():
@@ -116,7 +129,7 @@ def plot_schedule(schedule: Schedule, ax: Axes | None = None) -> Axes:
         look = series(len(ax.patches))
         del look["marker"]
         ax.stairs(schedule.values, np.concatenate([[0], schedule.ends]), baseline=None, linewidth=1.6, **look)
-        ax.set_yscale("log")
+        logarithmic(ax, "y")
         ax.set_xlabel("step")
     return ax
 
@@ -142,12 +155,7 @@ def plot_predictions(fit: LossLaw, ax: Axes | None = None) -> Axes:
         )
         points = ax.scatter(runs["loss"], predicted, c=np.log10(runs["N"]), cmap="viridis", s=22, zorder=3)
         ax.figure.colorbar(points, ax=ax, label="log10 of parameters")
-        ax.set_xscale("log")
-        ax.set_yscale("log")
-        for axis in (ax.xaxis, ax.yaxis):
-            axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 6, 8)))
-            axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-            axis.set_minor_formatter(NullFormatter())
+        logarithmic(ax)
         ax.set_xlabel("actual loss")
         ax.set_ylabel("predicted loss (bars: 90% of new runs)")
     return ax

@@ -30,7 +30,7 @@ class Computed(dict):
 
 @pytest.fixture(scope="module", params=["small", pytest.param("full", marks=pytest.mark.thorough)])
 def data(request):
-    """Small: fewer batch sizes, with both first and both last ones; less to average and to fit."""
+    """Small: fewer batch sizes, with both first and both last ones; fewer data sets and bootstrap draws."""
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "small":
             for module in (zhang2019, decay):
@@ -38,7 +38,9 @@ def data(request):
             patch.setattr(own, "BATCH_SIZES", 2.0 ** np.array([2, 8, 20]))
             patch.setattr(features, "BATCH_SIZES", 2.0 ** np.array([0, 10, 20]))
             patch.setattr(smith2018, "measured", partial(smith2018.measured, seeds=1, test=500))
-            patch.setattr(scaling, "EVERY", 4 * scaling.EVERY)
+            patch.setattr(scaling, "POINTS", 16)
+            patch.setattr("nqm.scaling.runs.DRAWS", 20)
+            patch.setattr("nqm.scaling.curves.DRAWS", 20)
         yield Computed()
 
 

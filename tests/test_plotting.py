@@ -116,3 +116,16 @@ def test_two_schedules_on_one_axes_differ():
     assert first.get_edgecolor() != second.get_edgecolor()
     assert first.get_linestyle() != second.get_linestyle()
     assert first.get_zorder() > ax.xaxis.get_zorder()  # the grid is below
+
+
+@pytest.mark.parametrize("ends", [(2.0, 1.0), (3.7, 4.6), (0.05, 2.0), (1e-6, 1.0)])
+def test_logarithmic_axes_have_a_few_plain_numbers(ends):
+    figure, ax = plotting.new_figure()
+    ax.plot([0, 1], ends)
+    plotting.logarithmic(ax, "y")
+    figure.canvas.draw()
+    low, high = ax.get_ylim()
+    shown = [text.get_text() for text in ax.get_yticklabels() if low <= text.get_position()[1] <= high]
+    assert 3 <= len(shown) <= 20
+    assert [float(text) for text in shown] == pytest.approx([tick for tick in ax.get_yticks() if low <= tick <= high])
+    assert not any("10^" in text for text in shown)

@@ -21,7 +21,6 @@ from ..spectra import _index_rule as index_rule
 from . import Data, Figure, rows
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Picture
 
 FITTED = 3e16  # FLOP, at most, of the runs that are fitted; the others are predicted
@@ -51,7 +50,7 @@ def compute_predicted(bins: int | None = None) -> Data:
 
 
 def plot_predicted(data: Data) -> Picture:
-    from ..plotting import COLORS, new_figure
+    from ..plotting import COLORS, logarithmic, new_figure
 
     picture, axes = new_figure(2, width=11.0, height=4.8)
     ends = [0.95 * data["loss"].min(), 1.05 * data["loss"].max()]
@@ -69,7 +68,7 @@ def plot_predicted(data: Data) -> Picture:
                 spread = np.abs(np.stack([data["low"], data["high"]])[:, here] - data[name][here])
                 ax.errorbar(data["loss"][here], data[name][here], spread, fmt="none", ecolor="#888888", linewidth=1.0)
             ax.plot(data["loss"][here], data[name][here], marker, color=color, label=label, markersize=3, zorder=3)
-        logarithmic(ax, "xy")
+        logarithmic(ax)
         ax.set_aspect("equal")
         ax.set(xlabel="actual loss", ylabel="predicted loss", title=title)
         ax.legend(loc="upper left")
@@ -116,7 +115,7 @@ def compute_isoflop(bins: int | None = None) -> Data:
 
 
 def plot_isoflop(data: Data) -> Picture:
-    from ..plotting import MARKERS, new_figure, sequential
+    from ..plotting import MARKERS, logarithmic, new_figure, sequential
 
     picture, axes = new_figure(2, width=11.0, height=4.8)
     for ax, kind, x in ((axes[0], "isoflop", "N"), (axes[1], "isotoken", "B")):
@@ -185,7 +184,7 @@ def compute_curves(bins: int | None = None) -> Data:
 
 
 def plot_curves(data: Data) -> Picture:
-    from ..plotting import COLORS, new_figure
+    from ..plotting import COLORS, logarithmic, new_figure
 
     names = list(dict.fromkeys(data["schedule"].tolist()))
     picture, axes = new_figure(len(names) // 2, width=13.0, height=7.4, rows=2, sharey=True)
@@ -205,19 +204,6 @@ def plot_curves(data: Data) -> Picture:
         ax.set(xlabel="thousand steps", ylabel="loss")
     picture.suptitle("Made-up curves: SGD on a power law")
     return picture
-
-
-def logarithmic(ax: Axes, axes: str) -> None:
-    """Logarithmic axes of losses, with plain numbers beside them."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
-
-    for name in axes:
-        getattr(ax, f"set_{name}scale")("log")
-        axis = getattr(ax, f"{name}axis")
-        axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-        axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-        axis.set_minor_locator(NullLocator())
-        axis.set_minor_formatter(NullFormatter())
 
 
 FIGURES = (

@@ -51,7 +51,8 @@ class CriticalBatchSize:
                 look = {**plotting.series(i), "color": color}
                 ax.plot(loss[here], value[here], label=f"{size:.3g} parameters", **look)
                 ax.fill_between(loss[here], low[here], high[here], color=color, alpha=0.15, linewidth=0)
-            ax.set(yscale="log", xlabel="loss", ylabel="critical batch size (examples)")
+            plotting.logarithmic(ax, "y")
+            ax.set(xlabel="loss", ylabel="critical batch size (examples)")
             ax.invert_xaxis()  # as training goes on
             ax.legend()
         return ax
