@@ -62,7 +62,10 @@ def new_figure(
     """A figure in the style of all, that belongs to no window, and its axes; options: those of ``Figure.subplots``."""
     with style():
         figure = Figure(figsize=(width, height), layout="constrained")
-        return figure, figure.subplots(rows, columns, **options)
+        axes = figure.subplots(rows, columns, **options)
+        for ax in np.ravel(axes):
+            ax.tick_params(labelbottom=True, labelleft=True)  # also where an axis is shared
+        return figure, axes
 
 
 def series(number: int) -> dict[str, Any]:

@@ -26,8 +26,9 @@ SCALE = 0.01 * DATASET  # Smith & Le's g, for a steady state of 0.025 on the pro
 RATES = np.geomspace(0.001, 3.9, 120)
 TINY = 1e-6  # a learning rate that stands for the limit of 0
 COURSES = ((0.3, 0.0), (1.0, 0.0), (1.9, 0.0), (0.3, 0.9), (1.0, 0.9), (0.1, 0.99))  # learning rate, momentum
-# lr * steps / (1 - momentum), of whole steps: several in each oscillation that momentum makes, until they die out
-TIMES = np.concatenate([np.geomspace(10.0, 390.0, 120), np.arange(400.0, 5000.0, 10.0), np.geomspace(5e3, 1e6, 60)])
+# lr * steps / (1 - momentum); with momentum several in each oscillation until they die out (steps are whole)
+TIMES = np.geomspace(10.0, 1e6, 101)
+FINE_TIMES = np.concatenate([np.geomspace(10.0, 390.0, 150), np.arange(400.0, 5000.0, 10.0), TIMES[TIMES > 5000.0]])
 SIZES = (10, 1000)
 
 BATCH_SIZES = 2.0 ** np.arange(2, 24)
@@ -58,7 +59,7 @@ def compute_drift(bins: int | None = None) -> Data:
             for stable, value in zip(lr.tolist(), found.tolist(), strict=True):
                 add(name, stable, value, stable, m)
     for rate, m in COURSES:
-        steps = np.unique(np.round((TIMES if m else TIMES[::8]) * (1.0 - m) / rate))  # smooth without momentum
+        steps = np.unique(np.round((FINE_TIMES if m else TIMES) * (1.0 - m) / rate))
         times = steps * rate / (1.0 - m)
         limits = np.asarray(risk(where, SGD(TINY), equally_noisy(TINY, 0.0), np.round(times / TINY)))
         relative = np.asarray(risk(where, SGD(rate, m), equally_noisy(rate, m), steps)) / limits

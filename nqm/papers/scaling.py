@@ -192,16 +192,16 @@ def plot_curves(data: Data) -> Picture:
         here = data["schedule"] == name
         fitted = bool(data["fitted"][here][0])
         step, loss, predicted = data["step"][here] / 1000.0, data["loss"][here], data["predicted"][here]
-        ax.plot(step, loss, ".", color="#999999", markersize=3, label="actual")
+        ax.plot(step, loss, ".", color="black", markersize=2, label="actual", zorder=3)
         ax.fill_between(step, data["low"][here], data["high"][here], color=COLORS[1], alpha=0.2, linewidth=0)
         label, color = ("fit", COLORS[0]) if fitted else ("prediction", COLORS[1])
-        ax.plot(step, predicted, color=color, label=label, linewidth=1.3)
+        ax.plot(step, predicted, color=color, label=label, linewidth=4.0, alpha=0.6)
         error = np.abs(predicted - loss).mean()
-        ax.set_title(f"{name}\n{'fitted' if fitted else 'unseen'}: mean error {error:.2g}", fontsize=10)
+        ax.set_title(f"{name}\n{'fitted' if fitted else 'unseen'}: mean error {error:.4f}", fontsize=10)
         logarithmic(ax, "y")
-        ax.legend()
-    for ax in axes.ravel():
         ax.set(xlabel="thousand steps", ylabel="loss")
+    for ax in axes[:, 0]:
+        ax.legend()
     picture.suptitle("Made-up curves: SGD on a power law")
     return picture
 

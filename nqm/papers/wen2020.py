@@ -129,8 +129,8 @@ def plot_1(data: Data) -> Picture:
         ax.plot(data["x"][start][:1], data["y"][start][:1], "o", color=COLORS[0], markersize=8, zorder=3,
                 label="before the step")  # fmt: skip
         ax.set(title=f"{name}: mean loss {data['loss'][here].mean():.3f}", xlim=(-1.4, 2.4), ylim=(-1.6, 1.6))
-    axes[0, 0].plot([], [], ".", color=COLORS[1], label=f"after one step, {UPDATES} times")
-    axes[0, 0].legend(loc="lower left")
+    axes[0, 1].plot([], [], ".", color=COLORS[1], label=f"after one step, {UPDATES} times")
+    axes[0, 1].legend(loc="lower left")
     return picture
 
 
