@@ -79,6 +79,9 @@ def test_figure_2_is_the_papers_roots(data):
     root = ((1 - x + m) + np.sqrt((1 - m) ** 2 - 2 * (1 + m) * x + x * x)) / 2
     assert found["rate"] == pytest.approx(root, rel=1e-9)
     assert found["rate_effective"] == pytest.approx(1 - x / (1 - m), rel=1e-12)
+    assert found["contraction"] == pytest.approx(1 - root, rel=1e-9)
+    assert found["contraction_effective"] == pytest.approx(x / (1 - m), rel=1e-9)
+    assert found["contraction"][-1] / found["contraction_effective"][-1] == pytest.approx(1.7, abs=0.05)
     assert found["steady_state"] == pytest.approx((1 + m) * x / (2 * (2 * m + 2 - x) * (1 - m)), rel=1e-12)
     assert found["steady_state_effective"] == pytest.approx(x / (1 - m) / (2 * (2 - x / (1 - m))), rel=1e-12)
 
