@@ -85,7 +85,7 @@ def plot_11(data: Data) -> Picture:
                      label=f"a = {a:g}" + (", plain SGD" if a == 1.0 else ""))  # fmt: skip
     powers_of_two(axes[2])
     axes[2].set(xlabel="batch size B", ylabel=f"examples to risk {TARGET:g}", title="learning rate tuned")
-    axes[2].legend()
+    axes[2].legend(fontsize=8, handlelength=1.8)
     return picture
 
 
