@@ -70,7 +70,7 @@ steps, examples, rate, momentum = (
 LINES = ("-", "--", "-.", ":", (0, (4, 1, 1, 1, 1, 1)))
 LOOK = {
     name: {"label": name, "color": color, "marker": marker, "linestyle": line, "markevery": 2}
-    for name, color, marker, line in zip(OPTIMIZERS, COLORS, MARKERS, LINES, strict=True)
+    for name, color, marker, line in zip(OPTIMIZERS, COLORS, MARKERS, LINES, strict=False)
 }
 
 

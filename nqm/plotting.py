@@ -11,17 +11,19 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 if TYPE_CHECKING:
     from .scaling.law import LossLaw
     from .schedules import Schedule
     from .sweep import Sweep
 
-# Colours of even steps in lightness: dark to light in grey print, and told apart by the common colour blindnesses.
-COLORS = ("#1b1f6b", "#a3195b", "#1f8a70", "#e08e0b", "#6fa8dc")
+# Five of Tol's and of Okabe and Ito's colours. Any two, and black, are 20 or more apart (CIE 1976 colour difference),
+# also as protanopes, deuteranopes and tritanopes see them (Machado et al. 2009), and in grey 9 or more in lightness L*.
+COLORS = ("#332288", "#ee6677", "#0072b2", "#882255", "#e69f00")
+# 5, 4 and 6: among 12 series any two differ in two or three of colour, line and marker.
 LINES = ("-", "--", "-.", ":")
-MARKERS = ("o", "s", "^", "D", "v")
+MARKERS = ("o", "s", "^", "D", "v", "P")
 STYLE: Any = {
     "figure.figsize": (6.4, 4.6),
     "figure.dpi": 100,
@@ -29,12 +31,14 @@ STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": "#dddddd",
     "grid.linewidth": 0.6,
     "lines.linewidth": 1.8,
     "lines.markersize": 4.5,
     "legend.frameon": False,
     "legend.fontsize": 9,
+    "legend.handlelength": 3.0,  # so that dashes show
     "figure.constrained_layout.use": True,
 }
 
@@ -52,10 +56,27 @@ def style() -> Iterator[None]:
         mpl.rcParams.update(before)
 
 
-def new_figure(columns: int = 1, width: float = 6.4, height: float = 4.6) -> tuple[Figure, Any]:
-    """A figure that belongs to no window, and its axes."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(1, columns)
+def new_figure(
+    columns: int = 1, width: float = 6.4, height: float = 4.6, rows: int = 1, **options: Any
+) -> tuple[Figure, Any]:
+    """A figure in the style of all, that belongs to no window, and its axes; options: those of ``Figure.subplots``."""
+    with style():
+        figure = Figure(figsize=(width, height), layout="constrained")
+        axes = figure.subplots(rows, columns, **options)
+        for ax in np.ravel(axes):
+            ax.tick_params(labelbottom=True, labelleft=True)  # also where an axis is shared
+        return figure, axes
+
+
+def series(number: int) -> dict[str, Any]:
+    """Colour, line and marker of the series of this number, from 0; the cycles are of different lengths."""
+    cycles = {"color": COLORS, "linestyle": LINES, "marker": MARKERS}
+    return {key: cycle[number % len(cycle)] for key, cycle in cycles.items()}
+
+
+def sequential(count: int) -> list[str]:
+    """So many colours from dark to light, for series in the order of a quantity: batch size, target, power."""
+    return [mpl.colors.to_hex(color) for color in mpl.colormaps["viridis"](np.linspace(0.0, 0.8, count))]
 
 
 def powers_of_two(ax: Axes, axis: str = "both") -> None:
@@ -69,23 +90,33 @@ def powers_of_two(ax: Axes, axis: str = "both") -> None:
         target.set_minor_formatter(NullFormatter())
 
 
+def logarithmic(ax: Axes, axis: str = "both") -> None:
+    """Logarithmic axes of what is drawn, with plain numbers beside them also where it spans less than a decade."""
+    for name in ("x", "y") if axis == "both" else (axis,):
+        getattr(ax, f"set_{name}scale")("log")
+        target = getattr(ax, f"{name}axis")
+        low, high = getattr(ax, f"get_{name}lim")()
+        few = high < 10.0 * low
+        target.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]) if few else LogLocator(subs=(1.0, 2.0, 5.0)))
+        target.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+        target.set_minor_locator(NullLocator())
+        target.set_minor_formatter(NullFormatter())
+
+
 def plot_sweep(sweep: Sweep, ax: Axes | None = None) -> Axes:
     """Steps to target against batch size; see :meth:`nqm.sweep.Sweep.plot`."""
     with style():
         if ax is None:
             ax = plt.subplots()[1]
+        drawn = len(ax.get_lines())
         targets = np.unique(sweep.table["target"])[::-1]
         for i, name in enumerate(sweep.names):
             for j, target in enumerate(targets):
                 here = sweep.rows(name, target)
-                ax.plot(
-                    here["batch_size"],
-                    here["steps"],
-                    label=name if targets.size == 1 else f"{name}, target {target:g}",
-                    linestyle=LINES[(i if targets.size == 1 else j) % len(LINES)],
-                    color=COLORS[i % len(COLORS)],
-                    marker=MARKERS[i % len(MARKERS)],
-                )
+                look = series(drawn + i)
+                if targets.size > 1:  # colour tells the optimizer, line and marker the target
+                    look = {**series(drawn + j), "color": look["color"]}
+                ax.plot(here["batch_size"], here["steps"], label=f"{name}, target {target:g}", **look)
         powers_of_two(ax)
         ax.set_xlabel("batch size (examples)")
         ax.set_ylabel("steps to target")
@@ -98,8 +129,10 @@ def plot_schedule(schedule: Schedule, ax: Axes | None = None) -> Axes:
     with style():
         if ax is None:
             ax = plt.subplots()[1]
-        ax.stairs(schedule.values, np.concatenate([[0], schedule.ends]), baseline=None, color=COLORS[0], linewidth=1.6)
-        ax.set_yscale("log")
+        look = series(len(ax.patches))
+        del look["marker"]
+        ax.stairs(schedule.values, np.concatenate([[0], schedule.ends]), baseline=None, linewidth=1.6, **look)
+        logarithmic(ax, "y")
         ax.set_xlabel("step")
     return ax
 
@@ -125,12 +158,7 @@ def plot_predictions(fit: LossLaw, ax: Axes | None = None) -> Axes:
         )
         points = ax.scatter(runs["loss"], predicted, c=np.log10(runs["N"]), cmap="viridis", s=22, zorder=3)
         ax.figure.colorbar(points, ax=ax, label="log10 of parameters")
-        ax.set_xscale("log")
-        ax.set_yscale("log")
-        for axis in (ax.xaxis, ax.yaxis):
-            axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 6, 8)))
-            axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-            axis.set_minor_formatter(NullFormatter())
+        logarithmic(ax)
         ax.set_xlabel("actual loss")
-        ax.set_ylabel("predicted loss, 90% of new runs")
+        ax.set_ylabel("predicted loss (bars: 90% of new runs)")
     return ax

@@ -67,10 +67,12 @@ def plot_features(data: Data) -> Picture:
     for i, m in enumerate(MOMENTA):
         axes[0].plot(*curve(f"limit, momentum {m:g}"), color=COLORS[i], marker=MARKERS[i], label=f"momentum {m:g}")
         axes[0].plot(*curve(f"small batches, momentum {m:g}"), ":", color=COLORS[i])
+    axes[0].plot([], [], ":", color="grey", label="2 B (1 - m) / Tr(H)")
     axes[0].set(ylabel="largest stable learning rate", ylim=(2.0**-7, 2.0**3))
     for i, name in enumerate(NOISES):
         for ax, what in ((axes[1], "steps"), (axes[2], "lr")):
-            ax.plot(*curve(f"{what}, {name}"), LINES[i], color=COLORS[i], marker=MARKERS[i], label=name)
+            wide = {"linewidth": 5.0, "markersize": 8.0, "alpha": 0.5} if name == "additive" else {}
+            ax.plot(*curve(f"{what}, {name}"), LINES[i], color=COLORS[i], marker=MARKERS[i], label=name, **wide)
     axes[1].set(ylabel=f"steps to risk {TARGET:g}")
     axes[2].set(ylabel="best learning rate")
     for ax in axes:

@@ -55,7 +55,7 @@ def compute_11(bins: int | None = None) -> Data:
 def plot_11(data: Data) -> Picture:
     from matplotlib.colors import LogNorm
 
-    from ..plotting import COLORS, MARKERS, new_figure, powers_of_two
+    from ..plotting import MARKERS, new_figure, powers_of_two, sequential
 
     picture, axes = new_figure(3, width=15.0, height=4.8)
     here = data["series"] == "map"
@@ -64,25 +64,28 @@ def plot_11(data: Data) -> Picture:
     values: dict[str, Any] = {key: data[key][here].reshape(shape) for key in ("risk", "steady")}
     norm = LogNorm(min(v.min() for v in values.values()), max(v.max() for v in values.values()))
     for ax, key, title in zip(axes, values, (f"after {STEPS:,} steps", "steady state"), strict=False):
-        image = ax.pcolormesh(x, y, values[key], norm=norm, cmap="viridis", shading="nearest", rasterized=True)
+        image = ax.pcolormesh(x, y, values[key], norm=norm, cmap="viridis", shading="gouraud", rasterized=True)
         plain = data["series"] == "plain"
         ax.contour(x, y, values[key], levels=np.unique(data[key][plain]), colors="white", linewidths=3.5)
         for size in EFFECTIVE:
             line = plain & (data["effective"] == size)
             ax.plot(data["batch_size"][line], data["a"][line], "--", color="black", linewidth=1.2)
-            ax.annotate(f"{size:g}", (size * 92.0, 7.6), fontsize=8, color="white", ha="right", annotation_clip=True)
+            on_line = next(a for a in (7.6, 4.0, 2.0) if size < x.max() * enhanced(0.7, a))
+            ax.text(size / enhanced(1.0, on_line), on_line, f"{size:g}", fontsize=8, ha="center", va="center",
+                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})  # fmt: skip
         powers_of_two(ax, "x")
         ax.grid(False)
-        ax.set(xlabel="batch size B", ylabel="a", title=title, xlim=(x.min(), x.max()), ylim=(1.0, y.max()))
+        ax.set(xlabel="batch size B", ylabel="enhancement a (weights a and 1 - a)", title=title)
+        ax.set(xlim=(x.min(), x.max()), ylim=(1.0, y.max()))
     bar = picture.colorbar(image, ax=axes[:2], location="bottom", shrink=0.6, aspect=40)
     bar.ax.set_xlabel(f"risk at learning rate {RATE:g}")
-    for i, a in enumerate(TUNED_WITH):
+    for a, color, marker in zip(TUNED_WITH, sequential(len(TUNED_WITH)), MARKERS, strict=False):
         tuned = (data["series"] == "tuned") & (data["a"] == a)
-        axes[2].plot(data["batch_size"][tuned], data["examples"][tuned], color=COLORS[i], marker=MARKERS[i],
+        axes[2].plot(data["batch_size"][tuned], data["examples"][tuned], color=color, marker=marker,
                      label=f"a = {a:g}" + (", plain SGD" if a == 1.0 else ""))  # fmt: skip
     powers_of_two(axes[2])
     axes[2].set(xlabel="batch size B", ylabel=f"examples to risk {TARGET:g}", title="learning rate tuned")
-    axes[2].legend()
+    axes[2].legend(fontsize=8, handlelength=1.8)
     return picture
 
 
@@ -92,7 +95,8 @@ FIGURES = (
         "Effective batch size of noise enhancement, and its cost",
         compute_11,
         plot_11,
-        "Risks are equal (white) where B / (a^2 + (1 - a)^2) is (dashed, with its value), after any number of steps. "
+        "Noise is enhanced by the weights a and 1 - a of two batches. Risks are equal (white) where B / (a^2 + (1 - "
+        "a)^2) is (dashed, with its value), after any number of steps. "
         "On this model noise only costs: 2 (a^2 + (1 - a)^2) times the examples of plain SGD at small batches "
         "(362 times at a = 10), towards twice where batches are so large that noise does not matter.",
         "Eq. 11 is a formula in the paper, tested there on networks for what it does to generalization, of which this "

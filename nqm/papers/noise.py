@@ -26,7 +26,9 @@ SCALE = 0.01 * DATASET  # Smith & Le's g, for a steady state of 0.025 on the pro
 RATES = np.geomspace(0.001, 3.9, 120)
 TINY = 1e-6  # a learning rate that stands for the limit of 0
 COURSES = ((0.3, 0.0), (1.0, 0.0), (1.9, 0.0), (0.3, 0.9), (1.0, 0.9), (0.1, 0.99))  # learning rate, momentum
-TIMES = np.geomspace(10.0, 1e6, 101)  # lr * steps / (1 - momentum)
+# lr * steps / (1 - momentum); with momentum several in each oscillation until they die out (steps are whole)
+TIMES = np.geomspace(10.0, 1e6, 101)
+FINE_TIMES = np.concatenate([np.geomspace(10.0, 390.0, 150), np.arange(400.0, 5000.0, 10.0), TIMES[TIMES > 5000.0]])
 SIZES = (10, 1000)
 
 BATCH_SIZES = 2.0 ** np.arange(2, 24)
@@ -56,12 +58,12 @@ def compute_drift(bins: int | None = None) -> Data:
             found = np.asarray(steady_state_risk(one, SGD(lr, m), equally_noisy(lr, m))) / limit
             for stable, value in zip(lr.tolist(), found.tolist(), strict=True):
                 add(name, stable, value, stable, m)
-    slow = np.round(TIMES / TINY)
-    limits = np.asarray(risk(where, SGD(TINY), equally_noisy(TINY, 0.0), slow))
     for rate, m in COURSES:
-        steps = np.round(TIMES * (1.0 - m) / rate)
+        steps = np.unique(np.round((FINE_TIMES if m else TIMES) * (1.0 - m) / rate))
+        times = steps * rate / (1.0 - m)
+        limits = np.asarray(risk(where, SGD(TINY), equally_noisy(TINY, 0.0), np.round(times / TINY)))
         relative = np.asarray(risk(where, SGD(rate, m), equally_noisy(rate, m), steps)) / limits
-        for time, value in zip(TIMES.tolist(), relative.tolist(), strict=True):
+        for time, value in zip(times.tolist(), relative.tolist(), strict=True):
             add("course", time, value, rate, m)
     for size in SIZES:
         batch = np.unique(np.round(np.linspace(1, size, 28)))
@@ -90,15 +92,16 @@ def plot_drift(data: Data) -> Picture:
                 ylabel=r"steady state over its limit at lr $\to$ 0, minus 1")  # fmt: skip
     axes[0].legend()
     for i, (lr, m) in enumerate(COURSES):
-        axes[1].plot(*lines("course", lr=lr, momentum=m), LINES[MOMENTA.index(m)], color=(*COLORS, "black")[i],
-                     label=f"lr {lr:g}, momentum {m:g}")  # fmt: skip
+        axes[1].plot(*lines("course", lr=lr, momentum=m), LINES[0 if m else 1], color=(*COLORS, "black")[i],
+                     linewidth=1.2, label=f"lr {lr:g}, momentum {m:g}")  # fmt: skip
     axes[1].set(xscale="log", xlabel=r"lr $\times$ steps / (1 - momentum)", ylabel=r"risk over its limit at lr $\to$ 0")
-    axes[1].legend()
+    axes[1].set_ylim(top=4.2)
+    axes[1].legend(ncols=2, loc="upper left")
     for i, size in enumerate(SIZES):
         axes[2].plot(*lines(f"exact, N = {size}"), linestyle="none", color=COLORS[i], marker=MARKERS[i],
                      fillstyle="none", label=f"exact, N = {size}")  # fmt: skip
-    axes[2].plot(*lines(f"g, N = {SIZES[-1]}"), color=COLORS[2], label="N/B - 1, any N")
-    axes[2].axhline(1.0, color="black", linestyle=":", label="N/B")
+    axes[2].plot(*lines(f"g, N = {SIZES[-1]}"), color=COLORS[2], label="N/B - 1 in g: 1 - B/N")
+    axes[2].axhline(1.0, color="black", linestyle=":", label="N/B in g: 1")
     axes[2].set(xlabel="share of the data in a batch, B / N", ylabel="variance of a batch's noise, relative to c / B")
     axes[2].legend()
     return picture
@@ -136,9 +139,9 @@ def compute_scales(bins: int | None = None) -> Data:
 
 
 def plot_scales(data: Data) -> Picture:
-    from ..plotting import COLORS, LINES, MARKERS, new_figure, powers_of_two
+    from ..plotting import LINES, MARKERS, new_figure, powers_of_two, sequential
 
-    picture, axes = new_figure(3, width=15.0, height=4.8)
+    picture, axes = new_figure(3, width=15.0, height=4.8, sharey=True)
     views = (
         ("simple", "power", POWERS, "simple noise scale, target 0.01"),
         ("Hessian", "power", POWERS, "Hessian noise scale, target 0.01"),
@@ -150,14 +153,14 @@ def plot_scales(data: Data) -> Picture:
             rest = fixed & (data["kind"] == kind) & (data[column] == value)
             for at, line in (("end", LINES[0]), ("start", LINES[3])):
                 here = rest & (data["at"] == at)
-                ax.plot(data["relative"][here], data["ratio"][here], line, color=COLORS[i],
+                ax.plot(data["relative"][here], data["ratio"][here], line, color=sequential(len(values))[i],
                         marker=MARKERS[i] if at == "end" else None,
                         label=f"{column} {value:g}" if at == "end" else None)  # fmt: skip
         ax.plot([], [], LINES[3], color="grey", label="at the start")
-        ax.axhline(1.0, color="black", linewidth=1.0)
+        ax.axhline(1.0, color="black", linewidth=1.0, label="a perfect prediction")
         powers_of_two(ax)
         ax.set(title=title, xlabel="batch size / critical batch size", ylabel="noise scale / critical batch size")
-        ax.legend(fontsize=8, ncols=2)
+        ax.legend(fontsize=8, ncols=2, loc="center right", bbox_to_anchor=(1.0, 0.4))
     return picture
 
 
@@ -170,7 +173,7 @@ FIGURES = (
         "Left: at equal g = lr (N/B - 1) / (1 - m) steady states agree to first order. That of a coordinate is 1 / (1 "
         "- lr h / (2 (1 + m))) times the limit, 5% off at lr h = 0.1 and 100% at 1, half as far with momentum; on the "
         "whole problem 14% at lr = 1, three times at 1.9. Middle: B ~ lr holds along the run, to 3% up to lr = 0.3; B "
-        "~ 1 / (1 - m) holds in the end, but on the way momentum 0.9 has up to 1.6 times the risk, 0.99 2.6 times. "
+        "~ 1 / (1 - m) holds in the end, but on the way momentum 0.9 has up to 1.6 times the risk, 0.99 2.8 times. "
         "Right: N/B - 1 is short of the exact variance by a factor of (N - 1) / N; N/B is too large by N / (N - B).",
         "No paper has it. What Smith & Le claim is about the batch size of best test accuracy; here it is risk in "
         "training, whose equal fluctuations are their reason. g = 0.01 N with N = 10^9: batch size 100 at lr = 1 and "

@@ -21,13 +21,14 @@ from ..spectra import _index_rule as index_rule
 from . import Data, Figure, rows
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Picture
 
 FITTED = 3e16  # FLOP, at most, of the runs that are fitted; the others are predicted
 FLOOR, SPREAD = 2.0, 0.0005  # of the curves: loss nobody can learn, standard deviation of log losses about the model's
 STEPS, PEAK = 24_000, 1.0
 EVERY = 150
+POINTS = 61  # of each curve over size or batch size
+FAR = 0.02  # a loss farther from the fit than this share is that of the run that went wrong
 
 
 def compute_predicted(bins: int | None = None) -> Data:
@@ -49,13 +50,13 @@ def compute_predicted(bins: int | None = None) -> Data:
 
 
 def plot_predicted(data: Data) -> Picture:
-    from ..plotting import COLORS, new_figure
+    from ..plotting import COLORS, logarithmic, new_figure
 
     picture, axes = new_figure(2, width=11.0, height=4.8)
     ends = [0.95 * data["loss"].min(), 1.05 * data["loss"].max()]
     titles = {
-        "predicted": "noisy quadratic, on runs it made itself",
-        "chinchilla": "Chinchilla's form, on the same runs",
+        "predicted": "noisy quadratic, on made-up runs of its own",
+        "chinchilla": "Chinchilla's form, on the same made-up runs",
     }
     for ax, (name, title) in zip(axes, titles.items(), strict=True):
         ax.plot(ends, ends, color="#888888", linewidth=1.0)
@@ -65,11 +66,15 @@ def plot_predicted(data: Data) -> Picture:
             label = f"{label}: rms log error {np.sqrt(np.mean(error**2)):.3f}"
             if name == "predicted":
                 spread = np.abs(np.stack([data["low"], data["high"]])[:, here] - data[name][here])
-                ax.errorbar(data["loss"][here], data[name][here], spread, fmt="none", ecolor="#bbbbbb", linewidth=1.0)
-            ax.plot(data["loss"][here], data[name][here], marker, color=color, label=label, zorder=3)
-        logarithmic(ax, "xy")
+                ax.errorbar(data["loss"][here], data[name][here], spread, fmt="none", ecolor="#888888", linewidth=1.0)
+            ax.plot(data["loss"][here], data[name][here], marker, color=color, label=label, markersize=3, zorder=3)
+        logarithmic(ax)
+        ax.set_aspect("equal")
         ax.set(xlabel="actual loss", ylabel="predicted loss", title=title)
         ax.legend(loc="upper left")
+    far = np.abs(data["predicted"] / data["loss"] - 1.0) > FAR
+    for where in zip(data["loss"][far], data["predicted"][far], strict=True):
+        axes[0].annotate("went wrong,\non purpose", where, (6, -4), textcoords="offset points", fontsize=9, va="top")
     return picture
 
 
@@ -99,34 +104,40 @@ def compute_isoflop(bins: int | None = None) -> Data:
                 N, B, K = log.N[here], log.B[here], log.K[here]
                 add(f"{kind}, runs", family, N, B, K, log.loss[here], np.nan, np.nan)
                 if kind == "isoflop":
-                    n = np.geomspace(0.7 * N.min(), 1.4 * N.max(), 16)
+                    n = np.geomspace(0.7 * N.min(), 1.4 * N.max(), POINTS)
                     b: Any = B[0]
                     k = (N * K)[0] / n
                 else:
-                    b = np.geomspace(0.7 * B.min(), 1.4 * B.max(), 16)
+                    b = np.geomspace(0.7 * B.min(), 1.4 * B.max(), POINTS)
                     n, k = N[0], (B * K)[0] / b
                 add(f"{kind}, fit", family, n, b, k, fit.predict(n, b, k), *fit.interval(n, b, k))
     return rows(records)
 
 
 def plot_isoflop(data: Data) -> Picture:
-    from ..plotting import COLORS, MARKERS, new_figure
+    from ..plotting import MARKERS, logarithmic, new_figure, sequential
 
     picture, axes = new_figure(2, width=11.0, height=4.8)
-    for ax, kind, x, unit in ((axes[0], "isoflop", "N", "FLOP"), (axes[1], "isotoken", "B", "parameters")):
-        of_kind = np.char.startswith(data["kind"], kind)
-        for i, family in enumerate(np.unique(data["family"][of_kind])):
-            color = COLORS[i % len(COLORS)]
+    for ax, kind, x in ((axes[0], "isoflop", "N"), (axes[1], "isotoken", "B")):
+        families = np.unique(data["family"][np.char.startswith(data["kind"], kind)])
+        for i, (family, color) in enumerate(zip(families, sequential(families.size), strict=True)):
             fit = (data["kind"] == f"{kind}, fit") & (data["family"] == family)
             run = (data["kind"] == f"{kind}, runs") & (data["family"] == family)
             ax.fill_between(data[x][fit], data["low"][fit], data["high"][fit], color=color, alpha=0.15, linewidth=0)
-            ax.plot(data[x][fit], data["loss"][fit], color=color, label=f"{family:.2g} {unit}")
-            ax.plot(data[x][run], data["loss"][run], MARKERS[i % len(MARKERS)], color=color)
+            marker = MARKERS[i % len(MARKERS)]
+            name = f"{family / 1e6:.0f}M" if kind == "isotoken" else f"{family:.2g}"
+            ax.plot(data[x][fit], data["loss"][fit], color=color)
+            ax.plot(data[x][run], data["loss"][run], marker, color=color)
+            ax.plot([], [], "-", color=color, marker=marker, label=name)
+            far = np.abs(np.interp(data[x][run], data[x][fit], data["loss"][fit]) / data["loss"][run] - 1.0) > FAR
+            for where in zip(data[x][run][far], data["loss"][run][far], strict=True):
+                ax.annotate("went wrong, on purpose", where, (-6, 0), textcoords="offset points", fontsize=9,
+                            ha="right", va="center")  # fmt: skip
         logarithmic(ax, "y")
         ax.set_xscale("log")
-        ax.legend()
+        ax.legend(title="compute (FLOP)" if kind == "isoflop" else "parameters")
     axes[0].set(xlabel="parameters", ylabel="loss", title="the same compute")
-    axes[1].set(xlabel="batch size (examples)", title="the same number of examples")
+    axes[1].set(xlabel="batch size (examples)", ylabel="loss", title="the same number of examples")
     return picture
 
 
@@ -173,41 +184,26 @@ def compute_curves(bins: int | None = None) -> Data:
 
 
 def plot_curves(data: Data) -> Picture:
-    from ..plotting import COLORS, new_figure
+    from ..plotting import COLORS, logarithmic, new_figure
 
     names = list(dict.fromkeys(data["schedule"].tolist()))
-    picture, axes = new_figure(len(names) // 2, width=13.0, height=7.4)
-    picture.clear()
-    axes = picture.subplots(2, len(names) // 2, sharey=True)
+    picture, axes = new_figure(len(names) // 2, width=13.0, height=7.4, rows=2, sharey=True)
     for ax, name in zip(axes.ravel(), names, strict=True):
         here = data["schedule"] == name
         fitted = bool(data["fitted"][here][0])
         step, loss, predicted = data["step"][here] / 1000.0, data["loss"][here], data["predicted"][here]
-        ax.plot(step, loss, ".", color="#999999", markersize=3, label="actual")
+        ax.plot(step, loss, ".", color="black", markersize=2, label="actual", zorder=3)
         ax.fill_between(step, data["low"][here], data["high"][here], color=COLORS[1], alpha=0.2, linewidth=0)
         label, color = ("fit", COLORS[0]) if fitted else ("prediction", COLORS[1])
-        ax.plot(step, predicted, color=color, label=label, linewidth=1.3)
+        ax.plot(step, predicted, color=color, label=label, linewidth=4.0, alpha=0.6)
         error = np.abs(predicted - loss).mean()
-        ax.set_title(f"{name}\n{'fitted' if fitted else 'unseen'}: mean error {error:.2g}", fontsize=10)
+        ax.set_title(f"{name}\n{'fitted' if fitted else 'unseen'}: mean error {error:.4f}", fontsize=10)
         logarithmic(ax, "y")
-        ax.legend()
-    for ax in axes.ravel():
         ax.set(xlabel="thousand steps", ylabel="loss")
+    for ax in axes[:, 0]:
+        ax.legend()
     picture.suptitle("Made-up curves: SGD on a power law")
     return picture
-
-
-def logarithmic(ax: Axes, axes: str) -> None:
-    """Logarithmic axes of losses, with plain numbers beside them."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
-
-    for name in axes:
-        getattr(ax, f"set_{name}scale")("log")
-        axis = getattr(ax, f"{name}axis")
-        axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-        axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-        axis.set_minor_locator(NullLocator())
-        axis.set_minor_formatter(NullFormatter())
 
 
 FIGURES = (
@@ -216,9 +212,9 @@ FIGURES = (
         "Final losses, predicted from runs of little compute",
         compute_predicted,
         plot_predicted,
-        "Both laws are fitted to the runs below 3e16 FLOP (blue) and predict the rest (red), up to ten times the "
-        "compute. Chinchilla's form knows the number of examples and no batch size: at the same number it predicts one "
-        "loss. The run far off the line is one that went wrong, on purpose.",
+        "Both laws are fitted to the runs below 3e16 FLOP (circles) and predict the rest (squares), up to ten times "
+        "the compute. Chinchilla's form knows the number of examples and no batch size: at the same number it predicts "
+        "one loss. The run far off the line is one that went wrong, on purpose.",
         "No paper has it: the log is the example that ships, made by the model itself plus 0.5% noise. On the real "
         "runs of Li & Maddison (2026), where the model is not the truth, see notebooks/06_scaling.py.",
     ),

@@ -94,25 +94,20 @@ def compute_2(bins: int | None = None) -> Data:
 
 
 def plot_2(data: Data) -> Picture:
-    from ..plotting import COLORS, new_figure
+    from ..plotting import new_figure
 
-    picture, axes = new_figure(2, width=11.0, height=4.6)
-    for ax, labels in zip(axes, LABELS, strict=True):
-        right = ax.twinx()
+    picture, axes = new_figure(2, width=11.0, height=7.4, rows=2, sharex=True)
+    for (top, bottom), labels in zip(axes.T, LABELS, strict=True):
         for look, name in enumerate(ENTROPIES):
-            _draw(ax, data, labels, name, look)
-        ax.axhline(math.log(2.0), color="black", linestyle=":", linewidth=1.0, label="ln 2")
-        _draw(right, data, labels, EVIDENCE, 2)
-        right.axhline(0.0, color=COLORS[2], linestyle=":", linewidth=1.0)
-        right.grid(visible=False)
-        right.spines["right"].set(visible=True, color=COLORS[2])
-        right.tick_params(axis="y", colors=COLORS[2])
-        for side in (ax, right):
-            side.set(xscale="log", xlabel="regularization coefficient")
-        ax.set(title=f"{labels} labels", ylabel="mean cross-entropy (nats)")
-        right.set_ylabel("log evidence ratio (nats)", color=COLORS[2])
-        if ax is axes[0]:
-            right.legend(handles=[*ax.get_lines(), right.get_lines()[0]])
+            _draw(top, data, labels, name, look)
+        top.axhline(math.log(2.0), color="black", linestyle=":", linewidth=1.0, label="null model: ln 2")
+        _draw(bottom, data, labels, EVIDENCE, 2)
+        bottom.axhline(0.0, color="black", linestyle=":", linewidth=1.0, label="null model: 0")
+        top.set(title=f"{labels} labels", ylabel="mean cross-entropy (nats)")
+        bottom.set_ylabel("log evidence ratio (nats)")
+        for ax in (top, bottom):
+            ax.set(xscale="log", xlabel="regularization coefficient")
+            ax.legend()
     return picture
 
 

@@ -120,15 +120,17 @@ def compute_1(bins: int | None = None) -> Data:
 def plot_1(data: Data) -> Picture:
     from ..plotting import COLORS, new_figure
 
-    picture, _ = new_figure(width=8.4, height=7.7)
-    picture.clear()
+    picture, axes = new_figure(2, width=8.4, height=7.7, rows=2, sharex=True, sharey=True)
     start = data["series"] == "start"
-    for ax, name in zip(picture.subplots(2, 2, sharex=True, sharey=True).flat, PANELS, strict=True):
+    for ax, name in zip(axes.flat, PANELS, strict=True):
         draw_contours(ax, data)
         here = data["series"] == name
         ax.plot(data["x"][here], data["y"][here], ".", color=COLORS[1], markersize=3, alpha=0.6, zorder=2)
-        ax.plot(data["x"][start][:1], data["y"][start][:1], "o", color=COLORS[0], markersize=8, zorder=3)
+        ax.plot(data["x"][start][:1], data["y"][start][:1], "o", color=COLORS[0], markersize=8, zorder=3,
+                label="before the step")  # fmt: skip
         ax.set(title=f"{name}: mean loss {data['loss'][here].mean():.3f}", xlim=(-1.4, 2.4), ylim=(-1.6, 1.6))
+    axes[0, 1].plot([], [], ".", color=COLORS[1], label=f"after one step, {UPDATES} times")
+    axes[0, 1].legend(loc="lower left")
     return picture
 
 
@@ -164,7 +166,7 @@ def compute_4(bins: int | None = None) -> Data:
 
 
 def plot_4(data: Data) -> Picture:
-    from ..plotting import COLORS, LINES, new_figure
+    from ..plotting import COLORS, LINES, MARKERS, new_figure
 
     picture, axes = new_figure(3, width=14.0, height=4.8)
     for i, name in enumerate(("full", "diagonal")):
@@ -172,11 +174,12 @@ def plot_4(data: Data) -> Picture:
         step, x, y = data["step"][here], data["x"][here], data["y"][here]
         draw_contours(axes[i], data)
         axes[i].plot(x, y, color=COLORS[1], linewidth=0.9, marker=".", markersize=3)
-        axes[i].plot(x[:1], y[:1], "o", color="#2b6cd4", markersize=9, label="start")
-        axes[i].plot(x[-1:], y[-1:], "o", color="#2ca02c", markersize=9, label="end")
+        axes[i].plot(x[:1], y[:1], "o", color=COLORS[0], markersize=9, label="start")
+        axes[i].plot(x[-1:], y[-1:], "s", color=COLORS[2], markersize=9, label="end")
         axes[i].set(title=f"{name} Fisher", xlim=(-4.0, 5.0), ylim=(-3.8, 3.8))
-        axes[2].plot(step, data["loss"][here], ".", color=COLORS[2 * i], markersize=5, label=f"{name}, one trajectory")
-        axes[2].plot(step, data["risk"][here], LINES[i], color=COLORS[2 * i], label=f"{name}, expected")
+        axes[2].plot(step, data["loss"][here], MARKERS[i], color=COLORS[i], markersize=3, fillstyle=("full", "none")[i],
+                     label=f"{name}, one trajectory")  # fmt: skip
+        axes[2].plot(step, data["risk"][here], LINES[i], color=COLORS[i], label=f"{name}, expected")
     axes[0].legend(loc="lower left")
     axes[2].set(yscale="log", xlabel="step", ylabel="loss", ylim=(5e-4, 1e2))
     axes[2].legend(ncols=2)
@@ -284,38 +287,46 @@ def _steps(problem: NoisyQuadratic, target: float, way: str) -> float:
 
 
 def plot_table1(data: Data) -> Picture:
-    from ..plotting import COLORS, LINES, MARKERS, new_figure
+    from ..plotting import COLORS, LINES, MARKERS, new_figure, sequential
 
-    picture, axes = new_figure(3, width=15.0, height=5.4)
+    picture, axes = new_figure(3, width=15.0, height=8.4, rows=2)
 
     def select(**conditions: Any) -> FloatArray:
         return np.all([data[key] == value for key, value in conditions.items()], axis=0)
 
-    for ax, family in zip(axes, FAMILIES, strict=False):
-        ax.plot(data["mass"][select(family=family, series="bound", noise="full", share=SHARES[0])],
-                data["mass"][select(family=family, series="bound", noise="full", share=SHARES[0])],
-                color="#c8c8c8", linewidth=6.0, label="table 1")  # fmt: skip
-        for j, (way, label) in enumerate(WAYS.items()):
-            for i, share in enumerate(SHARES):
+    for i, family in enumerate(FAMILIES):
+        mass = data["mass"][select(family=family, series="bound", noise="full", share=SHARES[0])]
+        for ax in axes[:, i]:
+            ax.plot(mass, mass, color="#c8c8c8", linewidth=6.0, label="table 1: abscissa = ordinate")
+            ax.set(title=family, xlabel=r"$\|A\|^2 / \|\mathrm{diag}\,A\|^2$")
+            ax.set_ylabel("steps with full noise / with diagonal")
+        for way, row, line in (("decaying", 0, "-"), ("constant", 0, "--"), ("bound", 1, "-.")):
+            for j, share in enumerate(SHARES):
                 here = select(family=family, series=way, noise="full", share=share)
-                ax.plot(data["mass"][here], data["ratio"][here], LINES[j], color=COLORS[j], marker=MARKERS[i],
-                        linewidth=1.4, label=f"{label}, {share:g}")  # fmt: skip
+                axes[row, i].plot(data["mass"][here], data["ratio"][here], line, color=sequential(3)[j],
+                                  marker=MARKERS[j], markersize=9 - 2 * j, fillstyle="none", linewidth=1.4,
+                                  label=f"{WAYS[way]}, {share:g}")  # fmt: skip
         here = select(family=family, series="decaying", noise="diagonal, scaled", share=SHARES[-1])
-        ax.plot(data["mass"][here], data["ratio"][here], ":", color=COLORS[3], marker="D", fillstyle="none",
-                label=f"diagonal with full's Tr$(C^TAC)$, {SHARES[-1]:g}")  # fmt: skip
-        ax.set(title=family, xlabel=r"$\|A\|^2 / \|\mathrm{diag}\,A\|^2$")
-        ax.set_ylabel("steps with full noise / with diagonal")
-    axes[0].set_yscale("log")
-    picture.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=6, fontsize=8.5,
-                   title="left and middle: steps to this share of the risk at the start")  # fmt: skip
+        axes[1, i].plot(data["mass"][here], data["ratio"][here], ":", color=COLORS[1], marker="D", markersize=12,
+                        fillstyle="none", label=f"theorem's rates, {SHARES[-1]:g}, diagonal with full's "
+                        r"Tr$(C^TAC)$")  # fmt: skip
+    for ax in axes[:, 0]:
+        ax.set_yscale("log", base=2)
+        ax.yaxis.set_major_formatter("{x:g}")
     for i, name in enumerate(("full", "diagonal", "diagonal, scaled")):
-        for j, series in enumerate(("exact risk", "bound on it")):
-            here = select(series=series, noise=name)
-            axes[2].plot(data["steps"][here], data["risk"][here], LINES[j], color=COLORS[(0, 2, 3)[i]],
-                         label=f"{name}, {series}")  # fmt: skip
-    axes[2].set(xscale="log", yscale="log", xlabel="step", ylabel="risk under the theorem's rates",
-                title=f"equicorrelated, r = {CORRELATIONS[-1]:g}")  # fmt: skip
-    axes[2].legend(fontsize=8)
+        for j, kind in enumerate(("exact risk", "bound on it")):
+            here = select(series=kind, noise=name)
+            axes[0, 2].plot(data["steps"][here], data["risk"][here], LINES[j], color=COLORS[i],
+                            linewidth=4.0 if name == "full" else 1.8, alpha=0.5 if name == "full" else 1.0,
+                            label=f"{name}, {kind}")  # fmt: skip
+    axes[0, 2].set(xscale="log", yscale="log", xlabel="step", ylabel="risk under the theorem's rates",
+                   title=f"equicorrelated, r = {CORRELATIONS[-1]:g}")  # fmt: skip
+    axes[0, 2].legend(fontsize=8)
+    axes[1, 2].remove()
+    for row, where in enumerate(("top", "bottom")):
+        picture.legend(*axes[row, 0].get_legend_handles_labels(), fontsize=9, loc="lower right",
+                       bbox_to_anchor=(0.99, 0.26 - 0.24 * row),
+                       title=f"{where}: steps to this share of the risk at the start")  # fmt: skip
     return picture
 
 

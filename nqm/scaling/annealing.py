@@ -62,7 +62,8 @@ class BestSchedule:
             for i, schedule in enumerate((self.schedule, self.cosine, self.wsd)):
                 label = f"{self.table['schedule'][i]}, loss {self.table['loss'][i]:.4f}"
                 ends = np.append(0, schedule.ends)
-                ax.stairs(schedule.values, ends, baseline=None, color=COLORS[i], linestyle=LINES[i], label=label)
+                ax.stairs(schedule.values, ends, baseline=None, color=COLORS[i], linestyle=LINES[i], label=label,
+                          linewidth=1.8 if i else 4.0, alpha=1.0 if i else 0.5)  # fmt: skip
             ax.set_xlabel("step")
             ax.set_ylabel("learning rate")
             ax.legend()

@@ -44,15 +44,15 @@ class CriticalBatchSize:
         params, loss, value, low, high = map(np.ravel, (self.params, self.loss, self.value, self.low, self.high))
         with plotting.style():
             ax = plt.subplots()[1] if ax is None else ax
-            for i, size in enumerate(np.unique(params)):
+            sizes = np.unique(params)
+            for i, (size, color) in enumerate(zip(sizes, plotting.sequential(sizes.size), strict=True)):
                 here = np.flatnonzero((params == size) & np.isfinite(value))
                 here = here[np.argsort(loss[here])]
-                looks = (plotting.COLORS, plotting.MARKERS, plotting.LINES)
-                color, marker, line = (each[i % len(each)] for each in looks)
-                label = f"{size:.3g} parameters"
-                ax.plot(loss[here], value[here], color=color, marker=marker, linestyle=line, label=label)
+                look = {**plotting.series(i), "color": color}
+                ax.plot(loss[here], value[here], label=f"{size:.3g} parameters", **look)
                 ax.fill_between(loss[here], low[here], high[here], color=color, alpha=0.15, linewidth=0)
-            ax.set(yscale="log", xlabel="loss", ylabel="critical batch size (examples)")
+            plotting.logarithmic(ax, "y")
+            ax.set(xlabel="loss", ylabel="critical batch size (examples)")
             ax.invert_xaxis()  # as training goes on
             ax.legend()
         return ax

@@ -276,16 +276,16 @@ class CurvesFit:
         """Loss against step: observations, and the fit as lines."""
         import matplotlib.pyplot as plt
 
-        from ..plotting import COLORS, style
+        from ..plotting import series, style
 
         with style():
             if ax is None:
                 ax = plt.subplots()[1]
             for i, (name, curve) in enumerate(self.curves.items()):
-                color = COLORS[i % len(COLORS)]
-                ax.plot(curve.steps, curve.loss, "o", color=color, markersize=2.5, alpha=0.5)
+                look = series(i)
+                ax.plot(curve.steps, curve.loss, look.pop("marker"), color=look["color"], markersize=2.5, alpha=0.5)
                 fitted = self.losses(curve.lr, curve.steps, curve.batch_size, draws=0)[0]
-                ax.plot(curve.steps, fitted, color=color, label=name)
+                ax.plot(curve.steps, fitted, label=name, **look)
             ax.set_xlabel("step")
             ax.set_ylabel("loss")
             ax.legend()

@@ -50,11 +50,14 @@ class Frontier:
             x, y, low, high = (self.table[name] for name in (self.axis, "compute", "low", "high"))
             bottom = min(self.least_compute, np.nanmin(low, initial=np.inf)) / 1.5
             top = max(3.0 * y.max(), 20.0 * bottom)
+            band = f"{self.level:.0%} interval"
+            if not np.all(np.isfinite(high)):
+                band += ", in part without an upper end"
             high = np.minimum(high, 10.0 * top)  # a band that ends nowhere leaves the picture
             fewest, label, color = "fewest steps", "steps", plotting.COLORS
             if self.axis == "time":
                 fewest, label = "least time", "time (seconds)"
-            ax.fill_between(x, low, high, color=color[4], alpha=0.35, linewidth=0, label=f"{self.level:.0%} interval")
+            ax.fill_between(x, low, high, color=color[0], alpha=0.2, linewidth=0, label=band)
             ax.plot(x, y, color=color[0], marker=plotting.MARKERS[0], label=f"loss {self.loss:g}")
             ax.axvline(self.fewest, color=color[1], linestyle="--", linewidth=1.0, label=fewest)
             ax.axhline(self.least_compute, color=color[2], linestyle="-.", linewidth=1.0, label="least compute")

@@ -70,19 +70,23 @@ def compute_3c(bins: int | None = None) -> Data:
 
 
 def plot_3c(data: Data) -> Picture:
-    import matplotlib as mpl
+    from matplotlib.ticker import NullFormatter, PercentFormatter
 
-    from ...plotting import new_figure
+    from ...plotting import new_figure, sequential
 
     picture, ax = new_figure()
     batches = np.unique(data["batch_size"])
-    colors = mpl.colormaps["viridis"](np.linspace(0.0, 0.92, batches.size))
-    for color, batch in zip(colors, batches, strict=True):
+    for color, batch in zip(sequential(batches.size), batches, strict=True):
         here = data["batch_size"] == batch
         named = f"$2^{{{np.log2(batch):.0f}}}$" if np.log2(batch) % 3 == 2 else None
-        ax.stairs(data["lr"][here], np.append(data["begin"][here], 1.0), baseline=None, color=color, linewidth=1.6,
+        left = 1.0 - data["begin"][here]
+        ax.stairs(data["lr"][here], np.append(left, 0.5 * left[-1]), baseline=None, color=color, linewidth=1.6,
                   label=named)  # fmt: skip
-    ax.set(yscale="log", xlabel="share of the steps", ylabel=r"learning rate $\alpha$")
+    ax.set(xscale="log", yscale="log", xlabel="share of the steps that are left", ylabel=r"learning rate $\alpha$")
+    ax.set_xticks([1.0, 0.5, 0.2, 0.1, 0.05, 0.02])
+    ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.invert_xaxis()
     ax.legend(title="batch size", loc="lower left")
     return picture
 
@@ -106,7 +110,7 @@ def plot_15(data: Data) -> Picture:
 
     picture, ax = new_figure()
     ax.plot(data["batch_size"], data["final_lr"], "o-", color=COLORS[0], label="last of the 50 pieces")
-    ax.plot(data["batch_size"], data["fit"], "--", color=COLORS[3], linewidth=3.0, zorder=1,
+    ax.plot(data["batch_size"], data["fit"], "--", color=COLORS[4], linewidth=3.0, zorder=1,
             label=f"fit: slope {data['slope'][0]:.3f}")  # fmt: skip
     powers_of_two(ax)
     ax.set(xlabel="batch size (examples)", ylabel=r"final learning rate $\alpha$")
@@ -132,7 +136,9 @@ FIGURES = (
         plot_3c,
         "A large learning rate for most of the run, then a decay that is a bit faster than exponential; the smaller "
         "the batch, the earlier and the deeper.",
-        EXACT + " The abscissa is the share of the steps done, since the numbers of steps differ fiftyfold.",
+        EXACT
+        + " The abscissa is the share of the steps that are left, on a logarithmic axis: the numbers of steps differ "
+        "fiftyfold, and most schedules decay at the very end. Of the last piece half is drawn.",
     ),
     Figure(
         "zhang2019-15",
