@@ -39,8 +39,9 @@ class OptimizedSchedule:
 
     schedule: what was optimised: the learning rate, or the batch size where lr was given. steps: int, or inf.
     risk: after those, exact, in units of loss. gradient_norm: largest slope of log risk along a variable that is not at
-    a bound. status: "converged" (that norm is at most 1e-4), "stalled" (it is not: this is the best found, not a
-    minimum), "already there" (steps = 0), "unreachable" (then schedule and risk are the best found).
+    a bound. status: "converged" (that norm is at most 1e-4: a local minimum, the lowest that any start led to; that
+    there is no lower one is not proved), "stalled" (it is more: the best found, not even a local minimum), "already
+    there" (steps = 0), "unreachable" (then schedule and risk are the best found).
     optimizer, batch_size: with the schedules in place, ready for :func:`nqm.risk`. target: None where steps were given.
     """
 
@@ -84,7 +85,9 @@ def optimize_schedule(
     """The piecewise-constant schedule of least risk after ``steps``, or that of the fewest steps to ``target``.
 
     Minimises log of the exact risk of :func:`nqm.risk` over the log learning rates of all pieces (zhang2019, section
-    3.7.2, footnote 3), and momentum and decay where they are FREE, as one number each.
+    3.7.2, footnote 3), and momentum and decay where they are FREE, as one number each. The minimum returned is the
+    lowest of those that all starts lead to; the best schedule of every number of pieces that divides ``pieces`` is one
+    of them, so that more pieces are never worse than those.
 
     Args:
         problem: the noisy quadratic.
@@ -100,12 +103,14 @@ def optimize_schedule(
             the schedule is the shape in so many ``pieces``, each with the shape's mean over it.
         max_lr: bound of all learning rates. "stable": the largest stable one, 2 / h_1 for plain SGD, as in the paper.
             None: no bound; with few steps a piece, steps beyond 2 / h_1 then help (Chebyshev's), at the price of a
-            landscape with cliffs and many minima. The same holds for numbers above that.
+            landscape with cliffs and many minima, of which another processor may find another: a few percent. With many
+            steps a piece the best ones let the risk grow on the way, up to the largest number there is. A number above
+            the stable rate changes nothing where the best schedule found without a bound keeps it.
         restarts: random restarts from around the best, on top of the fixed starting points.
         seed: of those.
 
-    Plain SGD with 50 pieces takes a tenth of a second. Momentum, more so if FREE, takes seconds to a minute: there are
-    several minima, and a gradient costs ten times as much.
+    Plain SGD with 50 pieces takes a third of a second. Momentum, more so if FREE, takes seconds: there are several
+    minima, and a gradient costs ten times as much; sixty rates without a bound take ten.
 
     Raises:
         TypeError, ValueError: for wrong arguments, before any work.
