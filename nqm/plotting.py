@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from .scaling.law import LossLaw
     from .schedules import Schedule
     from .sweep import Sweep
+
+    class Drawn(Axes):
+        """Axes whose figure is a whole one, so that ``plot().figure.savefig("name.png")``."""
+
+        @property
+        def figure(self) -> Figure: ...
+
 
 # Colours of even steps in lightness: dark to light in grey print, and told apart by the common colour blindnesses.
 COLORS = ("#1b1f6b", "#a3195b", "#1f8a70", "#e08e0b", "#6fa8dc")
@@ -69,7 +76,7 @@ def powers_of_two(ax: Axes, axis: str = "both") -> None:
         target.set_minor_formatter(NullFormatter())
 
 
-def plot_sweep(sweep: Sweep, ax: Axes | None = None) -> Axes:
+def plot_sweep(sweep: Sweep, ax: Axes | None = None) -> Drawn:
     """Steps to target against batch size; see :meth:`nqm.sweep.Sweep.plot`."""
     with style():
         if ax is None:
@@ -90,10 +97,10 @@ def plot_sweep(sweep: Sweep, ax: Axes | None = None) -> Axes:
         ax.set_xlabel("batch size (examples)")
         ax.set_ylabel("steps to target")
         ax.legend()
-    return ax
+    return cast("Drawn", ax)
 
 
-def plot_schedule(schedule: Schedule, ax: Axes | None = None) -> Axes:
+def plot_schedule(schedule: Schedule, ax: Axes | None = None) -> Drawn:
     """Values against the step, on a logarithmic axis."""
     with style():
         if ax is None:
@@ -101,10 +108,10 @@ def plot_schedule(schedule: Schedule, ax: Axes | None = None) -> Axes:
         ax.stairs(schedule.values, np.concatenate([[0], schedule.ends]), baseline=None, color=COLORS[0], linewidth=1.6)
         ax.set_yscale("log")
         ax.set_xlabel("step")
-    return ax
+    return cast("Drawn", ax)
 
 
-def plot_predictions(fit: LossLaw, ax: Axes | None = None) -> Axes:
+def plot_predictions(fit: LossLaw, ax: Axes | None = None) -> Drawn:
     """Predicted against actual loss of the runs that a law was fitted to, with 90% intervals of a new run."""
     runs = fit.runs
     sizes = runs["N"], runs["B"], runs["K"]
@@ -133,4 +140,4 @@ def plot_predictions(fit: LossLaw, ax: Axes | None = None) -> Axes:
             axis.set_minor_formatter(NullFormatter())
         ax.set_xlabel("actual loss")
         ax.set_ylabel("predicted loss, 90% of new runs")
-    return ax
+    return cast("Drawn", ax)

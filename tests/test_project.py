@@ -58,6 +58,7 @@ def test_format():
 
 
 def test_types():
+    """Of nqm, and of a user's script."""
     needs_torch()  # whose types nqm.validation is checked against
     run(linter("mypy"))
 
