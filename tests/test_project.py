@@ -109,6 +109,22 @@ def test_sdist_is_whole(tmp_path):
     assert not wanted - held
 
 
+def test_workflows():
+    """They run README's command, the scripts that are here, and the Pythons that the project says it runs on."""
+    texts = [path.read_text(encoding="utf-8") for path in sorted((ROOT / ".github" / "workflows").glob("*.yml"))]
+    jobs = {name: job for text in texts for name, job in yaml.safe_load(text)["jobs"].items()}
+    commands = {name: [step["run"] for step in job.get("steps", ()) if "run" in step] for name, job in jobs.items()}
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert commands["readme"][-1] == readme.split("<!-- test -->\n```sh\n")[1].split("\n```")[0]
+    words = {word for lines in commands.values() for line in lines for word in line.split()}
+    scripts = {word for word in words if word.startswith(".ci/")}
+    assert scripts == {".ci/oldest", ".ci/wheel"}
+    assert all((ROOT / script).is_file() for script in scripts)
+    named = [c.rpartition(" :: ")[2] for c in PROJECT["project"]["classifiers"] if ":: Python :: 3." in c]
+    assert jobs["core"]["strategy"]["matrix"]["python"] == named
+    assert PROJECT["project"]["requires-python"] == f">={named[0]}"
+
+
 def test_import_is_light():
     heavy = ("numba", "scipy", "matplotlib", "pandas", "torch", "cupy", "tqdm")
     loaded = run(sys.executable, "-c", "import sys, nqm; print(*sys.modules)").split()
