@@ -58,8 +58,9 @@ def fits() -> float:
     return loss + float(losses[0]) + (high - low) + end + float(course[0])
 
 
-nqm.SGD("0.1")  # type: ignore[arg-type]
-nqm.SGD(None)  # type: ignore[call-overload]
-nqm.SGD(0.1, momentum=nqm.schedules.cosine(0.9, 100))  # type: ignore[call-overload]
-nqm.EMA(nqm.SGD(0.1), decay="0.9")  # type: ignore[arg-type]
-print(nqm.optimise)  # type: ignore[attr-defined]
+def refused() -> None:
+    nqm.SGD("0.1")  # type: ignore[arg-type]
+    nqm.SGD(None)  # type: ignore[call-overload]
+    nqm.SGD(0.1, momentum=nqm.schedules.cosine(0.9, 100))  # type: ignore[call-overload]
+    nqm.EMA(nqm.SGD(0.1), decay="0.9")  # type: ignore[arg-type]
+    print(nqm.optimise)  # type: ignore[attr-defined]
