@@ -59,8 +59,8 @@ def fits() -> float:
 
 
 def refused() -> None:
-    nqm.SGD("0.1")  # type: ignore[arg-type]
-    nqm.SGD(None)  # type: ignore[call-overload]
-    nqm.SGD(0.1, momentum=nqm.schedules.cosine(0.9, 100))  # type: ignore[call-overload]
-    nqm.EMA(nqm.SGD(0.1), decay="0.9")  # type: ignore[arg-type]
-    print(nqm.optimise)  # type: ignore[attr-defined]
+    nqm.SGD("0.1")  # type: ignore
+    nqm.SGD(None)  # type: ignore
+    nqm.SGD(0.1, momentum=nqm.schedules.cosine(0.9, 100))  # type: ignore
+    nqm.EMA(nqm.SGD(0.1), decay="0.9")  # type: ignore
+    print(nqm.optimise)  # type: ignore
