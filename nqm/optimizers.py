@@ -11,13 +11,13 @@ M(x) = A - x gain query^T.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, overload
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from . import _checks
 from ._checks import FloatArray
@@ -38,7 +38,21 @@ class _Free:
 FREE: Final = _Free()
 """Stands where a hyperparameter is to be found by :func:`nqm.tune`."""
 
-Hyperparameter = Any  # a float, a float64 array, FREE, or for lr a Schedule
+Number = float | np.floating[Any] | np.integer[Any] | _Free
+"""What a single hyperparameter may be given as; lr may be a Schedule as well."""
+
+Numbers = Number | Sequence[float] | Sequence[Sequence[float]] | NDArray[np.floating[Any] | np.integer[Any]]
+"""What hyperparameters may be given as, where they may be arrays."""
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    Hyperparameter = TypeVar("Hyperparameter", bound=float | FloatArray, default=Any, covariant=True)
+    """What an optimizer's hyperparameters are kept as: ``SGD[float]`` has numbers, ``SGD[FloatArray]`` arrays."""
+else:
+    from typing import TypeVar
+
+    Hyperparameter = TypeVar("Hyperparameter")
 
 
 @dataclass(frozen=True)
@@ -60,7 +74,7 @@ class Filter:
     scaled: tuple[int, ...]
 
 
-class Optimizer:
+class Optimizer(Generic[Hyperparameter]):
     """What all optimizers share.
 
     Hyperparameters are numbers, arrays (NumPy broadcasting) or :data:`FREE`; lr may be a :class:`nqm.Schedule`.
@@ -76,7 +90,7 @@ class Optimizer:
         self.shape  # noqa: B018 - arrays that do not broadcast are refused here
 
     @property
-    def hyperparameters(self) -> dict[str, Hyperparameter]:
+    def hyperparameters(self) -> dict[str, Any]:
         """All numbers of the optimizer by name: lr, momentum, power, decay, as far as it has them (a new dict)."""
         inner = getattr(self, "optimizer", None)
         return {**(inner.hyperparameters if inner else {}), **{name: getattr(self, name) for name in self._limits}}
@@ -163,7 +177,7 @@ class Optimizer:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SGD(Optimizer):
+class SGD(Optimizer[Hyperparameter]):
     """Stochastic gradient descent in the conventions of ``torch.optim.SGD`` with dampening 0.
 
         m' = momentum m + g,   theta' = theta - lr m'                       (heavy ball; zhang2019 eq. 5)
@@ -184,13 +198,25 @@ class SGD(Optimizer):
     SGD(lr=0.1, momentum=0.9)
     """
 
-    lr: Any
-    momentum: Any = 0.0
+    lr: Hyperparameter
+    momentum: Hyperparameter = 0.0  # type: ignore[assignment]
     nesterov: bool = False
     _limits: ClassVar[dict[str, dict[str, Any]]] = {
         "lr": {"low": 0.0},
         "momentum": {"low": 0.0, "high": 1.0, "closed": "low"},
     }
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self: SGD[float], lr: Number | Schedule, momentum: Number = 0.0, nesterov: bool = False
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: SGD[FloatArray], lr: Numbers | Schedule, momentum: Numbers = 0.0, nesterov: bool = False
+        ) -> None: ...
+        def __init__(self, lr: Any, momentum: Any = 0.0, nesterov: bool = False) -> None: ...
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -240,7 +266,7 @@ class SGD(Optimizer):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Preconditioned(Optimizer):
+class Preconditioned(Optimizer[Hyperparameter]):
     """Gradients multiplied by P^-1 with P = H^power before ``optimizer`` sees them (zhang2019 eq. 8).
 
     power = 0 changes nothing, power = 1 is Newton's method; Adam and K-FAC lie between. The learning rate is then in
@@ -250,13 +276,21 @@ class Preconditioned(Optimizer):
     Preconditioned(SGD(lr=0.1), power=0.5)
     """
 
-    optimizer: Optimizer
-    power: Any
+    optimizer: Optimizer[Hyperparameter]
+    power: Hyperparameter
     _limits: ClassVar[dict[str, dict[str, Any]]] = {"power": {"low": 0.0, "high": 1.0, "closed": "both"}}
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(self: Preconditioned[float], optimizer: Optimizer[float], power: Number) -> None: ...
+        @overload
+        def __init__(self: Preconditioned[FloatArray], optimizer: Optimizer, power: Numbers) -> None: ...
+        def __init__(self, optimizer: Any, power: Any) -> None: ...
 
     def __post_init__(self) -> None:
         _wraps(self, "power")
-        if self.power is FREE:
+        if isinstance(self.power, _Free):
             raise TypeError("power: expected numbers in [0, 1], got nqm.FREE; lr, momentum and decay can be FREE")
         super().__post_init__()
 
@@ -271,7 +305,7 @@ class Preconditioned(Optimizer):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class EMA(Optimizer):
+class EMA(Optimizer[Hyperparameter]):
     """``optimizer`` with an exponential moving average of its iterates (zhang2019 eq. 11).
 
         average' = decay average + (1 - decay) theta',   average = theta_0 at step 0
@@ -282,9 +316,17 @@ class EMA(Optimizer):
     EMA(SGD(lr=0.1), decay=0.99)
     """
 
-    optimizer: Optimizer
-    decay: Any
+    optimizer: Optimizer[Hyperparameter]
+    decay: Hyperparameter
     _limits: ClassVar[dict[str, dict[str, Any]]] = {"decay": {"low": 0.0, "high": 1.0, "closed": "low"}}
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(self: EMA[float], optimizer: Optimizer[float], decay: Number) -> None: ...
+        @overload
+        def __init__(self: EMA[FloatArray], optimizer: Optimizer, decay: Numbers) -> None: ...
+        def __init__(self, optimizer: Any, decay: Any) -> None: ...
 
     def __post_init__(self) -> None:
         _wraps(self, "decay")
@@ -327,7 +369,7 @@ class EMA(Optimizer):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LinearOptimizer(Optimizer):
+class LinearOptimizer(Optimizer[Any]):
     """Bring your own filter: any optimizer that is linear in its state and takes one gradient a step.
 
         z' = transition z - lr gain g,   g = h (query . z) + noise,   theta = readout . z,   z = start theta_0
@@ -493,7 +535,7 @@ def _is_zero(value: Any) -> bool:
     return value is not FREE and not np.any(value)
 
 
-def _show(value: Hyperparameter) -> str:
+def _show(value: Any) -> str:
     if value is FREE:
         return repr(value)
     if isinstance(value, Schedule):

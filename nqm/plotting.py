@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from .scaling.law import LossLaw
     from .schedules import Schedule
     from .sweep import Sweep
+
+    class Drawn(Axes):
+        """Axes whose figure is a whole one, so that ``plot().figure.savefig("name.png")``."""
+
+        @property
+        def figure(self) -> Figure: ...
+
 
 # Five of Tol's and of Okabe and Ito's colours. Any two, and black, are 20 or more apart (CIE 1976 colour difference),
 # also as protanopes, deuteranopes and tritanopes see them (Machado et al. 2009), and in grey 9 or more in lightness L*.
@@ -103,7 +110,7 @@ def logarithmic(ax: Axes, axis: str = "both") -> None:
         target.set_minor_formatter(NullFormatter())
 
 
-def plot_sweep(sweep: Sweep, ax: Axes | None = None) -> Axes:
+def plot_sweep(sweep: Sweep, ax: Axes | None = None) -> Drawn:
     """Steps to target against batch size; see :meth:`nqm.sweep.Sweep.plot`."""
     with style():
         if ax is None:
@@ -121,10 +128,10 @@ def plot_sweep(sweep: Sweep, ax: Axes | None = None) -> Axes:
         ax.set_xlabel("batch size (examples)")
         ax.set_ylabel("steps to target")
         ax.legend()
-    return ax
+    return cast("Drawn", ax)
 
 
-def plot_schedule(schedule: Schedule, ax: Axes | None = None) -> Axes:
+def plot_schedule(schedule: Schedule, ax: Axes | None = None) -> Drawn:
     """Values against the step, on a logarithmic axis."""
     with style():
         if ax is None:
@@ -134,10 +141,10 @@ def plot_schedule(schedule: Schedule, ax: Axes | None = None) -> Axes:
         ax.stairs(schedule.values, np.concatenate([[0], schedule.ends]), baseline=None, linewidth=1.6, **look)
         logarithmic(ax, "y")
         ax.set_xlabel("step")
-    return ax
+    return cast("Drawn", ax)
 
 
-def plot_predictions(fit: LossLaw, ax: Axes | None = None) -> Axes:
+def plot_predictions(fit: LossLaw, ax: Axes | None = None) -> Drawn:
     """Predicted against actual loss of the runs that a law was fitted to, with 90% intervals of a new run."""
     runs = fit.runs
     sizes = runs["N"], runs["B"], runs["K"]
@@ -161,4 +168,4 @@ def plot_predictions(fit: LossLaw, ax: Axes | None = None) -> Axes:
         logarithmic(ax)
         ax.set_xlabel("actual loss")
         ax.set_ylabel("predicted loss (bars: 90% of new runs)")
-    return ax
+    return cast("Drawn", ax)

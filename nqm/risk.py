@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -22,6 +22,12 @@ FOREVER = 81
 """Doublings after which a stable filter has reached its steady state: rates down to 1e-23 a step."""
 
 
+@overload
+def risk(problem: NoisyQuadratic, optimizer: Optimizer[float], batch_size: float | Schedule, steps: float) -> float: ...
+@overload
+def risk(
+    problem: NoisyQuadratic, optimizer: Optimizer, batch_size: ArrayLike | Schedule, steps: ArrayLike
+) -> FloatArray: ...
 def risk(
     problem: NoisyQuadratic, optimizer: Optimizer, batch_size: ArrayLike | Schedule, steps: ArrayLike
 ) -> float | FloatArray:
@@ -76,6 +82,12 @@ def risk(
     return float(out) if shape == () else out
 
 
+@overload
+def steady_state_risk(problem: NoisyQuadratic, optimizer: Optimizer[float], batch_size: float | Schedule) -> float: ...
+@overload
+def steady_state_risk(
+    problem: NoisyQuadratic, optimizer: Optimizer, batch_size: ArrayLike | Schedule
+) -> FloatArray: ...
 def steady_state_risk(
     problem: NoisyQuadratic, optimizer: Optimizer, batch_size: ArrayLike | Schedule
 ) -> float | FloatArray:
@@ -118,6 +130,10 @@ def steady_state_risk(
     return float(out) if shape == () else out
 
 
+@overload
+def max_stable_lr(problem: NoisyQuadratic, optimizer: Optimizer[float], batch_size: float | None = None) -> float: ...
+@overload
+def max_stable_lr(problem: NoisyQuadratic, optimizer: Optimizer, batch_size: ArrayLike | None = None) -> FloatArray: ...
 def max_stable_lr(
     problem: NoisyQuadratic, optimizer: Optimizer, batch_size: ArrayLike | None = None
 ) -> float | FloatArray:

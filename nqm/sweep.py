@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
+    from .plotting import Drawn
+
 COLUMNS = (
     "optimizer", "target", "batch_size", "steps", "examples", "risk", "lr", "momentum", "power", "decay", "status",
 )  # fmt: skip
@@ -174,7 +176,7 @@ class Sweep:
             found[name] = float(examples.min() / steps.min()) if steps.size else float("nan")
         return found
 
-    def plot(self, ax: Axes | None = None) -> Axes:
+    def plot(self, ax: Axes | None = None) -> Drawn:
         """Steps against batch size on logarithmic axes, one line for each optimizer and target."""
         from .plotting import plot_sweep
 

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import sys
+import tarfile
+import tomllib
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import yaml
 
 import nqm
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
 def run(*command: str, **environment: str) -> str:
@@ -29,20 +37,92 @@ def tool(name: str) -> str:
     return str(Path(sys.executable).parent / name)
 
 
+def linter(name: str) -> str:
+    """A program of the extra `lint`."""
+    if not Path(tool(name)).exists():
+        pytest.skip(f"needs {name}: pip install -e '.[lint]'")
+    return tool(name)
+
+
+def needs_torch() -> None:
+    if not find_spec("torch"):
+        pytest.skip("needs torch: pip install -e '.[validation]'")
+
+
 def test_lint():
-    run(tool("ruff"), "check", ".")
+    run(linter("ruff"), "check", ".")
 
 
 def test_format():
-    run(tool("ruff"), "format", "--check", ".")
+    run(linter("ruff"), "format", "--check", ".")
 
 
 def test_types():
-    run(tool("mypy"))
+    """Of nqm, and of a user's script."""
+    needs_torch()  # whose types nqm.validation is checked against
+    run(linter("mypy"))
 
 
 def test_law_of_imports():
-    run(tool("lint-imports"))
+    run(linter("lint-imports"))
+
+
+def test_one_version():
+    assert metadata.version("nqm") == nqm.__version__
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["version"] == nqm.__version__
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.findall(r"(?m)^## (\S+)", changes)[0] == nqm.__version__
+
+
+def linked_files() -> list[str]:
+    """What README's links lead to in the project. They are absolute, since PyPI shows README too."""
+    source = PROJECT["project"]["urls"]["Source"]
+    pages, pictures = f"{source}/blob/main/", f"{source.replace('//github.com', '//raw.githubusercontent.com')}/main/"
+    found = []
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for picture, link in re.findall(r"(!?)\[[^\]]*\]\(([^)\s]+)\)", readme):
+        place = pictures if picture else pages
+        assert link.startswith(("https://", "#")), f"expected an absolute link, {place}{link}"
+        if link.startswith(place):
+            found.append(link.removeprefix(place))
+    return found
+
+
+def test_one_address():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["repository-code"] == PROJECT["project"]["urls"]["Source"]
+    assert len(linked_files()) > 10
+    assert not [file for file in linked_files() if not (ROOT / file).is_file()]
+
+
+def test_sdist_is_whole(tmp_path):
+    """It holds all tests, and what they and README's links lead to."""
+    clean = tmp_path / "source"  # elsewhere, setuptools takes what an older build listed
+    shutil.copytree(ROOT, clean, ignore=shutil.ignore_patterns(".*_cache", ".git", ".venv", "*.egg-info", "build"))
+    build = f"import os; os.chdir({str(clean)!r}); from setuptools.build_meta import build_sdist; build_sdist('..')"
+    run(sys.executable, "-c", build)
+    with tarfile.open(tmp_path / f"nqm-{nqm.__version__}.tar.gz") as file:
+        held = {name.partition("/")[2] for name in file.getnames()}
+    wanted = {*linked_files(), ".ci/run", "CONTRIBUTING.md", "conftest.py", "figures/validation/README.md", "setup.cfg"}
+    for folder in ("nqm", "notebooks", "tests"):
+        wanted |= {p.relative_to(ROOT).as_posix() for p in (ROOT / folder).rglob("*") if p.suffix in (".py", ".cu")}
+    assert not wanted - held
+
+
+def test_workflows():
+    """They run README's command, the scripts that are here, and the Pythons that the project says it runs on."""
+    texts = [path.read_text(encoding="utf-8") for path in sorted((ROOT / ".github" / "workflows").glob("*.yml"))]
+    jobs = {name: job for text in texts for name, job in yaml.safe_load(text)["jobs"].items()}
+    commands = {name: [step["run"] for step in job.get("steps", ()) if "run" in step] for name, job in jobs.items()}
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert commands["readme"][-1] == readme.split("<!-- test -->\n```sh\n")[1].split("\n```")[0]
+    words = {word for lines in commands.values() for line in lines for word in line.split()}
+    scripts = {word for word in words if word.startswith(".ci/")}
+    assert scripts == {".ci/oldest", ".ci/wheel"}
+    assert all((ROOT / script).is_file() for script in scripts)
+    named = [c.rpartition(" :: ")[2] for c in PROJECT["project"]["classifiers"] if ":: Python :: 3." in c]
+    assert jobs["core"]["strategy"]["matrix"]["python"] == named
+    assert PROJECT["project"]["requires-python"] == f">={named[0]}"
 
 
 def test_import_is_light():
@@ -62,6 +142,10 @@ def test_command_from_elsewhere(tmp_path):
     assert "steps" in done.stdout
 
 
+def test_command_as_a_module():
+    assert run(sys.executable, "-m", "nqm", "--version") == f"nqm {nqm.__version__}\n"
+
+
 def test_works_where_no_cache_can_be_written(tmp_path):
     """Numba finds no cache directory: the code is compiled for the process, and the answer is the same."""
     program = "import nqm; print(repr(nqm.risk(nqm.NoisyQuadratic([1.0]), nqm.SGD(0.5), 4, 3)))"
@@ -71,6 +155,8 @@ def test_works_where_no_cache_can_be_written(tmp_path):
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs(notebook, tmp_path):
+    if "nqm.validation" in notebook.read_text(encoding="utf-8"):
+        needs_torch()
     target = tmp_path / f"{notebook.stem}.ipynb"
     run(tool("jupytext"), "--to", "ipynb", "--output", str(target), str(notebook))
     run(

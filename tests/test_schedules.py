@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import pickle
-import time
+import sys
 import warnings
 from fractions import Fraction
 
@@ -22,14 +22,22 @@ TWO = Schedule([0.1, 0.01], [3, 2])
 ROUNDING = 2e-15  # a few units in the last place, of values of any size
 
 
-def seconds(work):
-    """The least of three."""
-    found = []
-    for _ in range(3):
-        begin = time.perf_counter()
+def python_steps(work):
+    """Lines and calls of Python that run: counted, where a time would depend on the machine and what else it does."""
+    count = 0
+
+    def trace(frame, event, argument):
+        nonlocal count
+        count += 1
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
         work()
-        found.append(time.perf_counter() - begin)
-    return min(found)
+    finally:
+        sys.settrace(before)
+    return count
 
 
 def every_step(schedule):
@@ -244,9 +252,9 @@ def test_coarsened_keeps_small_values_beside_large_ones():
     assert Schedule(values, 3).coarsened(10).values[-1] == 1e-12
 
 
-def test_coarsened_is_fast():
+def test_coarsened_without_a_loop():
     fine = schedules.linear(1.0, 10**6)
-    assert seconds(lambda: fine.coarsened(500_000)) < 1.0  # 0.1 s; a mean taken for each piece by itself: 3 s
+    assert python_steps(lambda: fine.coarsened(500_000)) < 10_000  # no mean taken for each piece by itself
 
 
 @given(st.integers(1, 2000).flatmap(lambda n: st.tuples(st.just(n), st.integers(1, n))))
@@ -422,7 +430,7 @@ def test_shares_that_fit_are_never_refused(steps, share):
     assert schedules.wsd(1.0, steps, share, 1.0 - share if share != 0.5 else 0.5).steps == steps
 
 
-def test_a_million_steps_are_fast():
+def test_no_loop_over_a_million_steps():
     shapes = [
         lambda n: schedules.exponential(1.0, n, 0.999999),
         lambda n: schedules.linear(1.0, n),
@@ -432,7 +440,7 @@ def test_a_million_steps_are_fast():
         lambda n: schedules.decaying(1.0, n, 2.0),
     ]
     for make in shapes:
-        assert seconds(lambda make=make: make(10**6)) < 0.2  # 0.03 s; a loop in Python takes longer
+        assert python_steps(lambda make=make: make(10**6)) < 10_000
 
 
 # ---- functions of the step

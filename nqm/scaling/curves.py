@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -124,7 +124,15 @@ class CurvesFit:
         intervals = self.parameter_intervals().items()
         return tuple(n for (n, (a, b)), e in zip(intervals, edge, strict=True) if e or b > UNDETERMINED * a)
 
-    def predict(self, schedule: Schedule | ArrayLike, steps: ArrayLike, *, batch_size: float | None = None) -> Any:
+    @overload
+    def predict(self, schedule: Schedule | ArrayLike, steps: float, *, batch_size: float | None = None) -> float: ...
+    @overload
+    def predict(
+        self, schedule: Schedule | ArrayLike, steps: ArrayLike, *, batch_size: float | None = None
+    ) -> FloatArray: ...
+    def predict(
+        self, schedule: Schedule | ArrayLike, steps: ArrayLike, *, batch_size: float | None = None
+    ) -> float | FloatArray:
         """The expected loss after ``steps`` steps along a schedule: a float, or an array of the shape of ``steps``.
 
         Args:
@@ -142,9 +150,17 @@ class CurvesFit:
         found = self.losses(lr, at, batch, draws=0)[0]
         return found if found.ndim else float(found)
 
+    @overload
+    def interval(
+        self, schedule: Schedule | ArrayLike, steps: float, level: float = 0.9, *, batch_size: float | None = None
+    ) -> tuple[float, float]: ...
+    @overload
     def interval(
         self, schedule: Schedule | ArrayLike, steps: ArrayLike, level: float = 0.9, *, batch_size: float | None = None
-    ) -> tuple[Any, Any]:
+    ) -> tuple[FloatArray, FloatArray]: ...
+    def interval(
+        self, schedule: Schedule | ArrayLike, steps: ArrayLike, level: float = 0.9, *, batch_size: float | None = None
+    ) -> tuple[float, float] | tuple[FloatArray, FloatArray]:
         """(low, high) that hold a new run's loss with a chance of ``level``: bootstrap draws, each with a residual.
 
         The residual is normal, as wide as those of the fit within a factor of two of the step (beyond the longest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -38,7 +38,11 @@ class LossLaw:
         """
         raise NotImplementedError
 
-    def predict(self, N: ArrayLike, B: ArrayLike, K: ArrayLike) -> Any:
+    @overload
+    def predict(self, N: float, B: float, K: float) -> float: ...
+    @overload
+    def predict(self, N: ArrayLike, B: ArrayLike, K: ArrayLike) -> FloatArray: ...
+    def predict(self, N: ArrayLike, B: ArrayLike, K: ArrayLike) -> float | FloatArray:
         """Expected loss of N parameters after K steps of B examples: a float, or an array of the common shape.
 
         Warns (UserWarning) where N, B or K, or the number of examples B K, is more than 10 times beyond the data.
@@ -50,7 +54,15 @@ class LossLaw:
         loss = self.losses(N, B, K, draws=0)[0]
         return loss if loss.ndim else float(loss)
 
-    def interval(self, N: ArrayLike, B: ArrayLike, K: ArrayLike, level: float = 0.9) -> tuple[Any, Any]:
+    @overload
+    def interval(self, N: float, B: float, K: float, level: float = 0.9) -> tuple[float, float]: ...
+    @overload
+    def interval(
+        self, N: ArrayLike, B: ArrayLike, K: ArrayLike, level: float = 0.9
+    ) -> tuple[FloatArray, FloatArray]: ...
+    def interval(
+        self, N: ArrayLike, B: ArrayLike, K: ArrayLike, level: float = 0.9
+    ) -> tuple[float, float] | tuple[FloatArray, FloatArray]:
         """(low, high) that hold the loss of a new run with a chance of ``level``.
 
         Quantiles of each bootstrap draw's log loss plus each of the fit's residuals, which are stretched by

@@ -26,6 +26,8 @@ from .model import modes
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from ..plotting import Drawn
+
 LOW: Final = np.array([*np.log([0.005, 0.05, 1e-3, 0.005, 1e-6, 1.0]), 0.0])
 HIGH: Final = np.array([*np.log([2.0, 2.0, 1e6, 1.95, 1e9, 1e8]), np.inf])  # Q < 2: no mode may ever diverge
 MEANINGS: Final = {
@@ -240,7 +242,7 @@ class RunsFit(LossLaw):
         fit.__dict__["draws"] = draws
         return fit
 
-    def plot(self, ax: Axes | None = None) -> Axes:
+    def plot(self, ax: Axes | None = None) -> Drawn:
         """Predicted against actual loss of the runs, with 90% intervals of a new run."""
         from ..plotting import plot_predictions
 

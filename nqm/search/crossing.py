@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -23,6 +23,22 @@ MANY_NODES = 4096
 """Explicit problems with more nodes are searched on a Gauss rule first."""
 
 
+@overload
+def steps_to_target(
+    problem: NoisyQuadratic,
+    optimizer: Optimizer[float],
+    batch_size: float | Schedule,
+    target: float,
+    crossing: Literal["first", "last"] = "first",
+) -> float: ...
+@overload
+def steps_to_target(
+    problem: NoisyQuadratic,
+    optimizer: Optimizer,
+    batch_size: ArrayLike | Schedule,
+    target: ArrayLike,
+    crossing: Literal["first", "last"] = "first",
+) -> FloatArray: ...
 def steps_to_target(
     problem: NoisyQuadratic,
     optimizer: Optimizer,

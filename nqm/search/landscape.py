@@ -78,10 +78,10 @@ class Space:
         largest = float(self.batch.values.max()) if isinstance(self.batch, Schedule) else self.batch
         return stable_lr(self.problem, self.optimizer, {k: v for k, v in values.items() if k != "lr"}, largest)
 
-    def optimizer_at(self, point: FloatArray) -> Optimizer:
+    def optimizer_at(self, point: FloatArray) -> Any:
+        """The optimizer, of its own type, with the numbers of a point."""
         values = self.values(point[None, :])
-        chosen: Optimizer = self.optimizer.with_values(**{name: float(values[name][0]) for name in self.names})
-        return chosen
+        return self.optimizer.with_values(**{name: float(values[name][0]) for name in self.names})
 
     def risks(
         self, nodes: NoisyQuadratic, values: Mapping[str, Any], batch: float | Schedule, steps: int, count: int

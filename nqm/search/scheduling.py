@@ -27,6 +27,8 @@ from .tuning import bracket, check_tunable, examples_seen, require_held
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from ..plotting import Drawn
+
 CONVERGED = 1e-4
 """Largest slope of log risk by any log learning rate that counts as flat."""
 
@@ -59,13 +61,13 @@ class OptimizedSchedule:
         """Training examples seen."""
         return examples_seen(self.batch_size, self.steps)
 
-    def plot(self, ax: Axes | None = None) -> Axes:
+    def plot(self, ax: Axes | None = None) -> Drawn:
         """The schedule against the step; returns the axes."""
         from ..plotting import plot_schedule
 
-        ax = plot_schedule(self.schedule, ax)
-        ax.set_ylabel("learning rate" if self.schedule is self.optimizer.schedule else "batch size (examples)")
-        return ax
+        drawn = plot_schedule(self.schedule, ax)
+        drawn.set_ylabel("learning rate" if self.schedule is self.optimizer.schedule else "batch size (examples)")
+        return drawn
 
 
 def optimize_schedule(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -22,16 +22,19 @@ from ..schedules import Schedule
 from .crossing import roughly, steps_to_target
 from .landscape import Landscape, Space
 
+AnyOptimizer = TypeVar("AnyOptimizer", bound=Optimizer)
+
 
 @dataclass(frozen=True)
-class Tuned:
+class Tuned(Generic[AnyOptimizer]):
     """The fewest steps to a target, and the hyperparameters that take them.
 
-    optimizer: with numbers in place of FREE. steps: int, or inf. risk: at that step, in units of loss.
+    optimizer: of the kind given, with numbers in place of FREE. steps: an int, or ``math.inf`` where unreachable. risk:
+    at that step, in units of loss.
     status: "tuned", "already there" (steps = 0), or "unreachable" (then optimizer and risk are the best found).
     """
 
-    optimizer: Optimizer
+    optimizer: AnyOptimizer
     steps: float
     risk: float
     batch_size: float | Schedule
@@ -46,11 +49,11 @@ class Tuned:
 
 def tune(
     problem: NoisyQuadratic,
-    optimizer: Optimizer,
+    optimizer: AnyOptimizer,
     batch_size: float | Schedule,
     target: float,
     bounds: Mapping[str, tuple[float, float]] | None = None,
-) -> Tuned:
+) -> Tuned[AnyOptimizer]:
     """The fewest steps in which some choice of the free hyperparameters reaches the target.
 
     Minimises over the continuum, not a grid: the smallest T with min risk(T) <= target, and among the choices that

@@ -10,6 +10,11 @@
   pictures and a report (``nqm validate`` in the shell).
 """
 
+try:
+    import torch  # noqa: F401
+except ImportError as error:
+    raise ImportError(f"nqm.validation needs torch: pip install 'nqm[validation]' ({error})") from error
+
 from .claims import judge
 from .data import Data, load_data
 from .ladder import Rung, plot_rung, rung_a, rung_b, rung_c

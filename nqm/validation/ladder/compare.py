@@ -84,7 +84,7 @@ def _tuned_optimizer(task: Task, optimizer: Plain, size: int) -> Plain:
     best = tune(task.model.problem, optimizer, size / task.model.spread, task.target)
     if not math.isfinite(best.steps):
         raise ValueError(f"target: expected one in reach of {optimizer} at batch size {size}, got {task.target:g}")
-    return best.optimizer  # type: ignore[return-value]
+    return best.optimizer
 
 
 def _scaled(plain: Plain, optimizer: Plain) -> Plain:
