@@ -10,7 +10,7 @@ from pathlib import Path
 import mpmath
 import numpy as np
 import pytest
-from real_logs import DATA
+from real_logs import DATA, real_logs
 
 import nqm
 from nqm.scaling import RunsFit, chinchilla, final, fit_runs

@@ -141,7 +141,7 @@ def optimize_schedule(
     def best(of: Course) -> OptimizedSchedule:
         return _lowest(of, time, rounds, chance) if steps is not None else _soonest(of, goal, rounds, chance)
 
-    if course.bounded or course.max_lr is None or course.rates_free == 0:
+    if course.bounded or not isinstance(course.max_lr, float) or course.rates_free == 0:
         return best(course)
     # A bound beyond the stable rate that the best schedule without one keeps changes nothing.
     unbounded = best(_checked(problem, batch_size, optimizer, None, examples, pieces, shape))
