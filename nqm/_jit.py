@@ -1,4 +1,4 @@
-"""The one compile decorator of the package."""
+"""The compile decorators of the package."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ def compiled(function: Callable[..., Any], **extra: Any) -> Any:
     written (a read-only install without a home), the function is compiled once a process instead.
     ``error_model="numpy"``: a division by zero is inf or NaN, as in the interpreted reference.
     No ``fastmath``: compensated arithmetic must not be reassociated, and inf must stay inf.
+    ``no_cfunc_wrapper``: nobody passes kernels to kernels, and wrappers take their time to compile.
     """
-    options = {"error_model": "numpy", "nogil": True, **extra}
+    options = {"error_model": "numpy", "nogil": True, "no_cfunc_wrapper": True, **extra}
     if CACHE:
         try:
             return njit(cache=True, **options)(function)
@@ -28,6 +29,24 @@ def compiled(function: Callable[..., Any], **extra: Any) -> Any:
     return njit(**options)(function)
 
 
+class internal:
+    """A function that only compiled code calls: Numba finds its dispatcher here, and Python gets an error.
+
+    It has no wrapper for Python: to call the dispatcher itself would crash the process.
+    """
+
+    def __init__(self, function: Callable[..., Any], **extra: Any) -> None:
+        self.__name__ = function.__name__
+        self.dispatcher = compiled(function, no_cpython_wrapper=True, **extra)
+
+    @property
+    def _numba_type_(self) -> Any:
+        return self.dispatcher._numba_type_
+
+    def __call__(self, *arguments: Any) -> Any:
+        raise TypeError(f"{self.__name__}: expected a call from compiled code, got one from Python: use @compiled there")
+
+
 def inlined(function: Callable[..., Any]) -> Any:
     """For scalar helpers: a call that is not inlined keeps the loop around it from being vectorised."""
-    return compiled(function, forceinline=True)
+    return internal(function, forceinline=True)
