@@ -1176,11 +1176,13 @@ def _root(value):
 
 
 @compiled
-def carry_over(curvature, lr, unit, transition, gain, fresh, query, readout, start, scaled, kept, state, extra):
+def carry_over(
+    curvature, lr, unit, transition, gain, fresh, query, readout, start, scaled, kept, state, columns, block
+):  # fmt: skip
     """From a chain's state to those that `march` wants for a piece with learning rate lr, one block.
 
-    kept: (slots BLOCK), states in units of lr / unit where they scale. state: its mean, with no noise; extra:
-    (k, k BLOCK), the columns of the Cholesky root of its covariance; both in the coordinates of `_prepare`.
+    kept: (slots BLOCK), states in units of lr / unit where they scale. state: its mean, with no noise; columns:
+    (k, blocks, k BLOCK), those of the Cholesky root of its covariance; both in the coordinates of `_prepare`.
     """
     N = BLOCK
     k = len(start)
@@ -1190,6 +1192,7 @@ def carry_over(curvature, lr, unit, transition, gain, fresh, query, readout, sta
     for i in range(k):
         if scaled[i] > 0:
             size[i] = lr / unit
+    extra = columns[:, block]
     state[:] = 0.0
     extra[:] = 0.0
     for n in range(curvature.size):

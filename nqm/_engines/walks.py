@@ -36,7 +36,7 @@ class March:
                 h = self._curvature[block * kernels.BLOCK : (block + 1) * kernels.BLOCK]
                 kernels.carry_over(
                     h, row.lr[0], unit, row.transition[0], row.gain[0], row.fresh[0], row.query, row.readout,
-                    row.start, row.scaled, kept[block], self._origin[block], self._extra[:, block],
+                    row.start, row.scaled, kept[block], self._origin[block], self._extra, block,
                 )  # fmt: skip
 
     def run(self, target: float, last: bool) -> float:
