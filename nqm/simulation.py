@@ -21,6 +21,7 @@ from .spectra import EXPLICIT_LIMIT
 NUMBERS_AT_ONCE = 2**21
 NUMBERS_ON_DEVICE = 2**26
 NUMBERS_IN_CACHE = 2**15
+"""Numbers of a state that are stepped together, so that they are still in the processor's cache when they are needed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +67,9 @@ def simulate(
         seed: of NumPy's generator, or CuPy's on a GPU (:func:`nqm.set_backend`), which draws other numbers; the same
             seed gives the same bits.
 
-    Takes dim * runs * steps normal numbers, some 10 ns each; batch_size times as many with Gaussian features.
+    Takes dim * runs * steps normal numbers, some 10 to 20 ns each with what is done with them, the more the more
+    numbers the optimizer keeps; batch_size times as many with Gaussian features. Memory: some 2^21 numbers at a time
+    for each that the optimizer keeps, or those of one run where they are more.
 
     >>> import nqm
     >>> problem = nqm.NoisyQuadratic([1.0, 0.1])
