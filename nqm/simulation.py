@@ -21,7 +21,7 @@ from .spectra import EXPLICIT_LIMIT
 NUMBERS_AT_ONCE = 2**21
 NUMBERS_ON_DEVICE = 2**26
 NUMBERS_IN_CACHE = 2**15
-"""Numbers of a state that are stepped together, so that they are still in the processor's cache when they are needed."""
+"""Numbers of a state that are stepped together: what the processor's cache holds."""
 
 
 @dataclass(frozen=True, eq=False)

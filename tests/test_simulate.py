@@ -5,6 +5,9 @@ Five standard errors: over the some 60 comparisons here a correct program fails 
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -124,3 +127,15 @@ def test_what_has_no_weight_may_be_anything():
     assert nqm.simulate(PROBLEM, still, 3, 1, runs=2).losses.tolist() == [[0.0], [0.0]]
     runaway = nqm.LinearOptimizer(0.1, [[0.5, 0, 0], [0, 10.0, 0], [0, 0, 0.5]], [1, 0, 0], start=[1.0, 1.0, 0.0])
     assert np.all(nqm.simulate(PROBLEM, runaway, 3, 400, runs=2).losses < 10.0)
+
+
+def test_another_array_module_gives_the_same(monkeypatch):
+    """One with the functions that NumPy and CuPy share, which takes all runs at once."""
+    names = ("asarray", "empty", "einsum", "isnan", "inf", "random", "sqrt", "zeros_like")
+    other = SimpleNamespace(**{name: getattr(np, name) for name in names})
+    for problem in (PROBLEM, nqm.NoisyQuadratic([1.0, 0.3], noise_model="gaussian-features", label_noise=0.5)):
+        arguments = (problem, OPTIMIZERS[4], 3, [0, 3, 9], 5, 2)
+        expected = nqm.simulate(*arguments).losses
+        with monkeypatch.context() as patch:
+            patch.setattr(simulation._engines, "array_module", lambda: nullcontext(other))
+            assert nqm.simulate(*arguments).losses == pytest.approx(expected, rel=1e-14)
