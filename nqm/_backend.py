@@ -108,7 +108,8 @@ def pieces(lr: Schedule | None, batch_size: Schedule | None, times: IntArray) ->
     starts[1:] = stops[:-1]
 
     def during(values: FloatArray, ends: IntArray) -> FloatArray:
-        return values if alone else values[np.searchsorted(ends[:-1], starts, "right")]
+        # a copy, for read-only arrays would compile kernels of their own
+        return values.copy() if alone else values[np.searchsorted(ends[:-1], starts, "right")]
 
     rate, batch = (np.ones(stops.size) if one is None else during(*one) for one in given)
     column = np.searchsorted(times, stops)

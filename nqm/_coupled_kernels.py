@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._jit import compiled
+from ._jit import compiled, internal
 
 LANES = 8
 
 
-@compiled
+@internal
 def _sum(terms):
     """Sum in a fixed order: LANES running sums, which the compiler keeps in one register, then across them."""
     a, b, c, d, e, f, g, h = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
@@ -28,7 +28,7 @@ def _sum(terms):
     return ((a + e) + (c + g)) + ((b + f) + (d + h))
 
 
-@compiled
+@internal
 def _step(decay, kick, noise, state, couples, new):
     s, nodes = state.shape
     for a in range(s):
@@ -43,7 +43,7 @@ def _step(decay, kick, noise, state, couples, new):
             state[a, n] += new[a, n]
 
 
-@compiled
+@internal
 def _step3(decay, kick, noise, state):
     """The same for two state variables, in one pass."""
     for n in range(state.shape[1]):

@@ -33,9 +33,12 @@ import numpy as np
 from numba.core import types
 from numba.extending import intrinsic
 
-from ._jit import compiled, inlined
+from ._jit import compiled, inlined, internal
 
 BLOCK = 128
+
+# Slots of a power, of a state, and of a power in a chain (M hi and lo, upper triangle of G), for k = 1, 2, 3.
+POWER_SLOTS, STATE_SLOTS, CHAIN_SLOTS = (0, 3, 9, 24), (0, 3, 7, 12), (0, 3, 11, 24)
 
 HORIZON = 2**53  # the last step count that a float64 holds exactly
 
@@ -98,7 +101,7 @@ def _dot3(ah, al, bh, bl, ch, cl, dh, dl, eh, el, fh, fl):
 # --- k = 1 -----------------------------------------------------------------------------------------------
 
 
-@compiled
+@internal
 def _square1(P, count):
     N = BLOCK
     for n in range(count):
@@ -108,7 +111,7 @@ def _square1(P, count):
         P[n], P[N + n] = _norm(q, e)
 
 
-@compiled
+@internal
 def _advance1(P, Z, count):
     N = BLOCK
     for n in range(count):
@@ -121,7 +124,7 @@ def _advance1(P, Z, count):
 # --- k = 2 -----------------------------------------------------------------------------------------------
 
 
-@compiled
+@internal
 def _square2(P, count):
     """[[a, b], [c, a]]^2 = [[a a + b c, 2 a b], [2 a c, a a + b c]]."""
     N = BLOCK
@@ -143,7 +146,7 @@ def _square2(P, count):
         P[2 * N + n], P[5 * N + n] = _norm(p, e)
 
 
-@compiled
+@internal
 def _advance2(P, Z, count):
     N = BLOCK
     for n in range(count):
@@ -165,7 +168,7 @@ def _advance2(P, Z, count):
 # --- k = 2, in any coordinates ---------------------------------------------------------------------------------
 
 
-@compiled
+@internal
 def _square22(P, count):
     """A general [[a, b], [c, d]]; slots: 4 high parts, 4 low parts, upper triangle of G."""
     N = BLOCK
@@ -189,7 +192,7 @@ def _square22(P, count):
         P[2 * N + n], P[6 * N + n] = _norm(p, e)
 
 
-@compiled
+@internal
 def _advance22(P, Z, count):
     N = BLOCK
     for n in range(count):
@@ -211,7 +214,7 @@ def _advance22(P, Z, count):
 # --- k = 3 -----------------------------------------------------------------------------------------------
 
 
-@compiled
+@internal
 def _square3(P, count):
     _congruence3(P[: 18 * BLOCK], P[18 * BLOCK :], 1.0, count)
     N = BLOCK
@@ -233,7 +236,7 @@ def _square3(P, count):
         P[8 * N + n], P[17 * N + n] = _dot3(g, gl, c, cl, h, hl, f, fl, i, il, i, il)
 
 
-@compiled
+@internal
 def _congruence3(P, S, keep, count):
     """S <- keep S + M S M^T. M and S come as arrays of their own, for the compiler to see that they do not overlap."""
     N = BLOCK
@@ -260,7 +263,7 @@ def _congruence3(P, S, keep, count):
         S[5 * N + n] = keep * s22 + (y6 * g + y7 * h + y8 * i)
 
 
-@compiled
+@internal
 def _advance3(P, Z, count):
     N = BLOCK
     _congruence3(P[: 18 * N], Z[6 * N :], 0.0, count)
@@ -284,7 +287,7 @@ def _advance3(P, Z, count):
 # --- any k -----------------------------------------------------------------------------------------------
 
 
-@compiled
+@internal
 def _square(P, count, start):
     if len(start) == 1:
         _square1(P, count)
@@ -294,7 +297,7 @@ def _square(P, count, start):
         _square3(P, count)
 
 
-@compiled
+@internal
 def _advance(P, Z, count, start):
     if len(start) == 1:
         _advance1(P, Z, count)
@@ -343,7 +346,7 @@ def _shifted(states, x, xl):
     return m, ml, q, ql, gain0, gain1, z0, g0, z1, g1
 
 
-@compiled
+@internal
 def _prepare1(curvature, lr, transition, gain, query, start, P, Z, count):
     N = BLOCK
     a, al, b, bl, q, s = transition[0, 0, 0], transition[1, 0, 0], gain[0, 0], gain[1, 0], query[0], start[0]
@@ -354,7 +357,7 @@ def _prepare1(curvature, lr, transition, gain, query, start, P, Z, count):
         Z[n] = s
 
 
-@compiled
+@internal
 def _prepare2(curvature, lr, transition, gain, query, readout, start, P, Z, count):
     N = BLOCK
     states = _two_states(transition, gain, query, readout, start)
@@ -367,7 +370,7 @@ def _prepare2(curvature, lr, transition, gain, query, readout, start, P, Z, coun
         Z[n], Z[N + n], Z[2 * N + n], Z[3 * N + n] = z0, z1, g0, g1
 
 
-@compiled
+@internal
 def _prepare_average(curvature, lr, transition, gain, query, fresh, readout, start, P, Z, count):
     """The last state is an average of the readout of the first two: [[m, 1, 0], [q, m, 0], [f m, f, decay]]."""
     N = BLOCK
@@ -392,7 +395,7 @@ def _prepare_average(curvature, lr, transition, gain, query, fresh, readout, sta
         Z[3 * N + n], Z[4 * N + n], Z[5 * N + n] = g0, g1, 0.0
 
 
-@compiled
+@internal
 def _prepare3(curvature, lr, transition, gain, query, start, P, Z, count):
     """A filter of three states as it comes."""
     N = BLOCK
@@ -410,7 +413,7 @@ def _prepare3(curvature, lr, transition, gain, query, start, P, Z, count):
         Z[i * N : i * N + count] = start[i]
 
 
-@compiled
+@internal
 def _prepare(curvature, lr, transition, gain, query, fresh, readout, start, P, Z, count):
     """P <- one step, Z <- the state before it, in units of x sqrt(c / B) / h for the noise. Readout stays as it
     is for k = 1, (1, 0) for k = 2, (0, 0, 1) for an average (fresh > 0)."""
@@ -425,7 +428,7 @@ def _prepare(curvature, lr, transition, gain, query, fresh, readout, start, P, Z
         _prepare3(curvature, lr, transition, gain, query, start, P, Z, count)
 
 
-@compiled
+@internal
 def _read_from(readout, fresh, start):
     """The readout in the coordinates of `_prepare`."""
     k = len(start)
@@ -442,7 +445,15 @@ def _slot(i, j, k):
     return (2 * i + j) % 3 if k == 2 else i * k + j
 
 
-@compiled
+@internal
+def _copy(source, to):
+    """Fill ``to`` from its beginning. In place of ``to[:] = source``, for whose error message Numba compiles a second
+    or two of string formatting."""
+    for n in range(source.size):
+        to[n] = source[n]
+
+
+@internal
 def _total(terms):
     """Sum of the BLOCK per-lane sums by halving: a fixed order, whatever the machine."""
     width = BLOCK // 2
@@ -453,7 +464,7 @@ def _total(terms):
     return terms[0]
 
 
-@compiled
+@internal
 def _read(Z, readout, start, d, g, count):
     """d = r . u and g = r^T S r of each node: how much of the start is left, how much noise has come in."""
     N = BLOCK
@@ -474,7 +485,7 @@ def _read(Z, readout, start, d, g, count):
             slot += 1
 
 
-@compiled
+@internal
 def _noise_risk(curvature, noise, lr, inverse_batch, g, terms, count):
     """Add c / (2 h B) (lr h)^2 g of each node. A node without weight adds nothing, even to an overflow."""
     for n in range(count):
@@ -482,7 +493,7 @@ def _noise_risk(curvature, noise, lr, inverse_batch, g, terms, count):
         terms[n] += noise[n] * inverse_batch * (x * (x * g[n])) if noise[n] > 0.0 and g[n] != 0.0 else 0.0
 
 
-@compiled
+@internal
 def _start_risk(bias, d, terms, count):
     for n in range(count):
         terms[n] += bias[n] * (d[n] * d[n]) if bias[n] > 0.0 else 0.0
@@ -492,16 +503,6 @@ def _start_risk(bias, d, terms, count):
 def _finite_or_inf(value):
     """Inputs are checked and weightless nodes and unread states skipped, so a NaN comes from overflow: diverged."""
     return value if value < math.inf else math.inf
-
-
-@compiled
-def power_slots(k):
-    return 9 if k == 2 else 2 * k * k + k * (k + 1) // 2
-
-
-@compiled
-def state_slots(k):
-    return 2 * k + k * (k + 1) // 2
 
 
 @compiled
@@ -517,7 +518,7 @@ def risk_rows(
     doubling of the steps, 45 more for each bit of their number that is 1.
     """
     k = len(start)
-    P, Z = np.empty(power_slots(k) * BLOCK), np.empty(state_slots(k) * BLOCK)
+    P, Z = np.empty(POWER_SLOTS[k] * BLOCK), np.empty(STATE_SLOTS[k] * BLOCK)
     d, g, terms = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
     for r in range(lr.size):
         terms[:] = 0.0
@@ -544,7 +545,7 @@ def dyadic_rows(curvature, which, bias, noise, lr, transition, gain, fresh, quer
     """out[r, j] = expected risk of row r after 2^j steps, for all j at the price of the last one."""
     k = len(start)
     levels = out.shape[1]
-    P, Z, origin = np.empty(power_slots(k) * BLOCK), np.empty(state_slots(k) * BLOCK), np.empty(state_slots(k) * BLOCK)
+    P, Z, origin = np.empty(POWER_SLOTS[k] * BLOCK), np.empty(STATE_SLOTS[k] * BLOCK), np.empty(STATE_SLOTS[k] * BLOCK)
     d, g, terms = np.empty(BLOCK), np.empty(BLOCK), np.empty((levels, BLOCK))
     for r in range(lr.size):
         terms[:] = 0.0
@@ -554,7 +555,7 @@ def dyadic_rows(curvature, which, bias, noise, lr, transition, gain, fresh, quer
             h = curvature[which[r], first : first + count]
             _prepare(h, lr[r], transition[r], gain[r], query, fresh[r], readout, start, P, origin, count)
             for j in range(levels):
-                Z[:] = origin
+                _copy(origin, Z)
                 _advance(P, Z, count, start)
                 _read(Z, read, start, d, g, count)
                 _start_risk(bias[first : first + count], d, terms[j], count)
@@ -568,7 +569,7 @@ def dyadic_rows(curvature, which, bias, noise, lr, transition, gain, fresh, quer
 # --- the search for a crossing ---------------------------------------------------------------------------
 
 
-@compiled
+@internal
 def _widen(P, old, new, count, start):
     """Boxes around the readouts of the next 2s steps, from those of the next s and P = (M^s, G_s).
 
@@ -594,7 +595,7 @@ def _widen(P, old, new, count, start):
             new[most + n] = max(new[most + n], old[most + n])
 
 
-@compiled
+@internal
 def _mark_falling(P, Z, fresh, start, falling, count):
     """falling[n] = 1 where the size |d_t| of a node's mean is proved not to rise from state Z on; P: one step.
 
@@ -624,11 +625,6 @@ def _mark_falling(P, Z, fresh, start, falling, count):
 
 
 @compiled
-def blocks_of(nodes):
-    return -(-nodes // BLOCK)
-
-
-@compiled
 def fill_levels(
     curvature, lr, transition, gain, fresh, query, readout, start, powers, boxes, origin, begin, end
 ):  # fmt: skip
@@ -647,11 +643,11 @@ def fill_levels(
                 boxes[0, block, (k + i) * BLOCK : (k + i) * BLOCK + count] = read[i]
         for j in range(max(begin, 1), end):
             _widen(powers[j - 1, block], boxes[j - 1, block], boxes[j, block], count, start)
-            powers[j, block] = powers[j - 1, block]
+            _copy(powers[j - 1, block], powers[j, block])
             _square(powers[j, block], count, start)
 
 
-@compiled
+@internal
 def _mean_range(Z, box, start, least, most, count):
     """Bounds of r . M^s u over the steps s of a box: intervals, multiplied and added up."""
     N = BLOCK
@@ -667,7 +663,7 @@ def _mean_range(Z, box, start, least, most, count):
             most[n] += max(p, q)
 
 
-@compiled
+@internal
 def _least_start_risk(bias, d, least, most, terms, count):
     """Add bias * min d^2 over [least, most]. Bounds that are NaN (overflowed boxes) count as 0, and a mean d that
     has itself overflowed as inf."""
@@ -677,14 +673,14 @@ def _least_start_risk(bias, d, least, most, terms, count):
         terms[n] += bias[n] * (nearest * nearest) if bias[n] > 0.0 else 0.0
 
 
-@compiled
+@internal
 def _most_start_risk(bias, least, most, terms, count):
     for n in range(count):
         farthest = max(-least[n], most[n])
         terms[n] += bias[n] * (farthest * farthest) if bias[n] > 0.0 else 0.0
 
 
-@compiled
+@internal
 def _narrow(falling, now, after, least, most, count):
     """A mean that falls in size lies between its values at both ends, but for its sign, which does not matter here."""
     for n in range(count):
@@ -692,7 +688,7 @@ def _narrow(falling, now, after, least, most, count):
         most[n] = abs(now[n]) if falling[n] > 0.0 else most[n]
 
 
-@compiled
+@internal
 def _advance_mean(P, e, out, count, k):
     """out <- M e, in doubles."""
     N = BLOCK
@@ -705,7 +701,7 @@ def _advance_mean(P, e, out, count, k):
                 out[to + n] += P[m + n] * e[at + n]
 
 
-@compiled
+@internal
 def _read_mean(e, readout, d, count):
     N = BLOCK
     d[:] = 0.0
@@ -714,14 +710,14 @@ def _read_mean(e, readout, d, count):
             d[n] += readout[i] * e[i * N + n]
 
 
-@compiled
+@internal
 def _leap_of_mean(now, state, after, weight, box, step, fresh, start, single, last, low, high, work, count):
     """Add to low (and, if last, to high) bounds of weight * mean^2 over a leap, from the means now and after; single:
     a leap of 1."""
     least, most, falling = work[0], work[1], work[2]
     if single:  # it is known; states that are not read may have overflowed
-        least[:count] = now[:count]
-        most[:count] = now[:count]
+        _copy(now[:count], least)
+        _copy(now[:count], most)
     else:
         _mean_range(state, box, start, least, most, count)
         _mark_falling(step, state, fresh, start, falling, count)
@@ -769,7 +765,7 @@ def march(
             w = carried[first : first + count]
             _read(state[block], read, start, d, g, count)
             _noise_risk(h, c, lr, inverse_batch, g, low, count)
-            ahead[block] = state[block]
+            _copy(state[block], ahead[block])
             _advance(powers[j, block], ahead[block], count, start)
             _read(ahead[block], read, start, after, g, count)
             if last:
@@ -792,8 +788,10 @@ def march(
             progress[2] = t
             return FOUND
         if above or below:
-            state[:] = ahead
-            extra[:] = extra_ahead
+            for block in range(powers.shape[1]):
+                _copy(ahead[block], state[block])
+                for v in range(extra.shape[0]):
+                    _copy(extra_ahead[v, block], extra[v, block])
             progress[0] = t + (1 << j)
             progress[1] = j + 1
             if progress[0] >= until:
@@ -813,17 +811,17 @@ def crossing_rows(
     As `risk_rows`, with targets: (rows,). Levels are filled as they are asked for.
     """
     k = len(start)
-    blocks = blocks_of(bias.size)
-    powers = np.empty((MOST_LEVELS, blocks, power_slots(k) * BLOCK))
+    blocks = -(-bias.size // BLOCK)
+    powers = np.empty((MOST_LEVELS, blocks, POWER_SLOTS[k] * BLOCK))
     boxes = np.empty((MOST_LEVELS, blocks, 2 * k * BLOCK))
-    origin = np.empty((blocks, state_slots(k) * BLOCK))
-    ahead = np.empty((blocks, state_slots(k) * BLOCK))
+    origin = np.empty((blocks, STATE_SLOTS[k] * BLOCK))
+    ahead = np.empty((blocks, STATE_SLOTS[k] * BLOCK))
     extra = np.empty((0, blocks, k * BLOCK))
-    progress = np.empty(4, dtype=np.int64)
+    progress, end = np.empty(4, dtype=np.int64), np.int64(HORIZON)
     for r in range(lr.size):
         h = curvature[which[r]]
         progress[:] = 0
-        filled, status = 0, MORE_LEVELS
+        filled, status = progress[0], MORE_LEVELS
         while status == MORE_LEVELS:
             wanted = min(MOST_LEVELS, filled + 4)
             fill_levels(
@@ -832,7 +830,7 @@ def crossing_rows(
             filled = wanted
             status = march(
                 h, bias, noise, noise, lr[r], fresh[r, 0], readout, start, inverse_batch[r], powers[:filled],
-                boxes[:filled], origin, ahead, extra, extra, targets[r], last, HORIZON, progress,
+                boxes[:filled], origin, ahead, extra, extra, targets[r], last, end, progress,
                 budget - progress[3],
             )  # fmt: skip
         out[r] = float(progress[2]) if status == FOUND else (math.inf if status == NEVER else math.nan)
@@ -841,19 +839,18 @@ def crossing_rows(
 # --- a trust-region Newton step ---------------------------------------------------------------------------
 
 
-@compiled
+@internal
 def _reduced_step(gradient, hessian, low, high, side, step):
     """Stationary point of g.p + p.H.p/2, each p_i free (side 1), at low (0) or high (2); False if not in the box."""
     n = gradient.size
-    matrix = np.eye(n)
-    right = np.empty(n)
+    matrix, right = np.empty((n, n)), np.empty(n)
     for i in range(n):
-        if side[i] == 1:
-            right[i] = -gradient[i]
-            for j in range(n):
-                matrix[i, j] = hessian[i, j]
-        else:
-            right[i] = low[i] if side[i] == 0 else high[i]
+        inside = side[i] == 1
+        right[i] = -gradient[i] if inside else (low[i] if side[i] == 0 else high[i])
+        for j in range(n):
+            matrix[i, j] = hessian[i, j] if inside else 0.0
+        if not inside:
+            matrix[i, i] = 1.0
     for i in range(n):  # Gauss-Jordan with row pivoting; n <= 3
         pivot = i
         for j in range(i + 1, n):
@@ -902,7 +899,7 @@ def newton_steps(values, center, size, radius, low, high, out, gain):
                 hessian[i, j] = mixed
                 hessian[j, i] = mixed
                 pair += 1
-        out[s] = center[s]
+        _copy(center[s], out[s])
         gain[s] = 0.0
         for code in range(3**n):
             rest = code
@@ -938,7 +935,7 @@ def _raised(a, al, lr, exponent):
     return a, al
 
 
-@compiled
+@internal
 def _tables(lr, transition, gain, fresh, query, readout, scaled, constant, linear, b):
     """One step at learning rate lr: constant, linear (2, k, k), hi and lo; b (k,), what a unit of noise does.
 
@@ -967,7 +964,7 @@ def _tables(lr, transition, gain, fresh, query, readout, scaled, constant, linea
         b[2] = fresh[0] * (readout[0] * b[0] + readout[1] * b[1])
 
 
-@compiled
+@internal
 def _one_step(curvature, constant, linear, b, inverse_batch, P, count):
     N = BLOCK
     k = b.size
@@ -988,7 +985,7 @@ def _one_step(curvature, constant, linear, b, inverse_batch, P, count):
             slot += 1
 
 
-@compiled
+@internal
 def _shifts(curvature, largest, lr, scaled, constant, linear, shift, count):
     """shift[n] for coordinates (theta, w + shift theta) in which a momentum's M has equal diagonal entries, where
     lr h > 1; 0 elsewhere, and for other filters. Returns whether any is not 0.
@@ -1010,7 +1007,7 @@ def _shifts(curvature, largest, lr, scaled, constant, linear, shift, count):
     return some
 
 
-@compiled
+@internal
 def _shift_step(P, b, inverse_batch, shift, count):
     """One step in the coordinates of `_shifts`: T M T^-1 and T b with T = 1 + shift in entry (1, 0)."""
     N = BLOCK
@@ -1035,7 +1032,7 @@ def _shift_step(P, b, inverse_batch, shift, count):
             P[second + N + n] = inverse_batch * b1 * b[2]
 
 
-@compiled
+@internal
 def _shift_state(Z, before, after, k, count):
     """The state in the coordinates of another shift."""
     N = BLOCK
@@ -1051,7 +1048,7 @@ def _shift_state(Z, before, after, k, count):
                 Z[s + 4 * N + n] += t * Z[s + 2 * N + n]
 
 
-@compiled
+@internal
 def _natural_readout(readout, fresh, start):
     """The readout in the filter's own coordinates: of an average its last state."""
     chosen = readout.copy()
@@ -1061,7 +1058,7 @@ def _natural_readout(readout, fresh, start):
     return chosen
 
 
-@compiled
+@internal
 def _chain(P, Z, steps, count, start):
     """Z <- the state `steps` steps of P on; P is spent."""
     k = len(start)
@@ -1085,12 +1082,6 @@ def _chain(P, Z, steps, count, start):
 
 
 @compiled
-def chain_slots(k):
-    """Slots of a power in the chain: M hi and lo, upper triangle of G."""
-    return 2 * k * k + k * (k + 1) // 2
-
-
-@compiled
 def chain_rows(
     curvature, which, bias, noise, lr, transition, gain, fresh, query, readout, start, inverse_batch,
     scaled, piece_lr, piece_inverse_batch, lengths, column, states, out,
@@ -1099,10 +1090,10 @@ def chain_rows(
 
     As `risk_rows`, with learning rate lr[r] piece_lr[j] and inverse batch size inverse_batch[r] piece_inverse_batch[j]
     for lengths[j] steps. curvature: (powers, nodes) with the caller's power of two in it. states: (rows, blocks,
-    state_slots BLOCK), the state before the first piece, and after the last when done.
+    slots BLOCK), the state before the first piece, and after the last when done.
     """
     k = len(start)
-    P = np.empty(chain_slots(k) * BLOCK)
+    P = np.empty(CHAIN_SLOTS[k] * BLOCK)
     d, g, terms = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
     constant, linear, b = np.empty((2, k, k)), np.empty((2, k, k)), np.empty(k)
     shift, before, none = np.empty(BLOCK), np.empty(BLOCK), np.zeros(BLOCK)
@@ -1145,14 +1136,14 @@ def chain_scan(
     """Step by step along pieces, one row: FOUND at the first t with risk <= target, NEVER if there is none.
 
     last = True: to the end, with progress[1] = the step after the last t with risk > target. progress = [t, answer].
-    states: (blocks, state_slots BLOCK), as in `chain_rows`.
+    states: (blocks, slots BLOCK), as in `chain_rows`.
     """
     k = len(start)
     blocks = states.shape[0]
-    P = np.empty((blocks, chain_slots(k) * BLOCK))
+    P = np.empty((blocks, CHAIN_SLOTS[k] * BLOCK))
     d, g, terms = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
     constant, linear, b = np.empty((2, k, k)), np.empty((2, k, k)), np.empty(k)
-    read = _natural_readout(readout, fresh, start)
+    read, one = _natural_readout(readout, fresh, start), np.int64(1)
     for j in range(lengths.size):
         _tables(lr[j], transition, gain, fresh, query, readout, scaled, constant, linear, b)
         for block in range(blocks):
@@ -1168,7 +1159,7 @@ def chain_scan(
                 _read(Z, read, start, d, g, count)
                 _start_risk(bias[first : first + count], d, terms, count)
                 _noise_risk(curvature[first : first + count], noise[first : first + count], 1.0, 1.0, g, terms, count)
-                _chain(P[block], Z, 1, count, start)
+                _chain(P[block], Z, one, count, start)
             above = not _total(terms) <= target
             if above and last:
                 progress[1] = progress[0] + 1
@@ -1185,11 +1176,13 @@ def _root(value):
 
 
 @compiled
-def carry_over(curvature, lr, unit, transition, gain, fresh, query, readout, start, scaled, kept, state, extra):
+def carry_over(
+    curvature, lr, unit, transition, gain, fresh, query, readout, start, scaled, kept, state, columns, block
+):  # fmt: skip
     """From a chain's state to those that `march` wants for a piece with learning rate lr, one block.
 
-    kept: (state_slots BLOCK), states in units of lr / unit where they scale. state: its mean, with no noise; extra:
-    (k, k BLOCK), the columns of the Cholesky root of its covariance; both in the coordinates of `_prepare`.
+    kept: (slots BLOCK), states in units of lr / unit where they scale. state: its mean, with no noise; columns:
+    (k, blocks, k BLOCK), those of the Cholesky root of its covariance; both in the coordinates of `_prepare`.
     """
     N = BLOCK
     k = len(start)
@@ -1199,6 +1192,7 @@ def carry_over(curvature, lr, unit, transition, gain, fresh, query, readout, sta
     for i in range(k):
         if scaled[i] > 0:
             size[i] = lr / unit
+    extra = columns[:, block]
     state[:] = 0.0
     extra[:] = 0.0
     for n in range(curvature.size):
@@ -1241,7 +1235,7 @@ def carry_over(curvature, lr, unit, transition, gain, fresh, query, readout, sta
 # Plain doubles: M^s is right to about s ulps, ample for a direction. Second moments Q of start and noise together.
 
 
-@compiled
+@internal
 def _gradient1(
     curvature, bias, noise, lr, transition, gain, query, readout, start, inverse_batch, lengths, by_lr, by_batch
 ):  # fmt: skip
@@ -1306,7 +1300,7 @@ def _gradient1(
     return _total(terms)
 
 
-@compiled
+@internal
 def _product(C, A, ai, aj, B, bi, bj, scale, k, count):
     """C += scale A B for blocks of k x k matrices, k = 2 or 3. Entry (i, j) lies in slot i ai + j aj: (k, 1) plain,
     (1, k) transposed."""
@@ -1323,7 +1317,7 @@ def _product(C, A, ai, aj, B, bi, bj, scale, k, count):
                     C[c + n] += scale * (A[a + n] * B[b + n] + A[a1 + n] * B[b1 + n] + A[a2 + n] * B[b2 + n])
 
 
-@compiled
+@internal
 def _sandwich(C, M, mi, mj, S, work, k, count):
     """C += M S M^T; with (mi, mj) = (1, k), C += M^T S M."""
     work[:] = 0.0
@@ -1331,14 +1325,14 @@ def _sandwich(C, M, mi, mj, S, work, k, count):
     _product(C, work, k, 1, M, mj, mi, 1.0, k, count)
 
 
-@compiled
+@internal
 def _forward(M, G, Q, before, weight, steps, work, k, count):
     """Fill M[l], G[l] for 2^l steps from M[0], G[0]; before[l] = Q before it takes those; returns levels used."""
     N = BLOCK
     level = 0
     while True:
         if steps & 1:
-            before[level] = Q
+            _copy(Q, before[level])
             Q[:] = 0.0
             _sandwich(Q, M[level], k, 1, before[level], work, k, count)
             for slot in range(k * k):
@@ -1350,11 +1344,11 @@ def _forward(M, G, Q, before, weight, steps, work, k, count):
             return level
         M[level] = 0.0
         _product(M[level], M[level - 1], k, 1, M[level - 1], k, 1, 1.0, k, count)
-        G[level] = G[level - 1]
+        _copy(G[level - 1], G[level])
         _sandwich(G[level], M[level - 1], k, 1, G[level - 1], work, k, count)
 
 
-@compiled
+@internal
 def _first_level(h, constant, linear, b, inverse_batch, M, G, k, count):
     N = BLOCK
     for i in range(k):
@@ -1365,7 +1359,7 @@ def _first_level(h, constant, linear, b, inverse_batch, M, G, k, count):
             G[slot : slot + count] = inverse_batch * b[i] * b[j]
 
 
-@compiled
+@internal
 def _lane_sum(values, scale, count, work):
     work[:] = 0.0
     for n in range(count):
@@ -1421,7 +1415,7 @@ def chain_gradient(
         for p in range(pieces):
             _tables(lr[p], transition[0], gain[0], fresh[0], query, readout, scaled, constant, linear, b)
             _first_level(h, constant, linear, b, inverse_batch[p], M[0], G[0], k, count)
-            Q[p + 1] = Q[p]
+            _copy(Q[p], Q[p + 1])
             _forward(M, G, Q[p + 1], before, weight, lengths[p], work, k, count)
         for slot in range(kk):
             for n in range(count):
@@ -1429,7 +1423,7 @@ def chain_gradient(
         for p in range(pieces - 1, -1, -1):
             _tables(lr[p], transition[0], gain[0], fresh[0], query, readout, scaled, constant, linear, b)
             _first_level(h, constant, linear, b, inverse_batch[p], M[0], G[0], k, count)
-            new[:] = Q[p]
+            _copy(Q[p], new)
             used = _forward(M, G, new, before, weight, lengths[p], work, k, count)
             for level in range(used - 1, -1, -1):
                 m_bar, g_bar = M_bar[level], G_bar[level]
@@ -1442,7 +1436,7 @@ def chain_gradient(
                     work[:] = 0.0
                     _product(work, M[level], k, 1, G[level], k, 1, 1.0, k, count)
                     _product(m_bar, g_above, k, 1, work, k, 1, 2.0, k, count)
-                    g_bar[:] = g_above
+                    _copy(g_above, g_bar)
                     _sandwich(g_bar, M[level], 1, k, g_above, work, k, count)
                 if (lengths[p] >> level) & 1:  # Q' = M Q M^T + weight G
                     work[:] = 0.0
@@ -1453,7 +1447,7 @@ def chain_gradient(
                             g_bar[slot * N + n] += weight[n] * L[slot * N + n]
                     new[:] = 0.0
                     _sandwich(new, M[level], 1, k, L, work, k, count)
-                    L[:] = new
+                    _copy(new, L)
             b_bar[:] = 0.0
             for i in range(k):
                 for j in range(k):

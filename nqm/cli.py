@@ -1,4 +1,4 @@
-"""The shell command ``nqm``: steps, sweep, schedule, scaling, figures, validate."""
+"""The shell command ``nqm``: steps, sweep, schedule, scaling, figures, validate, warmup."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import cli_scaling
+from . import cli_scaling, cli_warmup
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -113,11 +113,11 @@ def _parser() -> argparse.ArgumentParser:
 
     figures = _command(
         commands, "figures", _figures, "draw figures of the papers, with their data as CSV beside them",
-        "nqm figures zhang2019-3a zhang2019-4 --out figures",
+        "nqm figures zhang2019-3a zhang2019-4 --out pictures",
     )  # fmt: skip
     figures.add_argument("names", nargs="*", metavar="NAME", help="figures to draw; default: all")
     figures.add_argument("--list", action="store_true", help="name the figures and stop")
-    figures.add_argument("--out", default="figures", metavar="DIR", help="where to write (default: figures)")
+    figures.add_argument("--out", default="nqm-figures", metavar="DIR", help="where to write (default: nqm-figures)")
     figures.add_argument(
         "--bins",
         type=int,
@@ -148,6 +148,11 @@ def _parser() -> argparse.ArgumentParser:
     validate.add_argument("--seed", type=int, default=0, metavar="S", help="of everything random; default: 0")
     validate.add_argument("--device", metavar="D", help="such as cuda; default: a GPU where there is one")
     validate.add_argument("--workers", type=int, default=1, metavar="N", help="processes to spread trials over")
+
+    warmup = _command(
+        commands, "warmup", cli_warmup.run, "compile ahead what the first questions would wait for", "nqm warmup"
+    )
+    cli_warmup.add_options(warmup)
     return parser
 
 

@@ -20,6 +20,8 @@ from .spectra import EXPLICIT_LIMIT
 
 NUMBERS_AT_ONCE = 2**21
 NUMBERS_ON_DEVICE = 2**26
+NUMBERS_IN_CACHE = 2**15
+"""Numbers of a state that are stepped together: what the processor's cache holds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +67,9 @@ def simulate(
         seed: of NumPy's generator, or CuPy's on a GPU (:func:`nqm.set_backend`), which draws other numbers; the same
             seed gives the same bits.
 
-    Takes dim * runs * steps normal numbers, some 10 ns each; batch_size times as many with Gaussian features.
+    Takes dim * runs * steps normal numbers, some 10 to 20 ns each with what is done with them, the more the more
+    numbers the optimizer keeps; batch_size times as many with Gaussian features. Memory: some 2^21 numbers at a time
+    for each that the optimizer keeps, or those of one run where they are more.
 
     >>> import nqm
     >>> problem = nqm.NoisyQuadratic([1.0, 0.1])
@@ -122,30 +126,53 @@ def _losses(
     shape: tuple[int, ...],
     generator: Any,
 ) -> Any:
-    """Losses (runs, columns), with the arrays of ``xp``: NumPy's or CuPy's; the state z is (runs, dim, k)."""
+    """Losses (runs, columns), with the arrays of ``xp``: NumPy's or CuPy's; the state z is k arrays (runs, dim)."""
     runs = shape[0]
     scale = h ** -float(optimizer.hyperparameters.get("power", 0.0))
     parts = optimizer.filter()
-    start, query, scaled = (xp.asarray(np.array(a, dtype=float)) for a in (parts.start, parts.query, parts.scaled))
-    readout = xp.asarray(np.eye(3)[2] if np.any(parts.fresh) else parts.readout)
-    state = (xp.sqrt(init) * generator.standard_normal((runs, h.size)))[:, :, None] * start
+    readout = _weights(xp, np.eye(3)[2] if np.any(parts.fresh) else parts.readout)
+    origin = xp.sqrt(init) * generator.standard_normal((runs, h.size))
+    state = [start * origin for start in parts.start]
     losses = xp.empty(shape)
-    curvature = _engines.to_numpy(scale * h)
+    curvature, scales = _engines.to_numpy(scale * h), _engines.to_numpy(scale)
+    block = max(1, NUMBERS_IN_CACHE // h.size) if xp is np else runs
     with np.errstate(over="ignore", invalid="ignore"):  # divergence
         for lr, share, length, column in zip(*course, strict=True):
-            matrix, gain = (xp.asarray(a) for a in step(optimizer, curvature, lr))
-            kick = scale[:, None] * gain
-            queried = query * lr**scaled
+            matrix, gain = step(optimizer, curvature, lr)
+            taken = np.moveaxis(np.dstack([matrix, -scales[:, None] * gain]), 0, -1)  # (k, k + 1, dim)
+            rows = [_weights(xp, row) for row in taken]
+            queried = _weights(xp, parts.query * lr ** np.array(parts.scaled))
             for _ in range(length):
                 if label_noise is None or share == 0.0:
-                    error = xp.sqrt(noise * share) * generator.standard_normal((runs, h.size))
+                    error = generator.standard_normal((runs, h.size))
+                    error *= xp.sqrt(noise * share)
                 else:
-                    error = _sampling_error(xp, h, label_noise, round(1.0 / share), state @ queried, generator)
-                state = xp.einsum("nij,rnj->rni", matrix, state) - kick * error[:, :, None]
+                    distance = _sum(xp, queried, state)
+                    error = _sampling_error(xp, h, label_noise, round(1.0 / share), distance, generator)
+                for first in range(0, runs, block):
+                    few = [z[first : first + block] for z in (*state, error)]
+                    new = [_sum(xp, row, few) for row in rows]
+                    for z, values in zip(few, new, strict=False):
+                        z[...] = values
             if column >= 0:
-                losses[:, column] = 0.5 * (state @ readout) ** 2 @ h
+                losses[:, column] = 0.5 * _sum(xp, readout, state) ** 2 @ h
     losses[xp.isnan(losses)] = xp.inf  # inf - inf of a diverged state
     return losses
+
+
+def _weights(xp: Any, weights: FloatArray) -> list[Any]:
+    """Rows of ``weights`` as arrays of ``xp``, None where there is nothing to add."""
+    return [xp.asarray(np.ascontiguousarray(w)) if np.any(w) else None for w in weights]
+
+
+def _sum(xp: Any, weights: list[Any], arrays: list[Any]) -> Any:
+    """sum_j weights[j] arrays[j], of those with a weight: the others may have overflowed."""
+    total = None
+    for weight, array in zip(weights, arrays, strict=True):
+        if weight is not None:
+            term = weight * array
+            total = term if total is None else total + term
+    return xp.zeros_like(arrays[0]) if total is None else total
 
 
 def _sampling_error(xp: Any, h: Any, label_noise: float, batch: int, distance: Any, generator: Any) -> Any:

@@ -56,7 +56,7 @@ def chained_risk(row: Rows, parts: Pieces, columns: int) -> FloatArray:
     """Expected risk along pieces, added up where their column is the same: (R, columns)."""
 
     def work(part: Rows, rows: slice, out: FloatArray) -> None:
-        at_once = max(1, NUMBERS_AT_ONCE // (part.bias.size * kernels.state_slots(len(part.start))))
+        at_once = max(1, NUMBERS_AT_ONCE // (part.bias.size * kernels.STATE_SLOTS[len(part.start)]))
         for first in range(0, part.lr.size, at_once):
             some = slice(first, first + at_once)
             few = part.part(some)

@@ -36,7 +36,7 @@ class March:
                 h = self._curvature[block * kernels.BLOCK : (block + 1) * kernels.BLOCK]
                 kernels.carry_over(
                     h, row.lr[0], unit, row.transition[0], row.gain[0], row.fresh[0], row.query, row.readout,
-                    row.start, row.scaled, kept[block], self._origin[block], self._extra[:, block],
+                    row.start, row.scaled, kept[block], self._origin[block], self._extra, block,
                 )  # fmt: skip
 
     def run(self, target: float, last: bool) -> float:
@@ -60,10 +60,10 @@ class March:
     def _fill(self, levels: int) -> FloatArray:
         """Powers and boxes of so many levels; returns the state before the first step."""
         row, k = self._row, len(self._row.start)
-        blocks = kernels.blocks_of(row.bias.size)
-        self._powers = np.empty((levels, blocks, kernels.power_slots(k) * kernels.BLOCK))
+        blocks = -(-row.bias.size // kernels.BLOCK)
+        self._powers = np.empty((levels, blocks, kernels.POWER_SLOTS[k] * kernels.BLOCK))
         self._boxes = np.empty((levels, blocks, 2 * k * kernels.BLOCK))
-        origin = np.empty((blocks, kernels.state_slots(k) * kernels.BLOCK))
+        origin = np.empty((blocks, kernels.STATE_SLOTS[k] * kernels.BLOCK))
         kernels.fill_levels(
             self._curvature, row.lr[0], row.transition[0], row.gain[0], row.fresh[0], row.query, row.readout,
             row.start, self._powers, self._boxes, origin, 0, levels,
@@ -136,7 +136,7 @@ def _at_rest(row: Rows, state: FloatArray, decay: float, target: float, last: bo
 
 def first_states(row: Rows) -> FloatArray:
     """States before the first step as the chain's kernels keep them: (rows, blocks, slots BLOCK)."""
-    k, blocks = len(row.start), kernels.blocks_of(row.bias.size)
-    states = np.zeros((row.lr.size, blocks, kernels.state_slots(k), kernels.BLOCK))
+    k, blocks = len(row.start), -(-row.bias.size // kernels.BLOCK)
+    states = np.zeros((row.lr.size, blocks, kernels.STATE_SLOTS[k], kernels.BLOCK))
     states[:, :, :k] = np.array(row.start)[:, None]
     return states.reshape(*states.shape[:2], -1)
