@@ -74,18 +74,13 @@ def test_one_version():
     assert re.findall(r"(?m)^## (\S+)", changes)[0] == nqm.__version__
 
 
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+
+
 def linked_files() -> list[str]:
-    """What README's links lead to in the project. They are absolute, since PyPI shows README too."""
-    source = PROJECT["project"]["urls"]["Source"]
-    pages, pictures = f"{source}/blob/main/", f"{source.replace('//github.com', '//raw.githubusercontent.com')}/main/"
-    found = []
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for picture, link in re.findall(r"(!?)\[[^\]]*\]\(([^)\s]+)\)", readme):
-        place = pictures if picture else pages
-        assert link.startswith(("https://", "#")), f"expected an absolute link, {place}{link}"
-        if link.startswith(place):
-            found.append(link.removeprefix(place))
-    return found
+    """What README's links lead to in the project."""
+    links = LINK.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+    return [link for link in links if not link.startswith(("https://", "#"))]
 
 
 def test_one_address():
@@ -103,10 +98,17 @@ def test_sdist_is_whole(tmp_path):
     run(sys.executable, "-c", build)
     with tarfile.open(tmp_path / f"nqm-{nqm.__version__}.tar.gz") as file:
         held = {name.partition("/")[2] for name in file.getnames()}
+        page = file.extractfile(f"nqm-{nqm.__version__}/PKG-INFO").read().decode()
     wanted = {*linked_files(), ".ci/run", "CONTRIBUTING.md", "conftest.py", "figures/validation/README.md", "setup.cfg"}
     for folder in ("nqm", "notebooks", "tests"):
         wanted |= {p.relative_to(ROOT).as_posix() for p in (ROOT / folder).rglob("*") if p.suffix in (".py", ".cu")}
     assert not wanted - held
+    source = PROJECT["project"]["urls"]["Source"]  # PyPI shows README too, where relative links lead nowhere
+    links = LINK.findall(page)
+    assert len(links) >= len(linked_files()) > 10
+    assert all(link.startswith(("https://", "#")) for link in links)
+    for file in linked_files():
+        assert {f"{source}/blob/main/{file}", f"{source}/raw/main/{file}"} & set(links)
 
 
 def test_workflows():
@@ -165,8 +167,11 @@ def test_notebook_runs(notebook, tmp_path):
     )  # fmt: skip
 
 
-def test_notebooks_are_there():
-    assert NOTEBOOKS
+def test_every_notebook_is_named_in_the_readme():
+    """And numbered, so that there is an order to read them in."""
+    named = {file for file in linked_files() if file.startswith("notebooks/") and file.endswith(".py")}
+    assert named == {path.relative_to(ROOT).as_posix() for path in NOTEBOOKS}
+    assert [path.name[:3] for path in NOTEBOOKS] == [f"{number:02d}_" for number in range(1, len(NOTEBOOKS) + 1)]
 
 
 def test_numbers_in_the_readme():
