@@ -1,9 +1,14 @@
-"""Where torch is not installed, the tests and doctests of nqm.validation are skipped, each folder with one reason."""
+"""What all tests share: one thread a process, no windows; without torch, nqm.validation is skipped, with a reason."""
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("MPLBACKEND", "agg")
+for library in ("OPENBLAS", "MKL", "OMP"):  # as many processes as cores: more threads than that would wait for one another
+    os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
 NEED_TORCH = [Path(__file__).parent / folder / "validation" for folder in ("nqm", "tests")]
 
