@@ -278,7 +278,7 @@ def test_noise_that_does_not_grow_has_no_such_prediction(monkeypatch):
     assert set(result.ratios()["noise"]) == {"measured"}
     assert np.all(np.isnan(result.curves["predicted_growing"]))
     assert np.all(np.isfinite(result.curves["predicted"]))
-    for picture in (plot_predictions([result], ["SGD"]), plot_curves(result)):
+    for picture in (plot_predictions(result.ratios(), {"toy": 0.5}, ["SGD"]), plot_curves("toy", result.curves)):
         picture.canvas.draw()
 
 
@@ -310,7 +310,7 @@ def test_ratios_to_what_did_not_arrive_are_nan(late):
 def test_pictures_of_what_did_not_arrive(late):
     names = ["SGD", "momentum", "Adam"]
     tables = {"toy": late.measured, "again": late.measured}
-    pictures = [plot_predictions([late], names), plot_curves(late), plot_rates(tables)]
+    pictures = [plot_predictions(late.ratios(), {"toy": 0.5}, names), plot_rates(tables)]
     pictures += [plot_steps(tables, names, metric) for metric in late.measured.metrics]
     for picture in pictures:
         picture.canvas.draw()
@@ -323,7 +323,7 @@ def test_curves_of_runs_that_diverge_are_drawn(finished):
     here = (curves["optimizer"] == "SGD") & (curves["step"] > 5)
     curves["mean"][here] = curves["high"][here] = math.inf
     curves["predicted_growing"][here] = math.inf
-    plot_curves(replace(result, curves=curves)).canvas.draw()
+    plot_curves("toy", curves).canvas.draw()
 
 
 def test_predictions_out_of_reach_are_told(finished):
