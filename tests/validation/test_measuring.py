@@ -6,6 +6,7 @@ import copy
 import json
 import pickle
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 
@@ -619,6 +620,10 @@ def test_figures():
         picture = plot(data)
         picture.canvas.draw()
         assert all(ax.get_lines() for ax in picture.axes)
+    darkness = [
+        sum(mpl.colors.to_rgb(line.get_color())) for line in spectra_figures.plot_spectra(spectra).axes[0].lines
+    ]
+    assert darkness == sorted(darkness)  # the later, the brighter
     with pytest.raises(ValueError, match="at least one step"):
         spectra_figures.compute_spectra(net(), F.cross_entropy, (x, y), {})
 

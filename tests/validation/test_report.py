@@ -161,6 +161,24 @@ def test_numbers_in_the_report_are_those_of_the_tables(finished):
     assert f"{len((finished.folder / 'mlp.jsonl').read_text().splitlines()) - 1} training runs" in text_of(finished)
 
 
+def test_trainings_at_the_predicted_rate_are_counted(finished):
+    """From the curves, by hand."""
+    with (finished.folder / "rung-d-curves-mlp.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    sizes = sorted({row["batch_size"] for row in rows})
+    reached = sum(
+        any(float(row["mean"]) <= float(row["target"]) for row in rows if row["batch_size"] == size) for size in sizes
+    )
+    text = text_of(finished)
+    assert f"{reached} of 2 trainings (SGD) reach the target within 1.5 times the predicted steps" in text
+    assert f": {reached} of 2 on mlp." in text
+    (line,) = re.findall(
+        r"^\| trained at the predicted rate \| all followed \| 2 \| .* \| (\d) \| (.*) \|$", text, re.MULTILINE
+    )
+    assert int(line[0]) == 2 - reached
+    assert line[1] in ("right", "roughly right") if reached == 2 else line[1] == "wrong"
+
+
 def test_spectra_are_those_of_the_reference_run(finished):
     """Of the seed that was asked for, where it began."""
     from nqm.validation import measure
