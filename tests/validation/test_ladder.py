@@ -7,6 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 from torch.func import jvp
 
 import nqm
@@ -38,9 +39,11 @@ OPTIMIZERS = [
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread():
+    """BLAS as well: two threads took six times the processor's time of one, on matrices of a hundred rows."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with threadpool_limits(1, "blas"):
+        yield
     torch.set_num_threads(before)
 
 
