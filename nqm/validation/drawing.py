@@ -6,19 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from .networks import NetworkResult
 from .steps import Measured
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+Columns = Mapping[str, NDArray[Any]]
 LOOKS = {
     "SGD": (0, "-", "o"), "momentum": (1, "-", "s"), "SGD with EMA": (2, "-", "^"),
     "Adam without momentum": (3, "--", "D"), "Adam": (3, "-", "D"),
     "K-FAC": (4, "--", "v"), "K-FAC with momentum": (4, "-", "v"),
 }  # fmt: skip
-"""Colour, line and marker of each optimizer; without momentum dashed."""
+"""Colour, line and marker of each optimizer; without momentum dashed, with hollow markers."""
 
 
 def plot_steps(measured: Mapping[str, Measured], names: Sequence[str], metric: str) -> Figure:
@@ -28,7 +29,10 @@ def plot_steps(measured: Mapping[str, Measured], names: Sequence[str], metric: s
         for name in (name for name in names if name in table.names):
             rows = table.rows(name, metric)
             color, line, marker = look(name)
-            ax.plot(rows["batch_size"], rows["median"], line, color=color, marker=marker, label=name)
+            ax.plot(
+                rows["batch_size"], rows["median"], line, color=color, marker=marker,
+                markerfacecolor=_filling(line, color), label=name,
+            )  # fmt: skip
             ax.fill_between(rows["batch_size"], rows["low"], rows["high"], color=color, alpha=0.15, linewidth=0)
         ax.set_ylabel(f"steps to {metric} {float(table.rows(table.names[0], metric)['target'][0]):g}")
 
@@ -48,55 +52,64 @@ def plot_rates(measured: Mapping[str, Measured]) -> Figure:
     return _panels(measured, draw)
 
 
-def plot_predictions(results: Sequence[NetworkResult], names: Sequence[str]) -> Figure:
+def plot_predictions(ratios: Columns, targets: Mapping[str, float], names: Sequence[str]) -> Figure:
     """Measured steps to the training loss (points and ranges of the finals) over predicted ones (lines; dotted: noise
-    that grows with the loss)."""
+    that grows with the loss), a panel for each network in ``targets``: the columns of
+    :meth:`nqm.validation.networks.NetworkResult.ratios`."""
 
-    def draw(ax: Any, result: NetworkResult) -> None:
-        for name in (name for name in names if name in result.measured.names):
-            rows, (color, _, marker) = result.measured.rows(name), look(name)
-            middle = np.where(np.isfinite(rows["median"]), rows["median"], np.nan)
+    grows = bool(np.any((ratios["noise"] == "growing") & np.isin(ratios["optimizer"], names)))
+
+    def draw(ax: Any, net: str) -> None:
+        for name in names:
+            rows = _rows(ratios, net=net, optimizer=name, noise="measured")
+            color, line, marker = look(name)
+            middle = np.where(np.isfinite(rows["measured"]), rows["measured"], np.nan)
             width = np.stack([middle - rows["low"], rows["high"] - middle])
             ax.errorbar(
-                rows["batch_size"], rows["median"], np.where(np.isfinite(width), width, 0.0), color=color,
-                marker=marker, linestyle="none", capsize=2.0, label=f"{name}, measured",
+                rows["batch_size"], rows["measured"], np.where(np.isfinite(width), width, 0.0), color=color,
+                marker=marker, markerfacecolor=_filling(line, color), linestyle="none", capsize=2.0,
+                label=f"{name}, measured",
             )  # fmt: skip
-            predicted = result.predicted.rows(name)
-            ax.plot(predicted["batch_size"], predicted["steps"], "-", color=color, label=f"{name}, predicted")
-            if name in result.growing.names:
-                predicted = result.growing.rows(name)
-                ax.plot(predicted["batch_size"], predicted["steps"], ":", color=color)
-        ax.set_ylabel(f"steps to training loss {result.predicted.target:.3g}")
+            ax.plot(rows["batch_size"], rows["predicted"], line, color=color, label=f"{name}, predicted")
+            rows = _rows(ratios, net=net, optimizer=name, noise="growing")
+            if rows["net"].size:
+                ax.plot(rows["batch_size"], rows["predicted"], ":", color=color)
+        if grows:
+            ax.plot([], [], ":", color="black", label="the same where noise\ngrows with the loss")
+        ax.set_ylabel(f"steps to training loss {targets[net]:.3g}")
 
-    return _panels({result.name: result for result in results}, draw)
+    return _panels({net: net for net in targets}, draw)
 
 
-def plot_curves(result: NetworkResult) -> Figure:
+def plot_curves(title: str, curves: Columns) -> Figure:
     """Training loss against the step at the hyperparameters that the model finds best: mean and range of the seeds'
-    runs, and the two predictions; a panel for each optimizer and batch size."""
+    runs, the two predictions, whole, and the target; a panel for each optimizer and batch size of ``curves``
+    (:class:`nqm.validation.networks.NetworkResult`)."""
     from ..plotting import COLORS, new_figure, style
 
     with style():
-        curves = result.curves
         cells = list(dict.fromkeys(zip(curves["optimizer"].tolist(), curves["batch_size"].tolist(), strict=True)))
         columns = len({size for _, size in cells})
         rows = -(-len(cells) // columns)
         figure = new_figure(width=4.0 * columns, height=3.0 * rows)[0]
         figure.clear()
         for ax, (name, size) in zip(figure.subplots(rows, columns, squeeze=False).flat, cells, strict=False):
-            here = (curves["optimizer"] == name) & (curves["batch_size"] == size)
-            c = {key: column[here] for key, column in curves.items()}
+            c = _rows(curves, optimizer=name, batch_size=size)
             high = np.minimum(c["high"], 10.0 * c["mean"][0])
             ax.fill_between(c["step"], c["low"], high, color="#bbbbbb", linewidth=0, label="range of real runs")
             ax.plot(c["step"], np.minimum(c["mean"], high), color="#555555", label="mean of real runs")
             for key, line, label in (("predicted", "-", "predicted"), ("predicted_growing", ":", "with growing noise")):
-                ax.plot(c["step"], np.where(c[key] < high.max(), c[key], np.nan), line, color=COLORS[1], label=label)
-            ax.axhline(result.predicted.target, color="#888888", linewidth=0.8)
+                if np.isfinite(c[key]).any():
+                    ax.plot(c["step"], c[key], line, color=COLORS[1], label=label)
+            ax.axhline(c["target"][0], color="#888888", linewidth=0.8, linestyle="--", label="target")
             ax.set(yscale="log", title=f"{name}, batch size {size}, lr {c['lr'][0]:.3g}", xlabel="step")
+            whole = np.concatenate([high, c["low"], c["predicted"]])  # with growing noise it may diverge, and leave
+            ax.set_ylim(whole.min() / 1.3, whole.max() * 1.3)
             ax.set_ylabel("training loss")
             ax.title.set_fontsize(9)
-        figure.axes[0].legend()
-        figure.suptitle(result.name)
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(handles))
+        figure.suptitle(title)
     return figure
 
 
@@ -106,6 +119,16 @@ def look(name: str) -> tuple[str, str, str]:
 
     color, line, marker = LOOKS.get(name, (0, "-.", "o"))
     return COLORS[color], line, marker
+
+
+def _filling(line: str, color: str) -> str:
+    return "white" if line == "--" else color
+
+
+def _rows(columns: Columns, **values: Any) -> dict[str, NDArray[Any]]:
+    """The rows where each of these columns has this value."""
+    here = np.logical_and.reduce([columns[key] == value for key, value in values.items()])
+    return {key: column[here] for key, column in columns.items()}
 
 
 def _panels(tables: Mapping[str, Any], draw: Callable[[Any, Any], None]) -> Figure:

@@ -46,7 +46,7 @@ def layers_of(model: nn.Module) -> dict[str, nn.Module]:
 
 
 @contextmanager
-def _tapped(layers: dict[str, nn.Module], shifts: dict[str, Tensor], inputs: dict[str, Tensor]) -> Iterator[None]:
+def tapped(layers: dict[str, nn.Module], shifts: dict[str, Tensor], inputs: dict[str, Tensor]) -> Iterator[None]:
     """Record what goes into each layer and add ``shifts`` to what comes out, where they are given."""
 
     def tap(name: str) -> Callable[[nn.Module, Any, Tensor], Tensor]:
@@ -64,7 +64,7 @@ def _tapped(layers: dict[str, nn.Module], shifts: dict[str, Tensor], inputs: dic
         yield
 
 
-def _output_shapes(model: nn.Module, layers: dict[str, nn.Module], x: Tensor) -> dict[str, torch.Size]:
+def output_shapes(model: nn.Module, layers: dict[str, nn.Module], x: Tensor) -> dict[str, torch.Size]:
     shapes: dict[str, torch.Size] = {}
     with ExitStack() as stack, torch.no_grad():
         for name, layer in layers.items():
@@ -77,22 +77,28 @@ def _output_shapes(model: nn.Module, layers: dict[str, nn.Module], x: Tensor) ->
     return shapes
 
 
-def _places(layer: nn.Module, inputs: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor]:
-    """Inputs and output gradients of each place, (n, places, inputs [+ 1]) and (n, places, outputs)."""
+def inputs_at_places(layer: nn.Module, inputs: Tensor) -> Tensor:
+    """What each place's outputs are linear in, (n, places, inputs [+ 1]): an image's patches, and a 1 for the bias."""
     if isinstance(layer, nn.Conv2d):
-        padding = layer.padding
-        if padding == "same":
-            padding = tuple(d * (k - 1) // 2 for d, k in zip(layer.dilation, layer.kernel_size, strict=True))
-        around = (0, 0) if isinstance(padding, str) else padding
-        patches = functional.unfold(inputs, layer.kernel_size, layer.dilation, around, layer.stride)
-        inputs = patches.transpose(1, 2)
-        slopes = slopes.flatten(2).transpose(1, 2)
+        around: tuple[int, ...] = (0, 0)
+        if layer.padding == "same":  # its odd one goes to the end
+            ends = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
+            inputs = functional.pad(inputs, [ends[1] // 2, -(-ends[1] // 2), ends[0] // 2, -(-ends[0] // 2)])
+        elif not isinstance(layer.padding, str):
+            around = layer.padding
+        inputs = functional.unfold(inputs, layer.kernel_size, layer.dilation, around, layer.stride).transpose(1, 2)
     else:
         inputs = inputs.reshape(len(inputs), -1, inputs.shape[-1])
-        slopes = slopes.reshape(len(slopes), -1, slopes.shape[-1])
     if layer.bias is not None:
         inputs = torch.cat([inputs, torch.ones_like(inputs[..., :1])], dim=-1)
-    return inputs, slopes
+    return inputs
+
+
+def slopes_at_places(layer: nn.Module, slopes: Tensor) -> Tensor:
+    """Output gradients of each place, (n, places, outputs)."""
+    if isinstance(layer, nn.Conv2d):
+        return slopes.flatten(2).transpose(1, 2)
+    return slopes.reshape(len(slopes), -1, slopes.shape[-1])
 
 
 def factors_of(model: nn.Module, x_like: Tensor) -> Callable[[Parameters, Tensor, Tensor], Factors]:
@@ -102,12 +108,12 @@ def factors_of(model: nn.Module, x_like: Tensor) -> Callable[[Parameters, Tensor
     of the n examples' shape.
     """
     layers = layers_of(model)
-    shapes = _output_shapes(model, layers, x_like)
+    shapes = output_shapes(model, layers, x_like)
 
     def factors(parameters: Parameters, x: Tensor, u: Tensor) -> Factors:
         def drawn_loss(shifts: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
             inputs: dict[str, Tensor] = {}
-            with _tapped(layers, shifts, inputs):
+            with tapped(layers, shifts, inputs):
                 logits = outputs(model, parameters, x)
             steps = logits.detach().softmax(-1).cumsum(-1)
             labels = (u.unsqueeze(-1) > steps[..., :-1]).sum(-1)
@@ -117,7 +123,7 @@ def factors_of(model: nn.Module, x_like: Tensor) -> Callable[[Parameters, Tensor
         slopes, inputs = grad(drawn_loss, has_aux=True)(shifts)
         found: Factors = {}
         for name, layer in layers.items():
-            a, d = _places(layer, inputs[name], slopes[name])
+            a, d = inputs_at_places(layer, inputs[name]), slopes_at_places(layer, slopes[name])
             n, places = a.shape[0], a.shape[1]
             found[name] = (
                 torch.einsum("npi,npj->ij", a, a) / n,

@@ -116,7 +116,7 @@ def measure(
         "dropped": _dropped(kept, h, g, c),
         "dtype": "float64",
         "device": str(where),
-        "versions": {name: _version(name) for name in ("nqm", "torch", "curvlinops-for-pytorch")},
+        "versions": {name: _version(name) for name in ("nqm", "torch")},
     }
     init = (moved[kept] + g[kept] / h[kept]).square()
     growth = 1.0 if at is None else _growth(objective, theta, theta_start, float(h[kept].sum()))

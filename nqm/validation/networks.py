@@ -32,7 +32,7 @@ TARGETS = {"mlp": 0.05, "cnn": 0.1, "resnet8": 0.2}
 HELD_OUT_ERROR = 0.05
 FOLLOWED = ("SGD", "momentum", "SGD with EMA")  # whose loss curves are laid beside predicted ones
 MOVED = ("SGD", "momentum")  # of which it is told how much hangs on the point of measuring
-LONGEST = 3000  # steps of a followed run
+FURTHER, LONGEST = 1.5, 3000  # a run is followed for so many times the predicted steps, at most for so many
 
 Columns = dict[str, NDArray[Any]]
 
@@ -75,8 +75,8 @@ class NetworkResult:
 
     predicted: with the measured noise everywhere; growing: with noise that grows with the loss, no rows where it was
     not seen to grow. curves: columns optimizer, batch_size, lr, step, predicted, predicted_growing (NaN there), mean,
-    low, high (training loss; of the seeds' runs at the hyperparameters that the model finds best). point: the network
-    where it was measured. kept: its results file.
+    low, high (training loss; of the seeds' runs at the hyperparameters that the model finds best), target. point: the
+    network where it was measured. kept: its results file.
     elsewhere: columns share (of the target, at which the reference run was measured), optimizer, batch_size, predicted
     (steps; NaN where the quadratic's floor lies above the target), measured, ratio; None where that was not asked for.
     """
@@ -111,6 +111,22 @@ class NetworkResult:
                         "measured": median, "low": theirs["low"][place], "high": theirs["high"][place],
                         "ratio": _ratio(steps, median),
                     })  # fmt: skip
+        return {key: np.array([record[key] for record in records]) for key in records[0]}
+
+    def trained(self) -> Columns:
+        """Steps to the training loss at the hyperparameters that the model finds best: columns net, optimizer,
+        batch_size, predicted, measured (the first step read at which the mean loss of the seeds' runs is at the target;
+        inf where it is not within the steps trained)."""
+        records = []
+        curves, predicted = self.curves, self.predicted.table
+        for name, size in dict.fromkeys(zip(curves["optimizer"].tolist(), curves["batch_size"].tolist(), strict=True)):
+            here = (curves["optimizer"] == name) & (curves["batch_size"] == size)
+            there = (predicted["optimizer"] == name) & (predicted["batch_size"] == size)
+            reached = curves["step"][here & (curves["mean"] <= curves["target"])]
+            records.append({
+                "net": self.name, "optimizer": name, "batch_size": size,
+                "predicted": float(predicted["steps"][there][0]), "measured": float(min(reached, default=math.inf)),
+            })  # fmt: skip
         return {key: np.array([record[key] for record in records]) for key in records[0]}
 
     def critical(self) -> Columns:
@@ -227,9 +243,10 @@ def _curves(task: Task, quadratic: MeasuredQuadratic, predicted: Predicted, effo
             (place,) = np.flatnonzero(rows["batch_size"] == size)
             if math.isfinite(rows["steps"][place]):
                 values = {key: float(rows[key][place]) for key in OPTIMIZERS[name].space}
-                steps = min(LONGEST, math.ceil(1.5 * rows["steps"][place]))
+                steps = min(LONGEST, math.ceil(FURTHER * rows["steps"][place]))
                 trials = [Trial(name, size, seed + k, values) for k in range(effort.seeds)]
                 parts.append(_curve(task, quadratic, trials, steps, float(rows["lr"][place])))
+                parts[-1]["target"] = np.full(len(parts[-1]["step"]), predicted.target)
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 

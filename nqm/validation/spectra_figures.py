@@ -53,13 +53,15 @@ def compute_spectra(
 
 def plot_spectra(data: Mapping[str, NDArray[Any]]) -> Picture:
     """Curvature against its rank, a line for each step."""
-    from ..plotting import COLORS, LINES, new_figure
+    from matplotlib import colormaps
+
+    from ..plotting import new_figure
 
     picture, ax = new_figure()
-    for i, step in enumerate(np.unique(data["step"]).tolist()):
+    steps = np.unique(data["step"])
+    for step, color in zip(steps.tolist(), colormaps["viridis"](np.linspace(0.0, 0.8, steps.size)), strict=True):
         here = data["step"] == step
-        ax.plot(data["index"][here], data["curvature"][here], LINES[i // len(COLORS) % len(LINES)],
-                color=COLORS[i % len(COLORS)], label=f"step {step}")  # fmt: skip
+        ax.plot(data["index"][here], data["curvature"][here], color=color, label=f"step {step}")
     ax.set(xscale="log", yscale="log", xlabel="index", ylabel="curvature")
     ax.legend(loc="lower left")
     return picture

@@ -1,10 +1,13 @@
 """The ladder's rungs, the exact moments under them, and each rung's task against naive versions of itself."""
 
+import re
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 from torch.func import jvp
 
 import nqm
@@ -13,6 +16,7 @@ from nqm.validation.functional import flatten, outputs, parameters_of, unflatten
 from nqm.validation.ladder import Rung, least_squares_risk, plot_rung, rung_a, rung_b, rung_c
 from nqm.validation.ladder.linear import pixels, regression
 from nqm.validation.ladder.linearised import jacobian, linearised_gradient, linearised_task
+from nqm.validation.ladder.rung import verdict
 from nqm.validation.ladder.softmax import (
     images,
     softmax_gradients,
@@ -23,7 +27,7 @@ from nqm.validation.ladder.softmax import (
 )
 from nqm.validation.ladder.task import crossing, models_of, recorded, train
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # of torch.func.jvp itself
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # of torch.func.jvp itself
 
 OPTIMIZERS = [
     nqm.SGD(0.15),
@@ -35,9 +39,11 @@ OPTIMIZERS = [
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread():
+    """BLAS as well: two threads took six times the processor's time of one, on matrices of a hundred rows."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with threadpool_limits(1, "blas"):
+        yield
     torch.set_num_threads(before)
 
 
@@ -267,6 +273,43 @@ def test_plot(first):
     figure = plot_rung(first)
     assert len(figure.axes) == 10
     figure.canvas.draw()
+
+
+def many_series(first):
+    """The rung's curves with ratios of three tasks of two optimizers, at one batch size."""
+    rows = list(product(("one", "two", "three"), ("SGD", "momentum"), ("same", "tuned")))
+    ratios = {
+        key: np.array(column)
+        for key, column in zip(("cell", "optimizer", "learning_rate"), zip(*rows, strict=True), strict=True)
+    }
+    ratios |= {"batch_size": np.full(12, 64.0), "ratio": np.linspace(0.5, 2.0, 12), "measured": np.full(12, 9.0)}
+    return replace(first, ratios=ratios | {"error": np.full(12, 0.1)})
+
+
+def test_points_of_ratios_differ_and_stand_at_their_batch_size(first):
+    points = [bars.lines[0] for bars in plot_rung(many_series(first)).axes[-1].containers]
+    looks = {(line.get_color(), line.get_marker(), line.get_fillstyle()) for line in points}
+    assert len(looks) == len(points) == 12
+    places = [float(line.get_xdata()[0]) for line in points]
+    assert 64.0 / 1.05 < min(places) < max(places) < 64.0 * 1.05
+
+
+def test_a_prediction_that_diverges_is_told_and_drawn_to_the_edge(first):
+    cell = first.cells[0]
+    curves = {key: column.copy() for key, column in first.curves.items()}
+    here = np.flatnonzero(curves["cell"] == cell)
+    curves["predicted_gaussian"][here[-3:]] = [1e10, 1e25, np.inf]
+    rung = replace(first, curves=curves)
+    (line,) = (line for line in verdict(rung).splitlines() if line.startswith("gaussian"))
+    assert "diverges (beyond 100 times the measured loss) in 1" in line
+    numbers = [float(number) for number in re.findall(r"[\d.]+(?=%| standard)", line)]
+    assert len(numbers) == 3
+    assert max(numbers) < 1000.0
+    ax = plot_rung(rung).axes[0]
+    (drawn,) = (line for line in ax.get_lines() if line.get_label() == "gaussian")
+    np.testing.assert_array_equal(drawn.get_ydata(), curves["predicted_gaussian"][here])
+    assert ax.get_ylim()[1] == pytest.approx(10.0 * curves["high"][here].max())
+    assert ax.get_title().endswith("(gaussian: up to inf)")
 
 
 # --- b ----------------------------------------------------------------------------------------------------------------

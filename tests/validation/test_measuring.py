@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import pickle
-import sys
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 
@@ -17,8 +17,8 @@ from torch import nn  # noqa: E402
 
 import nqm  # noqa: E402
 from nqm import SGD, NoisyQuadratic  # noqa: E402
+from nqm.validation import NETS, load_data, measuring, spectra_figures  # noqa: E402
 from nqm.validation import curvature as curvatures  # noqa: E402
-from nqm.validation import measuring, spectra_figures  # noqa: E402
 from nqm.validation.curvature import Objective, find_curvature, ggn_matrix, hessian_matrix  # noqa: E402
 from nqm.validation.functional import flatten, parameters_of, skeleton, unflatten  # noqa: E402
 from nqm.validation.measured import MeasuredQuadratic, load  # noqa: E402
@@ -213,12 +213,83 @@ def test_ekfac_is_the_diagonal_in_an_orthonormal_basis(bias, loss):
     close(values.sum(), torch.trace(ggn))
 
 
-def test_ekfac_with_frozen_parts():
+def naive_factors(conv, rest, x):
+    """Second moments of a first convolution's patches (with a 1), and of its output gradients: a loop over examples and
+    places, zeros around the image written out."""
+    conv, rest = copy.deepcopy(conv).double(), copy.deepcopy(rest).double()
+    s = conv(x.double()).detach()
+    _, _, high, wide = s.shape
+    jacobians = [torch.autograd.functional.jacobian(lambda one: rest(one.unsqueeze(0))[0], each) for each in s]
+    bends = softmax_hessians(nn.Sequential(conv, rest), x)
+    (kh, kw), (dh, dw), (sh, sw) = conv.kernel_size, conv.dilation, conv.stride
+    around = {"same": (dh * (kh - 1) // 2, dw * (kw - 1) // 2), "valid": (0, 0)}
+    top, left = around.get(conv.padding, conv.padding)
+    canvas = torch.zeros(*x.shape[:2], 40, 40, dtype=torch.float64)
+    canvas[:, :, top : top + x.shape[2], left : left + x.shape[3]] = x
+    first, second = 0.0, 0.0
+    for n in range(len(x)):
+        for i in range(high):
+            for j in range(wide):
+                rows = [[i * sh + a * dh, j * sw + b * dw] for a in range(kh) for b in range(kw)]
+                patch = torch.stack([canvas[n, c, r, q] for c in range(x.shape[1]) for r, q in rows])
+                patch = torch.cat([patch, torch.ones(1, dtype=torch.float64)])
+                first = first + torch.outer(patch, patch)
+                slope = jacobians[n][:, :, i, j]
+                second = second + slope.T @ bends[n] @ slope
+    return first, second
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"padding": 1, "stride": 2},
+        {"padding": (0, 2), "dilation": (2, 1)},
+        {"padding": "valid"},
+        {"padding": "same", "kernel_size": 3},
+        pytest.param({"padding": "same", "kernel_size": (2, 3), "dilation": (1, 2)}, marks=pytest.mark.filterwarnings(
+            "ignore:Using padding='same' with even kernel")),  # torch's own
+    ],
+    ids=str,
+)  # fmt: skip
+def test_ekfac_basis_of_a_convolution_against_loops(how):
+    """In the basis of the first layer both factors are diagonal, and curvatures are those of the dense matrix."""
+    torch.manual_seed(5)
+    conv = nn.Conv2d(2, 3, **{"kernel_size": 2, **how})
+    draw = torch.Generator().manual_seed(6)
+    x, y = torch.randn(4, 2, 4, 5, generator=draw), torch.randint(0, 3, (4,), generator=draw)
+    model = nn.Sequential(conv, nn.Tanh(), nn.Flatten(), nn.Linear(conv(x)[0].numel(), 3))
+    model[3].requires_grad_(False)
+    values, turn = basis("ekfac", model, F.cross_entropy, x, y)
+    close(values, torch.diagonal(turn.T @ ggn_matrix(*objective(model, F.cross_entropy, x, y)) @ turn), atol=1e-12)
+    size = conv.weight[0].numel() + 1
+    weights, bias = turn[: 3 * (size - 1)].reshape(3, size - 1, -1), turn[3 * (size - 1) :].reshape(3, 1, -1)
+    v = torch.cat([weights, bias], 1)  # (out, in + 1, direction): the outer product of two eigenvectors
+    inputs, slopes = naive_factors(conv, model[1:], x)
+    for turned in (torch.einsum("oik,oj,jil->kl", v, slopes, v),
+                   torch.einsum("oik,ij,ojl->kl", v, inputs, v)):  # fmt: skip
+        close(turned - torch.diag(torch.diagonal(turned)), np.zeros((3 * size, 3 * size)), atol=1e-9 * turned.max())
+
+
+@pytest.mark.parametrize(
+    "name", ["cnn", *(pytest.param(net, marks=pytest.mark.thorough) for net in ("mlp", "resnet8"))]
+)
+def test_ekfac_of_the_networks_of_the_ladder(name):
+    """Residual connections, strides and pooling: v^T G v with the dense matrix in all 2,146 to 5,058 directions."""
+    data = load_data("digits")
+    model, x, y = NETS[name](data.shape, data.classes), data.x[:40], data.y[:40]
+    values, turn = basis("ekfac", model, F.cross_entropy, x, y)
+    ggn = ggn_matrix(*objective(model, F.cross_entropy, x, y))
+    close(values, (turn * (ggn @ turn)).sum(0), rtol=1e-9, atol=1e-13 * float(values.max()))
+    close(values.sum(), torch.trace(ggn))
+
+
+@pytest.mark.parametrize(("frozen", "left"), [("weight", 4 + 15), ("bias", 20 + 15)])
+def test_ekfac_with_frozen_parts(frozen, left):
     model = net()
-    model[0].weight.requires_grad_(False)
+    getattr(model[0], frozen).requires_grad_(False)
     x, y = examples()
     values, turn = basis("ekfac", model, F.cross_entropy, x, y)
-    assert len(values) == 4 + 15
+    assert len(values) == left
     close(values, torch.diagonal(turn.T @ ggn_matrix(*objective(model, F.cross_entropy, x, y)) @ turn), atol=1e-11)
 
 
@@ -265,13 +336,6 @@ def test_ekfac_refuses_other_losses_and_convolutions():
 def test_label_smoothing_leaves_ekfac_curvature_alone():
     smooth = find(net(), nn.CrossEntropyLoss(label_smoothing=0.1), curvature="ekfac")
     close(smooth.curvature, find(net(), nn.CrossEntropyLoss(), curvature="ekfac").curvature)
-
-
-def test_ekfac_without_curvlinops(monkeypatch):
-    monkeypatch.setitem(sys.modules, "curvlinops", None)
-    with pytest.raises(RuntimeError, match=r"pip install 'nqm\[validation\]'"):
-        find(net(), curvature="ekfac")
-    assert find(net()).provenance["curvature"] == "ggn"
 
 
 # --- the measured quadratic ------------------------------------------------------------------------------------------
@@ -569,6 +633,10 @@ def test_figures():
         picture = plot(data)
         picture.canvas.draw()
         assert all(ax.get_lines() for ax in picture.axes)
+    darkness = [
+        sum(mpl.colors.to_rgb(line.get_color())) for line in spectra_figures.plot_spectra(spectra).axes[0].lines
+    ]
+    assert darkness == sorted(darkness)  # the later, the brighter
     with pytest.raises(ValueError, match="at least one step"):
         spectra_figures.compute_spectra(net(), F.cross_entropy, (x, y), {})
 

@@ -217,6 +217,55 @@ def test_followed_runs_are_read_on_all_examples():
     assert torch.equal(few, every)
 
 
+def test_steps_of_training_at_the_predicted_rate_by_hand(finished):
+    result, _, _ = finished
+    curves = {key: column.copy() for key, column in result.curves.items()}
+    assert set(curves["target"].tolist()) == {result.predicted.target}
+    curves["mean"] = np.where(curves["optimizer"] == "momentum", 0.51, curves["predicted"])  # never; as predicted
+    trained = replace(result, curves=curves).trained()
+    assert trained["optimizer"].tolist() == ["SGD", "SGD", "momentum", "momentum"]
+    assert trained["batch_size"].tolist() == [4, 16, 4, 16]
+    assert trained["predicted"].tolist() == result.predicted.table["steps"].tolist()
+    assert trained["measured"][2:].tolist() == [math.inf, math.inf]
+    for size, predicted, measured in zip((4, 16), trained["predicted"], trained["measured"], strict=False):
+        read = curve(result, "SGD", size)["step"]
+        assert measured == read[read >= predicted][0]
+
+
+def test_predictions_are_drawn_whole(finished):
+    """Also above what real runs show, and inside the panel, without those that diverge."""
+    result, _, _ = finished
+    curves = {key: column.copy() for key, column in result.curves.items()}
+    curves["predicted"] = curves["predicted"] * 30.0
+    curves["predicted_growing"][curves["step"] > 3] = 1e30
+    axes = plot_curves("toy", curves).axes
+    assert len(axes) == 4
+    for ax, (name, size) in zip(axes, [(n, s) for n in ("SGD", "momentum") for s in (4, 16)], strict=True):
+        expected = curve(replace(result, curves=curves), name, size)["predicted"]
+        (line,) = (line for line in ax.get_lines() if line.get_label() == "predicted")
+        np.testing.assert_array_equal(line.get_ydata(), expected)
+        low, high = ax.get_ylim()
+        assert low < expected.min()
+        assert expected.max() < high < 1e5
+
+
+def test_no_two_optimizers_are_drawn_alike():
+    """Neither their lines nor their points, in the picture or in the legend; lines of noise that grows are told."""
+    names = list(OPTIMIZERS)
+    columns = {
+        "net": np.repeat("toy", 2 * len(names)), "optimizer": np.repeat(names, 2),
+        "batch_size": np.tile([4.0, 8.0], len(names)), "noise": np.tile(["measured", "growing"], len(names)),
+    }  # fmt: skip
+    columns |= {key: np.full(2 * len(names), 3.0) for key in ("predicted", "measured", "low", "high")}
+    (ax,) = plot_predictions(columns, {"toy": 0.0640145}, names).axes
+    looks = [(line.get_color(), line.get_linestyle()) for line in ax.get_lines() if "predicted" in line.get_label()]
+    points = [bars.lines[0] for bars in ax.containers]
+    faces = [(line.get_marker(), line.get_color(), line.get_markerfacecolor()) for line in points]
+    assert len(set(looks)) == len(set(faces)) == len(names)
+    assert len([text for text in ax.get_legend().get_texts() if "grows with the loss" in text.get_text()]) == 1
+    assert ax.get_ylabel() == "steps to training loss 0.064"
+
+
 # --- again ------------------------------------------------------------------------------------------------------------
 
 
@@ -278,7 +327,7 @@ def test_noise_that_does_not_grow_has_no_such_prediction(monkeypatch):
     assert set(result.ratios()["noise"]) == {"measured"}
     assert np.all(np.isnan(result.curves["predicted_growing"]))
     assert np.all(np.isfinite(result.curves["predicted"]))
-    for picture in (plot_predictions([result], ["SGD"]), plot_curves(result)):
+    for picture in (plot_predictions(result.ratios(), {"toy": 0.5}, ["SGD"]), plot_curves("toy", result.curves)):
         picture.canvas.draw()
 
 
@@ -310,7 +359,7 @@ def test_ratios_to_what_did_not_arrive_are_nan(late):
 def test_pictures_of_what_did_not_arrive(late):
     names = ["SGD", "momentum", "Adam"]
     tables = {"toy": late.measured, "again": late.measured}
-    pictures = [plot_predictions([late], names), plot_curves(late), plot_rates(tables)]
+    pictures = [plot_predictions(late.ratios(), {"toy": 0.5}, names), plot_rates(tables)]
     pictures += [plot_steps(tables, names, metric) for metric in late.measured.metrics]
     for picture in pictures:
         picture.canvas.draw()
@@ -323,7 +372,7 @@ def test_curves_of_runs_that_diverge_are_drawn(finished):
     here = (curves["optimizer"] == "SGD") & (curves["step"] > 5)
     curves["mean"][here] = curves["high"][here] = math.inf
     curves["predicted_growing"][here] = math.inf
-    plot_curves(replace(result, curves=curves)).canvas.draw()
+    plot_curves("toy", curves).canvas.draw()
 
 
 def test_predictions_out_of_reach_are_told(finished):

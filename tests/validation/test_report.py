@@ -161,6 +161,24 @@ def test_numbers_in_the_report_are_those_of_the_tables(finished):
     assert f"{len((finished.folder / 'mlp.jsonl').read_text().splitlines()) - 1} training runs" in text_of(finished)
 
 
+def test_trainings_at_the_predicted_rate_are_counted(finished):
+    """From the curves, by hand."""
+    with (finished.folder / "rung-d-curves-mlp.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    sizes = sorted({row["batch_size"] for row in rows})
+    reached = sum(
+        any(float(row["mean"]) <= float(row["target"]) for row in rows if row["batch_size"] == size) for size in sizes
+    )
+    text = text_of(finished)
+    assert f"{reached} of 2 trainings (SGD) reach the target within 1.5 times the predicted steps" in text
+    assert f": {reached} of 2 on mlp." in text
+    (line,) = re.findall(
+        r"^\| trained at the predicted rate \| all followed \| 2 \| .* \| (\d) \| (.*) \|$", text, re.MULTILINE
+    )
+    assert int(line[0]) == 2 - reached
+    assert line[1] in ("right", "roughly right") if reached == 2 else line[1] == "wrong"
+
+
 def test_spectra_are_those_of_the_reference_run(finished):
     """Of the seed that was asked for, where it began."""
     from nqm.validation import measure
@@ -368,12 +386,11 @@ def test_without_torch(capsys, monkeypatch, tmp_path, options):
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("name", ["sklearn", "curvlinops"])
-def test_without_what_rung_d_needs_beside_torch(idle, capsys, monkeypatch, tmp_path, name):
+def test_without_what_rung_d_needs_beside_torch(idle, capsys, monkeypatch, tmp_path):
     """Not after hours of training."""
-    for part in [part for part in sys.modules if part.split(".")[0] == name]:
+    for part in [part for part in sys.modules if part.split(".")[0] == "sklearn"]:
         monkeypatch.delitem(sys.modules, part)
-    monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, "sklearn", None)
     code, _, err = shell(capsys, "--out", str(tmp_path / "new"), "--rung", "d")
     assert code == 2
     assert "pip install 'nqm[validation]'" in err

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.func import jacrev, jvp, vjp, vmap
+from torch.func import jacrev, vjp, vmap
 
 from ... import FREE, SGD
 from ..data import Data, load_data
@@ -66,13 +65,12 @@ def linearised_gradient(net: nn.Module, parameters: Parameters, delta: Tensor, x
         def at(p: Parameters) -> Tensor:
             return outputs(net, p, inputs)
 
-        plain, change = jvp(at, (parameters,), (unflatten(direction, parameters),))[:2]
-        pull = vjp(at, parameters)[1]
+        plain, pull = vjp(at, parameters)[:2]
+        push = vjp(lambda v: pull(v)[0], torch.zeros_like(plain))[1]  # J from J^T v, which is linear in v
+        change = push(unflatten(direction, parameters))[0]
         return flatten(pull((plain + change - targets) / len(targets))[0])
 
-    with warnings.catch_warnings():  # torch's own forward derivatives are compiled by what torch has deprecated
-        warnings.filterwarnings("ignore", message=".*torch.jit.script", category=DeprecationWarning)
-        found: Tensor = vmap(one)(delta, x, y)
+    found: Tensor = vmap(one)(delta, x, y)
     return found
 
 

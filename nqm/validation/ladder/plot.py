@@ -13,10 +13,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = 3
+SHIFT = 0.04
+"""Points of one batch size are moved apart, by at most this share of it."""
 
 
 def plot_rung(rung: Rung) -> Figure:
-    """Excess loss against the step in every cell, and predicted over measured steps to the target below.
+    """Excess loss against the step in every cell, and predicted over measured steps to the target below; a prediction
+    that grows beyond ten times the runs leaves the panel, whose title gives its largest value.
 
     Dark band: mean +- z standard errors of the runs; light band: 5% to 95% of single runs. Imports matplotlib.
     """
@@ -32,7 +35,7 @@ def plot_rung(rung: Rung) -> Figure:
             _panel(ax, rung, cell)
             if i == 0:
                 ax.legend()
-        _ratios(figure.add_subplot(grid[-1, :]), rung)
+        _ratios(figure.add_subplot(grid[-1, :-1]), rung)
         figure.suptitle(rung.title)
     return figure
 
@@ -44,42 +47,48 @@ def _panel(ax: Any, rung: Rung, cell: str) -> None:
 
     here = rung.curves["cell"] == cell
     c = {key: column[here] for key, column in rung.curves.items()}
-    width = rung.z * c["standard_error"]
+    ax.set(xscale="log", yscale="log", xlabel="step", ylabel="excess loss")
+    title = f"{cell}, lr {c['lr'][0]:.3g}"
+    width, top = rung.z * c["standard_error"], 10.0 * c["high"].max()
     ax.fill_between(c["step"], c["low"], c["high"], color="#dddddd", label="90% of runs")
     ax.fill_between(c["step"], c["mean"] - width, c["mean"] + width, color="#999999", label=f"mean ± {rung.z:.1f} SE")
     for model, color, line in zip((*MODELS, "exact"), COLORS, (LINES[1], LINES[2], LINES[0], LINES[3]), strict=False):
         predicted = c[f"predicted_{model}"]
-        shown = np.where(predicted < 10.0 * c["high"].max(), predicted, np.nan)
-        if not np.all(np.isnan(shown)):
-            ax.plot(c["step"], shown, color=color, linestyle=line, linewidth=1.4, label=model)
-    ax.set_xscale("log")
+        if np.all(np.isnan(predicted)):
+            continue
+        ax.plot(c["step"], predicted, color=color, linestyle=line, linewidth=1.4, label=model)
+        if not predicted.max() <= top:
+            ax.set_ylim(0.8 * c["low"].min(), top)
+            title += f" ({model}: up to {predicted.max():.0e})"
     ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.set_yscale("log")
-    ax.set_title(f"{cell}, lr {c['lr'][0]:.3g}", fontsize=10)
-    ax.set_xlabel("step")
-    ax.set_ylabel("excess loss")
+    ax.set_title(title, fontsize=8)
 
 
 def _ratios(ax: Any, rung: Rung) -> None:
+    """A colour for each task (or each optimizer, where there is one task), a marker for each optimizer, filled where
+    each is at its own best learning rate."""
     from ...plotting import COLORS, MARKERS
 
-    pairs = zip(rung.ratios["cell"], rung.ratios["optimizer"], strict=True)
-    names = [f"{cell} {label}".strip() for cell, label in pairs]
-    for i, name in enumerate(dict.fromkeys(names)):
-        for kind, filled in (("same", False), ("tuned", True)):
-            here = (np.array(names) == name) & (rung.ratios["learning_rate"] == kind)
-            here &= np.isfinite(rung.ratios["ratio"]) & (rung.ratios["ratio"] > 0.0)
-            if not here.any():
-                continue
-            c = {key: column[here] for key, column in rung.ratios.items()}
-            error = np.where(np.isfinite(c["error"]), c["error"], 0.0) * c["ratio"] / c["measured"]
-            ax.errorbar(
-                c["batch_size"] * 1.04 ** (2 * i + filled), c["ratio"], 2.0 * error, color=COLORS[i % len(COLORS)],
-                linestyle="none", marker=MARKERS[i % len(MARKERS)], fillstyle="full" if filled else "none",
-                label=f"{name}, {'each at its best lr' if filled else 'same lr'}",
-            )  # fmt: skip
+    r = rung.ratios
+    tasks, optimizers = (list(dict.fromkeys(r[key].tolist())) for key in ("cell", "optimizer"))
+    kinds = {"same": ("none", "same lr"), "tuned": ("full", "each at its best lr")}
+    series = [(t, o, k) for t in tasks for o in optimizers for k in kinds]
+    for number, (task, optimizer, kind) in enumerate(series):
+        here = (r["cell"] == task) & (r["optimizer"] == optimizer) & (r["learning_rate"] == kind)
+        here &= np.isfinite(r["ratio"]) & (r["ratio"] > 0.0)
+        if not here.any():
+            continue
+        c = {key: column[here] for key, column in r.items()}
+        error = np.where(np.isfinite(c["error"]), c["error"], 0.0) * c["ratio"] / c["measured"]
+        place = tasks.index(task) if len(tasks) > 1 else optimizers.index(optimizer)
+        shift = (1.0 + SHIFT) ** (2.0 * number / max(len(series) - 1, 1) - 1.0)
+        ax.errorbar(
+            c["batch_size"] * shift, c["ratio"], 2.0 * error, color=COLORS[place % len(COLORS)],
+            linestyle="none", marker=MARKERS[optimizers.index(optimizer) % len(MARKERS)], fillstyle=kinds[kind][0],
+            label=f"{task} {optimizer}, {kinds[kind][1]}".strip(),
+        )  # fmt: skip
     ax.axhline(1.0, color="#555555", linewidth=1.0)
     ax.set_xscale("log", base=2)
     ax.set_xlabel("batch size (examples)")
     ax.set_ylabel("steps, predicted / measured")
-    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5)).set_in_layout(False)  # it stands in the empty third column

@@ -13,6 +13,8 @@ from .moments import Floats
 
 Columns = dict[str, NDArray[Any]]
 MODELS = ("additive", "gaussian", "matched")
+DIVERGED = 100.0
+"""A prediction more than this many times the measured loss counts as diverged: how far off it is says nothing more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,12 +77,17 @@ def _about_models(rung: Rung) -> Sequence[str]:
         if np.all(np.isnan(column)):
             continue
         inside = rung.inside(model).values()
-        off = 100.0 * np.abs(column / rung.curves["mean"] - 1.0)
-        lines.append(
-            f"{model}{' (headline)' if model == rung.headline else ''}: inside at every step in {sum(inside)} of "
-            f"{len(inside)} cells, farthest {np.nanmax(np.abs(rung.distance(model))):.1f} standard errors and "
-            f"{np.nanmax(off):.1f}% (median {np.nanmedian(off):.1f}%)."
-        )
+        beyond = set(rung.curves["cell"][~(column <= DIVERGED * rung.curves["mean"])].tolist())
+        rest = ~np.isin(rung.curves["cell"], list(beyond))
+        line = f"{model}{' (headline)' if model == rung.headline else ''}: inside at every step in {sum(inside)} of "
+        line += f"{len(inside)} cells"
+        if beyond:
+            line += f", diverges (beyond {DIVERGED:g} times the measured loss) in {len(beyond)}"
+        if rest.any():
+            off, far = 100.0 * np.abs(column / rung.curves["mean"] - 1.0)[rest], np.abs(rung.distance(model))[rest]
+            line += f", farthest {np.nanmax(far):.1f} standard errors and {np.nanmax(off):.1f}% "
+            line += f"(median {np.nanmedian(off):.1f}%){' in the others' if beyond else ''}"
+        lines.append(line + ".")
     exact = rung.curves["predicted_exact"]
     if not np.all(np.isnan(exact)):
         errors = {m: 100.0 * np.nanmax(np.abs(rung.curves[f"predicted_{m}"] / exact - 1.0)) for m in MODELS}

@@ -1,0 +1,51 @@
+"""The committed report of a full validation against the data beside it."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "figures" / "validation"
+pytestmark = pytest.mark.skipif(not FOLDER.exists(), reason="figures/validation is in the repository only")
+
+
+@pytest.fixture
+def redraw():
+    spec = importlib.util.spec_from_file_location("redraw", FOLDER / "redraw.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_report_counts_the_trainings_that_reach_the_target(redraw):
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    counts = {}
+    for net in redraw.NETS:
+        c = redraw.read(f"rung-d-curves-{net}")
+        cells = sorted(set(zip(c["optimizer"].tolist(), c["batch_size"].tolist(), strict=True)))
+        here = [(c["optimizer"] == name) & (c["batch_size"] == size) for name, size in cells]
+        counts[net] = sum(bool(np.any(c["mean"][rows] <= c["target"][rows])) for rows in here), len(cells)
+    whole = tuple(sum(column) for column in zip(*counts.values(), strict=True))
+    assert whole == (10, 27)
+    assert f"{whole[0]} of {whole[1]} trainings" in text
+    for net, (reached, cells) in counts.items():
+        assert f"{reached} of {cells} on {net}" in text
+    assert re.search(r"^\| trained at the predicted rate \|.*\| 27 \| .* \| 17 \| wrong \|$", text, re.MULTILINE)
+
+
+def test_no_number_in_the_report_is_absurd():
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert not re.search(r"\d{7,}", text)
+
+
+@pytest.mark.thorough
+def test_all_pictures_can_be_drawn_again(redraw, monkeypatch, tmp_path):
+    names = {path.name for path in FOLDER.glob("*.png")}
+    save = redraw.save_picture
+    monkeypatch.setattr(redraw, "save_picture", lambda picture, path: save(picture, tmp_path / path.name))
+    redraw.main()
+    assert {path.name for path in tmp_path.iterdir()} == names
