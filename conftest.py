@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("MPLBACKEND", "agg")
-for library in ("OPENBLAS", "MKL", "OMP"):  # as many processes as cores: more threads than that would wait for one another
+for library in ("OPENBLAS", "MKL", "OMP"):  # as many processes as cores: more threads would wait for one another
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
 NEED_TORCH = [Path(__file__).parent / folder / "validation" for folder in ("nqm", "tests")]
