@@ -94,6 +94,8 @@ def steady_risk(
 ) -> FloatArray:
     """Expected risk in the long run, one a row: (count,)."""
     rows = _rows(problem, optimizer, values, batch_size, count)
+    if problem.label_noise == 0.0 and not np.any(rows.row.bias):  # at the optimum, and nothing moves it from there
+        return np.zeros(count)
     recursions = (rows.recursion(r) for r in range(count))
     return np.array([one.steady(one.resolvent()) for one in recursions])
 

@@ -476,7 +476,10 @@ def _read(Z, readout, start, d, g, count):
 
 @compiled
 def _noise_risk(curvature, noise, lr, inverse_batch, g, terms, count):
-    """Add c / (2 h B) (lr h)^2 g of each node. A node without weight adds nothing, even to an overflow."""
+    """Add c / (2 h B) (lr h)^2 g of each node. A node without weight adds nothing, even to an overflow, and neither does
+    an infinite batch."""
+    if inverse_batch == 0.0:
+        return
     for n in range(count):
         x = lr * curvature[n]
         terms[n] += noise[n] * inverse_batch * (x * (x * g[n])) if noise[n] > 0.0 and g[n] != 0.0 else 0.0
@@ -1108,6 +1111,7 @@ def chain_rows(
     shift, before, none = np.empty(BLOCK), np.empty(BLOCK), np.zeros(BLOCK)
     for r in range(lr.size):
         read = _natural_readout(readout, fresh[r], start)
+        noisy = 1.0 if inverse_batch[r] > 0.0 else 0.0  # the batch size is in the state already
         for block in range(states.shape[1]):
             first = block * BLOCK
             count = min(BLOCK, bias.size - first)
@@ -1131,7 +1135,7 @@ def chain_rows(
                     terms[:] = 0.0
                     _read(Z, read, start, d, g, count)
                     _start_risk(bias[first : first + count], d, terms, count)
-                    _noise_risk(h, noise[first : first + count], 1.0, 1.0, g, terms, count)
+                    _noise_risk(h, noise[first : first + count], 1.0, noisy, g, terms, count)
                     out[r, column[j]] += _total(terms)
             if shifted:
                 _shift_state(Z, shift, none, k, count)
@@ -1153,6 +1157,7 @@ def chain_scan(
     d, g, terms = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
     constant, linear, b = np.empty((2, k, k)), np.empty((2, k, k)), np.empty(k)
     read = _natural_readout(readout, fresh, start)
+    noisy = 1.0 if inverse_batch[0] > 0.0 else 0.0  # for all pieces alike: the batch size is in the state already
     for j in range(lengths.size):
         _tables(lr[j], transition, gain, fresh, query, readout, scaled, constant, linear, b)
         for block in range(blocks):
@@ -1167,7 +1172,8 @@ def chain_scan(
                 Z = states[block]
                 _read(Z, read, start, d, g, count)
                 _start_risk(bias[first : first + count], d, terms, count)
-                _noise_risk(curvature[first : first + count], noise[first : first + count], 1.0, 1.0, g, terms, count)
+                h, c = curvature[first : first + count], noise[first : first + count]
+                _noise_risk(h, c, 1.0, noisy, g, terms, count)
                 _chain(P[block], Z, 1, count, start)
             above = not _total(terms) <= target
             if above and last:

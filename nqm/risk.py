@@ -115,6 +115,8 @@ def steady_state_risk(
             return _backend.dyadic_risk(nodes, optimizer, chosen, b[rows], b[rows].size, FOREVER)[:, -1]
 
         flat[part] = refined(problem, limit)
+        if problem.label_noise is not None and np.isinf(b).any():  # no noise that could grow
+            flat[part] = np.where(np.isinf(b), refined(problem._additive(), limit), flat[part])
     return float(out) if shape == () else out
 
 

@@ -254,7 +254,8 @@ def chained_risk(row: Rows, parts: Pieces, columns: int, xp: Any = np) -> FloatA
     out = np.zeros((row.lr.size, columns))
     for rows, tile in _tiles(row, xp):
         state, ones = tile.first_state(), xp.ones_like(tile.inverse_batch)
-        absolute = tile._replace(lr=exact(ones, xp), inverse_batch=ones)
+        noisy = xp.where(tile.inverse_batch > 0.0, ones, xp.zeros_like(ones))  # noise that is not there adds nothing
+        absolute = tile._replace(lr=exact(ones, xp), inverse_batch=noisy)
         for lr, inverse_batch, length, column in zip(*(part.tolist() for part in parts), strict=True):
             m, b = _one_step(tile.filter, exact(tile.lr.high * lr, xp), tile.h, xp)
             power = Moments(m, product_transposed(b, b) * (tile.inverse_batch * inverse_batch))

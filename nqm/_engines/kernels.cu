@@ -306,11 +306,11 @@ __device__ __forceinline__ void read_state(const State<K> &Z, const double *read
     }
 }
 
-// A node without weight adds nothing, even to an overflow.
+// A node without weight adds nothing, even to an overflow, and neither does an infinite batch.
 __device__ __forceinline__ double start_risk(double bias, double d) { return bias > 0.0 ? bias * (d * d) : 0.0; }
 
 __device__ __forceinline__ double noise_risk(double noise, double inverse_batch, double x, double g) {
-    return noise > 0.0 && g != 0.0 ? noise * inverse_batch * (x * (x * g)) : 0.0;
+    return noise > 0.0 && inverse_batch > 0.0 && g != 0.0 ? noise * inverse_batch * (x * (x * g)) : 0.0;
 }
 
 // --- sums over nodes ------------------------------------------------------------------------------------------
@@ -568,7 +568,8 @@ __device__ __forceinline__ void chain(
                     double d, g;
                     int c = column % COLUMNS;
                     read_state(Z, read, d, g);
-                    double here_risk = start_risk(bias[n], d) + noise_risk(noise[n], 1.0, h, g);
+                    double noisy = row.inverse_batch > 0.0 ? 1.0 : 0.0;  // it is in the state already
+                    double here_risk = start_risk(bias[n], d) + noise_risk(noise[n], noisy, h, g);
                     mine(sums, c) = (fits && !once ? mine(sums, c) : 0.0) + (active ? here_risk : 0.0);
                     column++;
                     if (fits ? done && column == columns : c == COLUMNS - 1 || column == columns)

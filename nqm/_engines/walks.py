@@ -122,14 +122,15 @@ def along_schedules(whole: Rows, parts: Pieces, end: int, rests: float | None, t
 
 def _at_rest(row: Rows, state: FloatArray, decay: float, target: float, last: bool, length: int) -> float:
     """As :meth:`March.run` while lr = 0."""
-    k, nodes = len(row.start), row.bias.size
+    k, nodes, noisy = len(row.start), row.bias.size, row.inverse_batch[0] > 0.0
     slots = state.reshape(len(state), -1, kernels.BLOCK).transpose(1, 0, 2).reshape(-1, len(state) * kernels.BLOCK)
     mean, noise = slots[:k, :nodes], row.noise * np.square(row.curvature[0])
     moments = np.zeros((k, k))
     for slot, (i, j) in enumerate(zip(*np.triu_indices(k), strict=True)):
         with np.errstate(over="ignore", invalid="ignore"):
             moments[i, j] = moments[j, i] = np.sum(
-                np.where(row.bias > 0.0, row.bias * mean[i] * mean[j], 0.0) + noise * slots[2 * k + slot, :nodes]
+                np.where(row.bias > 0.0, row.bias * mean[i] * mean[j], 0.0)
+                + np.where((noise > 0.0) & noisy, noise * slots[2 * k + slot, :nodes], 0.0)
             )
     return rest_crossing(moments, decay, target, last, length)
 

@@ -271,6 +271,8 @@ def bracket(
         reached = excess <= 0.0
         if reached:
             below = (point, steps)
+        elif below is not None:
+            point = below[0]  # what came instead may be another minimum, which gets there later
         if reached == before and len(ends) == 2:
             other = ends[not reached]
             ends[not reached] = (other[0], 0.5 * other[1])
