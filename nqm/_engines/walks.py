@@ -31,6 +31,8 @@ class March:
             kept, unit = carried
             with np.errstate(over="ignore", invalid="ignore"):  # diverged
                 self._weight = row.noise * np.square(self._curvature * unit)
+            if row.inverse_batch[0] == 0.0:  # no noise has come in
+                self._weight = np.zeros_like(row.noise)
             self._extra = np.empty((k, blocks, k * kernels.BLOCK))
             for block in range(blocks):
                 h = self._curvature[block * kernels.BLOCK : (block + 1) * kernels.BLOCK]
