@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import math
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import nqm
+from nqm._engines import walks
+
+ROOT = Path(__file__).parents[1]
 
 # --- nothing times infinity ------------------------------------------------------------------------------------
 #
@@ -90,3 +98,130 @@ def test_schedules_may_use_the_room_that_a_resting_coordinate_leaves(backend):
     grid = nqm.risk(alone, nqm.SGD(np.geomspace(1.0, 250.0, 20_001)), math.inf, 400)
     assert best.schedule.values[0] > 100.0
     assert best.risk <= grid.min() * (1.0 + 1e-9)
+
+
+# --- searches that cannot end ----------------------------------------------------------------------------------
+
+ONE = nqm.NoisyQuadratic(1.0)
+
+
+@pytest.mark.parametrize("crossing", ["first", "last"])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        nqm.SGD(2.0 * (1.0 + 1e-9)),
+        nqm.SGD(3.0 * (1.0 + 1e-9), 0.5),
+        nqm.SGD(1.5 * (1.0 + 1e-9), 0.5, nesterov=True),
+        nqm.Preconditioned(nqm.SGD(2.0 * (1.0 + 1e-9)), 0.5),
+        nqm.SGD(nqm.Schedule([2.0, 2.0 * (1.0 + 1e-9)], [100, 1])),
+    ],
+    ids=str,
+)
+def test_what_only_grows_from_its_start_never_gets_below(optimizer, crossing, few_leaps):
+    """By 2e-9 a step or less: 0.5 > 0.1 for good."""
+    assert nqm.steps_to_target(ONE, optimizer, math.inf, 0.1, crossing) == math.inf
+
+
+def test_growth_may_come_after_the_crossing(few_leaps):
+    """An unstable coordinate of risk 5e-4 beside one that falls: below the target first, above it in the end."""
+    problem, optimizer = nqm.NoisyQuadratic([1.0, 1e-3], init=[1e-3, 1e3]), nqm.SGD(2.0 * (1.0 + 1e-9))
+    t = np.arange(2000)
+    risks = 0.5e-3 * (1.0 + 2e-9) ** (2 * t) + 0.5 * (1.0 - 2e-3) ** (2 * t)
+    first = int(np.argmax(risks <= 0.1))
+    assert nqm.steps_to_target(problem, optimizer, math.inf, 0.1) == first
+    assert nqm.steps_to_target(problem, optimizer, math.inf, 0.1, "last") == math.inf
+    assert nqm.steps_to_target(problem, optimizer, math.inf, 4e-4) == math.inf
+
+
+def two_powers(roots, weights, steps):
+    """First and last crossing of 1/2 (A r1^t + B r2^t)^2 over t < steps, in double precision."""
+    t = np.arange(steps, dtype=float)
+    return 0.5 * np.real(sum(w * np.power(complex(r), t) for w, r in zip(weights, roots, strict=True))) ** 2
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "target"),
+    [
+        (nqm.SGD(3.9999, 0.99999), 1e-7),
+        (nqm.SGD(3.9999, 0.99999), 1e-9),
+        (nqm.SGD(3.0 * (1.0 - 1e-5), 0.5), 1e-4),
+        (nqm.SGD(1.5 * (1.0 - 1.3e-5), 0.5, nesterov=True), 1e-4),
+    ],
+    ids=str,
+)
+def test_means_that_change_their_sign_with_every_step(optimizer, target, few_leaps):
+    """Roots near -1, against a scan of what they make of the start (1, 0)."""
+    matrix = nqm.optimizers.transition_matrix(optimizer, optimizer.lr)
+    roots = np.linalg.eigvals(matrix).astype(complex)
+    a = (matrix[0, 0] - roots[1]) / (roots[0] - roots[1])
+    risks = two_powers(roots, (a, 1.0 - a), 4_000_000)
+    first, last = int(np.argmax(risks <= target)), int(np.flatnonzero(risks > target)[-1] + 1)
+    assert np.all(np.abs(risks[[first - 1, first, last - 1, last]] / target - 1.0) > 1e-7)  # more than rounding
+    assert nqm.steps_to_target(ONE, optimizer, math.inf, target) == first
+    assert nqm.steps_to_target(ONE, optimizer, math.inf, target, "last") == last
+
+
+@pytest.fixture
+def few_leaps(monkeypatch):
+    """A walk of more than some 100,000 leaps fails."""
+    monkeypatch.setattr(walks, "MOST", 3e7)
+
+
+def test_a_proof_that_takes_too_many_leaps_says_how_far_it_got(monkeypatch):
+    """Roots near i, and a target that is passed twice in every four steps for some 3e8 steps."""
+    monkeypatch.setattr(walks, "MOST", 3e7)
+    monkeypatch.setattr(walks, "LOOK", 1e6)
+    swings = nqm.SGD(1.0, momentum=0.9999999)
+    with pytest.raises(ArithmeticError, match=r"crosses 1e-12 can't be told in .* leaps over time: they got to step"):
+        nqm.steps_to_target(ONE, swings, math.inf, 1e-12, "last")
+    later = nqm.SGD(nqm.Schedule([0.5, 1.0], [1000, 1]), momentum=0.9999999)
+    with pytest.raises(ArithmeticError, match="they got to step") as caught:
+        nqm.steps_to_target(ONE, later, math.inf, 1e-12, "last")
+    assert caught.value.steps > 1000
+    found = nqm.sweep(ONE, {"swings": swings.with_values(lr=0.3)}, math.inf, [1e-30, 0.5])
+    assert found.table["status"].tolist() == ["failed: " + found.table["status"][0][8:], "fixed"]
+    assert "they got to step" in found.table["status"][0]
+
+
+def interrupted(code, seconds=1.0):
+    """(exit code, stderr) of a script that gets Ctrl-C so long after it has said that it begins."""
+    script = "import nqm, math\nfrom nqm._engines import walks\n" + code
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begins\n"
+        time.sleep(seconds)
+        process.send_signal(signal.SIGINT)
+        try:
+            _, err = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+    return process.returncode, err
+
+
+FOREVER = {
+    "a walk": """
+walks.MOST = math.inf
+swings = nqm.SGD(1.0, momentum=1 - 1e-15)
+nqm.steps_to_target(nqm.NoisyQuadratic(1.0), nqm.SGD(1.0, 0.5), math.inf, 0.1)
+print("begins", flush=True)
+nqm.steps_to_target(nqm.NoisyQuadratic(1.0), swings, math.inf, 1e-12, "last")
+""",
+    "short pieces": """
+problem = nqm.NoisyQuadratic.power_law(10**5)._explicit()
+schedule = nqm.Schedule([1.0, 0.5] * 10**7, 1)
+nqm.steps_to_target(nqm.NoisyQuadratic([1.0, 0.1]), nqm.SGD(nqm.Schedule([1.0, 0.5], 1), 0.5), 4.0, 1e-6)
+print("begins", flush=True)
+nqm.steps_to_target(problem, nqm.SGD(schedule, 0.5), 4.0, 1e-6)
+""",
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGINT to send")
+@pytest.mark.parametrize("name", FOREVER)
+def test_ctrl_c_ends_a_search(name):
+    code, err = interrupted(FOREVER[name])
+    assert code == -signal.SIGINT
+    assert err.strip().endswith("KeyboardInterrupt")
