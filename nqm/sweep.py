@@ -19,8 +19,9 @@ from ._engines import on_device, use_backend
 from ._engines.choice import current
 from .optimizers import Optimizer
 from .problem import NoisyQuadratic
-from .risk import risk
-from .search import steps_to_target, tune
+from .risk import ARRAYS, risk
+from .search.crossing import AFTER_END, after_end, crossings
+from .search.tuning import tuned
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,7 +96,8 @@ def sweep(
         _checks.instance(name, str, "optimizers", "names that are strings")
         _checks.instance(optimizer, Optimizer, f"optimizers[{name!r}]", "an optimizer such as nqm.SGD(nqm.FREE)")
         if optimizer.shape != ():
-            raise ValueError(f"optimizers[{name!r}]: expected plain numbers, got arrays of shape {optimizer.shape}")
+            shape = f"arrays of shape {optimizer.shape}"
+            raise ValueError(f"optimizers[{name!r}]: expected plain numbers, got {shape}{ARRAYS}")
     batches = np.atleast_1d(_checks.reals(batch_sizes, "batch_sizes", low=0.0, high=np.inf, closed="high", ndim=1))
     targets = np.atleast_1d(_checks.reals(target, "target", low=0.0, ndim=1))
     if executor is not None and (isinstance(executor, type) or not callable(getattr(executor, "submit", None))):
@@ -115,6 +117,15 @@ def sweep(
             rows[index] = row
             advance(1)
     columns = {column: np.array([row[i] for row in rows if row]) for i, column in enumerate(COLUMNS)}
+    late = columns["status"] == AFTER_END
+    if late.any():
+        names = ", ".join(dict.fromkeys(columns["optimizer"][late].tolist()))
+        warnings.warn(
+            f"{late.sum()} of {late.size} cells have status {AFTER_END!r} ({names}): the schedule's last value was held "
+            'for more steps than it has. Take a longer one, or beyond="error" for "unreachable"',
+            UserWarning,
+            stacklevel=2,
+        )
     for column in columns.values():
         column.flags.writeable = False
     return Sweep(columns)
@@ -126,8 +137,8 @@ class Sweep:
 
     table: columns of equal length by name: optimizer, target, batch_size, steps, examples (steps * batch_size), risk
     (at that step), lr, momentum, power, decay (0 where the optimizer has none), status ("tuned", "fixed" for an
-    optimizer without free values, "already there", "unreachable", "failed: ..."). Printing shows the first and last
-    rows of a long one.
+    optimizer without free values, "already there", "unreachable", "reached after the schedule's end" at the rate that a
+    schedule has come down to by then, "failed: ..."). Printing shows the first and last rows of a long one.
     """
 
     table: dict[str, NDArray[Any]]
@@ -298,14 +309,16 @@ def _row(problem: NoisyQuadratic, name: str, optimizer: Optimizer, target: float
     found = optimizer
     try:
         if optimizer.free:
-            best = tune(problem, optimizer, batch, target)
+            best = tuned(problem, optimizer, batch, target)
             found, steps, reached, status = best.optimizer, best.steps, best.risk, best.status
         else:
-            steps = float(steps_to_target(problem, optimizer, batch, target))
+            steps = float(crossings(problem, optimizer, batch, target))
             schedule = optimizer.schedule
             end = 2.0**53 if schedule is None or schedule.beyond == "hold" else schedule.steps
             reached = float(risk(problem, optimizer, batch, min(steps, end)))
             status = "fixed" if np.isfinite(steps) else "unreachable"
+            if after_end(optimizer, steps):
+                status = AFTER_END
     except Exception as error:  # whatever it is, it is this cell's answer
         steps = reached = float("nan")
         status = f"failed: {_line(error)}"

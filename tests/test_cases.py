@@ -225,3 +225,107 @@ def test_ctrl_c_ends_a_search(name):
     code, err = interrupted(FOREVER[name])
     assert code == -signal.SIGINT
     assert err.strip().endswith("KeyboardInterrupt")
+
+
+# --- a schedule's end ------------------------------------------------------------------------------------------
+
+FADES = nqm.SGD(nqm.schedules.cosine(1.0, 1000))
+LAW = nqm.NoisyQuadratic.power_law(10_000)
+
+
+def test_a_target_reached_long_after_the_end_of_a_schedule_is_told():
+    """At the last rate sin(pi / 2000)^2 = 2.5e-6, held: some 5e9 steps where the schedule has 1000."""
+    with pytest.warns(UserWarning, match="reached after the schedule's end.* of which the schedule has 1000") as told:
+        steps = nqm.steps_to_target(LAW, FADES, 256, 0.01)
+    assert [warning.filename for warning in told] == [__file__]
+    assert steps > 1e9
+    after = nqm.risk(LAW, FADES, 256, [steps - 1, steps])
+    assert after[1] <= 0.01 < after[0]
+    with pytest.warns(UserWarning, match="2 of 2 cells have status \"reached after the schedule's end\"") as told:
+        cells = nqm.sweep(LAW, {"cosine": FADES}, [256, 512], 0.01)
+    assert [warning.filename for warning in told] == [__file__]
+    assert cells.table["status"].tolist() == ["reached after the schedule's end"] * 2
+    assert cells.table["steps"][0] == steps
+    with pytest.warns(UserWarning, match="reached after") as told:
+        best = nqm.tune(LAW, nqm.SGD(nqm.schedules.cosine(1.0, 20), nqm.FREE), 4096, 0.02)
+    assert best.status == "reached after the schedule's end"
+    assert [warning.filename for warning in told] == [__file__]
+
+
+def test_a_schedule_that_ends_does_not_get_there():
+    ends = nqm.Schedule(FADES.lr.values, FADES.lr.lengths, beyond="error")
+    assert nqm.steps_to_target(LAW, nqm.SGD(ends), 256, 0.01) == math.inf
+    assert nqm.sweep(LAW, {"ends": nqm.SGD(ends)}, 256, 0.01).table["status"].tolist() == ["unreachable"]
+
+
+def test_what_is_held_as_high_as_ever_or_reached_in_time_is_not_told():
+    for schedule in (nqm.schedules.warmup(nqm.schedules.constant(0.5, 1), 100), nqm.schedules.cosine(1.0, 10**6)):
+        assert math.isfinite(nqm.steps_to_target(LAW, nqm.SGD(schedule), 4096, 0.1))
+
+
+# --- arguments -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0, [0.0, 0.0]])
+def test_nesterov_without_momentum_is_refused_as_by_torch(momentum):
+    with pytest.raises(ValueError, match="nesterov: expected a momentum above 0 with it, got 0; leave it out"):
+        nqm.SGD(0.1, momentum, nesterov=True)
+
+
+def test_nesterov_whose_momentum_becomes_0_is_plain():
+    free = nqm.SGD(0.1, nqm.FREE, nesterov=True)
+    assert free.with_values(momentum=0.0) == nqm.SGD(0.1)
+    assert nqm.EMA(free, 0.5).with_values(momentum=0.0, lr=0.2) == nqm.EMA(nqm.SGD(0.2), 0.5)
+    both = nqm.SGD(0.1, [0.0, 0.9], nesterov=True)
+    found = nqm.risk(LAW, both, 64, 300)
+    assert found[0] == pytest.approx(nqm.risk(LAW, nqm.SGD(0.1), 64, 300), rel=1e-12)
+    assert nqm.steps_to_target(LAW, both, 4096, 0.5)[0] == nqm.steps_to_target(LAW, nqm.SGD(0.1), 4096, 0.5)
+    one = nqm.NoisyQuadratic(1.0)  # whose best momentum is 0: one step with lr 1 ends at the optimum
+    best = nqm.tune(one, nqm.SGD(nqm.FREE, nqm.FREE, nesterov=True), math.inf, 1e-12)
+    assert best.steps == 1
+    assert nqm.tune(one, nqm.SGD(nqm.FREE, nqm.FREE, nesterov=True), 1.0, steps=3).risk < 0.5
+
+
+def test_a_list_of_learning_rates_is_told_from_a_schedule():
+    assert "nqm.Schedule(lrs, 1)" in nqm.SGD.__doc__
+    rates = [0.1, 0.2, 0.3]
+    with pytest.raises(ValueError, match=r"broadcast together, got optimizer \(3,\).*one run each.* take nqm.Schedule"):
+        nqm.risk(LAW, nqm.SGD(rates), 8, [1, 2])
+    for call in (
+        lambda: nqm.sweep(LAW, {"SGD": nqm.SGD(rates)}, 8, 0.1),
+        lambda: nqm.simulate(nqm.NoisyQuadratic([1.0]), nqm.SGD(rates), 8, 3),
+        lambda: nqm.tune(LAW, nqm.SGD(rates, nqm.FREE), 8, 0.1),
+    ):
+        with pytest.raises(ValueError, match=r"nqm.Schedule\(lrs, 1\)"):
+            call()
+    in_turn = nqm.SGD(nqm.Schedule(rates, 1))
+    left = np.prod(1.0 - np.array(rates)) ** 2
+    assert nqm.risk(nqm.NoisyQuadratic(1.0), in_turn, math.inf, 3) == pytest.approx(0.5 * left, rel=1e-12)
+
+
+def test_steps_of_a_logarithmic_grid_are_refused_with_what_makes_whole_ones():
+    with pytest.raises(ValueError, match=r"^steps: expected whole numbers .* got 1\.22.*; nqm\.log_steps\(3000, 40\) gives"):
+        nqm.risk(LAW, nqm.SGD(0.1), 8, np.geomspace(1, 3000, 40))
+    with pytest.raises(ValueError, match=r"nqm\.log_steps\(3000, 40\)"):
+        nqm.simulate(nqm.NoisyQuadratic([1.0]), nqm.SGD(0.1), 8, np.geomspace(1, 3000, 40))
+    for other in (1.5, [-1, 2.5], [math.nan, 2.5], [2.0**60, 0.5]):
+        with pytest.raises(ValueError, match="^steps: ") as refused:
+            nqm.risk(LAW, nqm.SGD(0.1), 8, other)
+        assert "log_steps" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("last", "count"), [(3000, 40), (1, 1), (1, 5), (7, 100), (10**6, 2), (2**53, 60), (50, 1)])
+def test_log_steps(last, count):
+    steps = nqm.log_steps(last, count)
+    assert steps.dtype == np.int64
+    assert np.all(np.diff(steps) > 0)
+    assert steps[-1] == last
+    assert steps[0] == (1 if count > 1 else last)
+    assert steps.size <= count
+    if count > 1:  # every one is a rounded member of the geometric grid
+        grid = last ** (np.arange(count) / (count - 1))
+        assert np.all(np.min(np.abs(steps[:, None] - grid), axis=1) <= 0.5 + 1e-12 * steps)
+    assert np.all(np.isfinite(nqm.risk(LAW, nqm.SGD(0.1), 8, steps)))
+    for wrong in ((0, 4), (10, 0), (2.5, 3), (10, 2.5)):
+        with pytest.raises(ValueError, match="last|count"):
+            nqm.log_steps(*wrong)

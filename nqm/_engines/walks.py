@@ -10,26 +10,12 @@ import numpy as np
 from .. import _kernels as kernels
 from .._checks import FloatArray
 from .arguments import Pieces, Rows
+from .leaps import TooManyLeaps
 from .rest import rest_crossing
 
 SHORT = 64  # pieces up to this length are searched step by step
 LOOK = 2e8  # work between looks at the keyboard, in multiplications: less than a second
 MOST = 4e9  # work for which a walk goes on: some ten seconds
-
-
-class TooManyLeaps(ArithmeticError):
-    """Where the target is reached takes too many leaps over time to tell."""
-
-    def __init__(self, target: float, steps: int, leaps: int) -> None:
-        super().__init__(target, steps, leaps)
-        self.target, self.steps, self.leaps = target, steps, leaps
-
-    def __str__(self) -> str:
-        return (
-            f"when the risk crosses {self.target:g} can't be told in {self.leaps:.3g} leaps over time: they got to step "
-            f"{self.steps:.6g}, as a risk that swings around the target lets them span a few steps only; nqm.risk gives "
-            "it at any step"
-        )
 
 
 class March:
