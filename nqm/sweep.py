@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _checks
 from ._engines import on_device, use_backend
-from ._engines.choice import current
+from ._engines.choice import current, until
 from .optimizers import Optimizer
 from .problem import NoisyQuadratic
 from .risk import ARRAYS, risk
@@ -60,7 +61,8 @@ def sweep(
 
     Raises:
         TypeError, ValueError: for wrong arguments, before any work.
-        KeyboardInterrupt: after cancelling what the executor has not begun; it finishes what it has.
+        SweepInterrupted: a KeyboardInterrupt, with the cells that are done in its ``sweep``. What the executor has not
+            begun is cancelled; its threads stop within the cell they are at, other processes finish what they have.
 
     Processes of this machine::
 
@@ -109,14 +111,18 @@ def sweep(
         for b in batches
     ]
     rows: list[Row | None] = [None] * len(cells)
-    with _bar(len(cells), progress) as advance:
-        if executor is not None:
-            _spread(executor, problem, cells, rows, advance)
-        left = [index for index, row in enumerate(rows) if row is None]
-        for index, row in _computed(problem, cells, left):
-            rows[index] = row
-            advance(1)
-    columns = {column: np.array([row[i] for row in rows if row]) for i, column in enumerate(COLUMNS)}
+    try:
+        with _bar(len(cells), progress) as advance:
+            if executor is not None:
+                _spread(executor, problem, cells, rows, advance)
+            left = [index for index, row in enumerate(rows) if row is None]
+            for index, row in _computed(problem, cells, left):
+                rows[index] = row
+                advance(1)
+    except KeyboardInterrupt as stop:
+        raise SweepInterrupted(_table(rows), len(rows)) from stop
+    result = _table(rows)
+    columns = result.table
     late = columns["status"] == AFTER_END
     if late.any():
         names = ", ".join(dict.fromkeys(columns["optimizer"][late].tolist()))
@@ -126,6 +132,23 @@ def sweep(
             UserWarning,
             stacklevel=2,
         )
+    return result
+
+
+class SweepInterrupted(KeyboardInterrupt):
+    """Ctrl-C during a sweep: ``sweep`` has the cells that were done."""
+
+    def __init__(self, done: Sweep, cells: int) -> None:
+        super().__init__(done, cells)
+        self.sweep, self.cells = done, cells
+
+    def __str__(self) -> str:
+        return f"interrupted; {len(self.sweep.table['steps'])} of {self.cells} cells are done, in this exception's sweep"
+
+
+def _table(rows: list[Row | None]) -> Sweep:
+    """Of the rows that are there."""
+    columns = {column: np.array([row[i] for row in rows if row]) for i, column in enumerate(COLUMNS)}
     for column in columns.values():
         column.flags.writeable = False
     return Sweep(columns)
@@ -221,13 +244,32 @@ class _Task:
     many times as long as to pickle the whole.
     """
 
-    def __init__(self, problem: NoisyQuadratic, cells: list[Cell]) -> None:
+    def __init__(self, problem: NoisyQuadratic, cells: list[Cell], here: _Here) -> None:
         choice = current()
         self.problem, self.cells, self.backend, self.threads = problem, cells, choice.name, choice.asked
+        self.here: _Here | None = here
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "here": None}  # what is in other processes is not
 
     def __call__(self) -> list[Row]:
+        done = []
         with use_backend(self.backend, self.threads):  # as the caller has it; an error here is no cell's
-            return [_row(self.problem, *cell) for cell in self.cells]
+            if self.here is None:
+                return [_row(self.problem, *cell) for cell in self.cells]
+            with until(self.here.stop):
+                for index, cell in zip(self.here.indices, self.cells, strict=True):
+                    row = self.here.rows[index] = _row(self.problem, *cell)
+                    done.append(row)
+        return done
+
+
+class _Here(NamedTuple):
+    """What a task shares with the sweep if it runs in the same process."""
+
+    rows: list[Row | None]
+    indices: range
+    stop: threading.Event
 
 
 def _spread(
@@ -247,10 +289,12 @@ def _spread(
     count = min(len(cells), max(64, min(1024, 10**7 // problem.curvature.size)))
     futures: dict[Future[list[Row]], int] = {}
     losses: list[BaseException] = []
+    stop = threading.Event()
     try:
         for first in range(count):
             try:
-                future = executor.submit(_Task(problem, cells[first::count]))
+                here = _Here(rows, range(first, len(cells), count), stop)
+                future = executor.submit(_Task(problem, cells[first::count], here))
             except BrokenExecutor as error:
                 losses.append(error)
                 break
@@ -266,6 +310,9 @@ def _spread(
             else:
                 rows[futures[future] :: count] = done
                 advance(len(done))
+    except BaseException:
+        stop.set()
+        raise
     finally:
         for future in futures:
             future.cancel()

@@ -278,7 +278,7 @@ LEAST = {
     "three": nqm.EMA(nqm.SGD(FREE, FREE), FREE),
     "preconditioned": nqm.Preconditioned(nqm.SGD(FREE, FREE), 0.5),
     "a given lr": nqm.SGD(0.5, FREE),
-    "a schedule": nqm.EMA(nqm.SGD(nqm.schedules.cosine(1.0, 700)), FREE),
+    "a schedule": nqm.EMA(nqm.SGD(nqm.Schedule([1.0, 0.3, 0.1], [20, 200, 1])), FREE),
 }
 
 

@@ -67,7 +67,7 @@ def steps_to_target(
     found = crossings(problem, optimizer, batch_size, target, crossing)
     late = after_end(optimizer, found)
     if np.any(late):
-        warn_of_the_end(optimizer, float(np.max(np.asarray(found)[late])), stacklevel=3)
+        warn_of_the_end(optimizer, float(np.max(np.asarray(found)[late])))
     return found
 
 
@@ -79,14 +79,15 @@ def after_end(optimizer: Optimizer, steps: Any) -> Any:
     return np.isfinite(steps) & (np.asarray(steps) > schedule.steps)
 
 
-def warn_of_the_end(optimizer: Optimizer, steps: float, stacklevel: int) -> None:
+def warn_of_the_end(optimizer: Optimizer, steps: float) -> None:
+    """Of what the caller of the function that calls this asked for."""
     schedule = optimizer.schedule
     assert schedule is not None
     warnings.warn(
         f"the target is reached {AFTER_END}: after {steps:.6g} steps, of which the schedule has {schedule.steps}; since "
         f"then its last value {schedule.values[-1]:.3g} is held. Take a longer schedule, or beyond=\"error\" for inf",
         UserWarning,
-        stacklevel=stacklevel + 1,
+        stacklevel=3,
     )
 
 

@@ -88,7 +88,7 @@ def tune(
         raise TypeError("expected exactly one of target and steps, got " + ("none" if target is None else "both"))
     best = tuned(problem, optimizer, batch_size, target, bounds, steps)
     if best.status == AFTER_END:
-        warn_of_the_end(best.optimizer, best.steps, stacklevel=2)
+        warn_of_the_end(best.optimizer, best.steps)
     return best
 
 
@@ -203,7 +203,8 @@ def _fewest_steps(space: Space, batch: float | Schedule, target: float) -> _Cand
 
 def _least_risk(space: Space, batch: float | Schedule, steps: float) -> FloatArray:
     """The point of least risk after ``steps`` steps: from the lowest of a grid, and from what is possible with momentum
-    or decay at its least value; then along the valley's floor, as ripples of the oscillation may lie there."""
+    or decay at its least value; then from all around the best and along the valley's floor, as ripples of the
+    oscillation may lie there."""
     known = [
         (np.insert(_least_risk(space.without(name), batch, steps), column, space.low[column]), steps)
         for column, name in enumerate(space.names)
@@ -225,7 +226,10 @@ def _least_risk(space: Space, batch: float | Schedule, steps: float) -> FloatArr
         floor = _valley_floor(point, _valley_directions(landscape, point, steps), space, steps)
         beside = landscape.screen(floor, steps)
         lowest = floor[np.arange(len(floor)), beside.argmin(axis=1)]
-        starts = lowest[_local_minima(beside.min(axis=1))[:8]]
+        unit = np.stack(np.meshgrid(*[np.linspace(-1.0, 1.0, 61 if n == 2 else 15)] * n, indexing="ij"), axis=-1)
+        around = np.clip(point + (0.6 if steps <= FEW else 0.2) * unit, space.low, space.high)
+        near = _local_minima(landscape.screen(around, steps))
+        starts = np.vstack([lowest[_local_minima(beside.min(axis=1))[:8]], around.reshape(-1, n)[near[:16]]])
         points, values = landscape.minimise(starts, steps, rounds=50, radius=0.01)
         if not values.min() < value - 1e-9:
             break
