@@ -180,7 +180,8 @@ class Sweep:
         if target is None and len(targets) == 1:
             target = targets[0]
         if target not in targets:
-            raise ValueError(f"target: expected one of {targets}, got {target}")
+            hint = f"; all optimizers are told at once, take [{target!r}] of that" if target in self.names else ""
+            raise ValueError(f"target: expected one of {targets}, got {_checks.describe(target)}{hint}")
         here &= self.table["target"] == target
         return {key: column[here] for key, column in self.table.items()}
 
