@@ -199,7 +199,7 @@ class Recursion:
     """One row: the recursion of y for a learning rate and a batch size.
 
     decay: D, (s, s, nodes); kick: u, (s, nodes); level: v, (s,), the same for all nodes; readout: (s,), of the risk.
-    scale: (s,), what turns states in units of lr into others.
+    scale: (s,), 1 / h_1 for each state in units of lr, such as a buffer of gradients, to compare them with others.
     gain: the loss that the noise of a unit of loss brings back in the long run; below 1 where stable, else inf or more.
     """
 
@@ -490,7 +490,7 @@ class _Rows:
         weights = [np.array([(1 + (i < j)) * v[i] * v[j] for i, j in upper]) for v in (row.query, read)]
         first = np.array([row.bias * row.start[i] * row.start[j] for i, j in upper])
         gain = self._gain(r, rate * h, share)
-        scale = np.array([rate ** float(row.scaled[i] + row.scaled[j]) if rate > 0.0 else 1.0 for i, j in upper])
+        scale = h.max() ** -np.array([float(row.scaled[i] + row.scaled[j]) for i, j in upper])
         return Recursion(decay, kick, 2.0 * weights[0], weights[1], first, self.label_noise, gain, scale)
 
 

@@ -476,8 +476,8 @@ def _read(Z, readout, start, d, g, count):
 
 @compiled
 def _noise_risk(curvature, noise, lr, inverse_batch, g, terms, count):
-    """Add c / (2 h B) (lr h)^2 g of each node. A node without weight adds nothing, even to an overflow, and neither does
-    an infinite batch."""
+    """Add c / (2 h B) (lr h)^2 g of each node. A node without weight adds nothing, even to an overflow, and neither
+    does an infinite batch."""
     if inverse_batch == 0.0:
         return
     for n in range(count):

@@ -127,8 +127,8 @@ def sweep(
     if late.any():
         names = ", ".join(dict.fromkeys(columns["optimizer"][late].tolist()))
         warnings.warn(
-            f"{late.sum()} of {late.size} cells have status {AFTER_END!r} ({names}): the schedule's last value was held "
-            'for more steps than it has. Take a longer one, or beyond="error" for "unreachable"',
+            f"{late.sum()} of {late.size} cells have status {AFTER_END!r} ({names}): the schedule's last value was "
+            'held for more steps than it has. Take a longer one, or beyond="error" for "unreachable"',
             UserWarning,
             stacklevel=2,
         )
@@ -143,7 +143,9 @@ class SweepInterrupted(KeyboardInterrupt):
         self.sweep, self.cells = done, cells
 
     def __str__(self) -> str:
-        return f"interrupted; {len(self.sweep.table['steps'])} of {self.cells} cells are done, in this exception's sweep"
+        return (
+            f"interrupted; {len(self.sweep.table['steps'])} of {self.cells} cells are done, in this exception's sweep"
+        )
 
 
 def _table(rows: list[Row | None]) -> Sweep:
@@ -160,8 +162,8 @@ class Sweep:
 
     table: columns of equal length by name: optimizer, target, batch_size, steps, examples (steps * batch_size), risk
     (at that step), lr, momentum, power, decay (0 where the optimizer has none), status ("tuned", "fixed" for an
-    optimizer without free values, "already there", "unreachable", "reached after the schedule's end" at the rate that a
-    schedule has come down to by then, "failed: ..."). Printing shows the first and last rows of a long one.
+    optimizer without free values, "already there", "unreachable", "reached after the schedule's end" at the rate that
+    a schedule has come down to by then, "failed: ..."). Printing shows the first and last rows of a long one.
     """
 
     table: dict[str, NDArray[Any]]
@@ -180,7 +182,8 @@ class Sweep:
         if target is None and len(targets) == 1:
             target = targets[0]
         if target not in targets:
-            hint = f"; all optimizers are told at once, take [{target!r}] of that" if target in self.names else ""
+            optimizer_given = isinstance(target, str) and target in self.names
+            hint = f"; all optimizers are told at once, take [{target!r}] of that" if optimizer_given else ""
             raise ValueError(f"target: expected one of {targets}, got {_checks.describe(target)}{hint}")
         here &= self.table["target"] == target
         return {key: column[here] for key, column in self.table.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 import nqm
 from nqm._engines import walks
+from nqm.search import landscape
 
 ROOT = Path(__file__).parents[1]
 
@@ -235,13 +237,13 @@ LAW = nqm.NoisyQuadratic.power_law(10_000)
 
 def test_a_target_reached_long_after_the_end_of_a_schedule_is_told():
     """At the last rate sin(pi / 2000)^2 = 2.5e-6, held: some 5e9 steps where the schedule has 1000."""
-    with pytest.warns(UserWarning, match="reached after the schedule's end.* of which the schedule has 1000") as told:
+    with pytest.warns(UserWarning, match=r"reached after the schedule's end.* of which the schedule has 1000") as told:
         steps = nqm.steps_to_target(LAW, FADES, 256, 0.01)
     assert [warning.filename for warning in told] == [__file__]
     assert steps > 1e9
     after = nqm.risk(LAW, FADES, 256, [steps - 1, steps])
     assert after[1] <= 0.01 < after[0]
-    with pytest.warns(UserWarning, match="2 of 2 cells have status \"reached after the schedule's end\"") as told:
+    with pytest.warns(UserWarning, match='2 of 2 cells have status "reached after the schedule\'s end"') as told:
         cells = nqm.sweep(LAW, {"cosine": FADES}, [256, 512], 0.01)
     assert [warning.filename for warning in told] == [__file__]
     assert cells.table["status"].tolist() == ["reached after the schedule's end"] * 2
@@ -304,12 +306,14 @@ def test_a_list_of_learning_rates_is_told_from_a_schedule():
 
 
 def test_steps_of_a_logarithmic_grid_are_refused_with_what_makes_whole_ones():
-    with pytest.raises(ValueError, match=r"^steps: expected whole numbers .* got 1\.22.*; nqm\.log_steps\(3000, 40\) gives"):
+    with pytest.raises(
+        ValueError, match=r"^steps: expected whole numbers .* got 1\.22.*; nqm\.log_steps\(3000, 40\) gives"
+    ):
         nqm.risk(LAW, nqm.SGD(0.1), 8, np.geomspace(1, 3000, 40))
     with pytest.raises(ValueError, match=r"nqm\.log_steps\(3000, 40\)"):
         nqm.simulate(nqm.NoisyQuadratic([1.0]), nqm.SGD(0.1), 8, np.geomspace(1, 3000, 40))
     for other in (1.5, [-1, 2.5], [math.nan, 2.5], [2.0**60, 0.5]):
-        with pytest.raises(ValueError, match="^steps: ") as refused:
+        with pytest.raises(ValueError, match=r"^steps: ") as refused:
             nqm.risk(LAW, nqm.SGD(0.1), 8, other)
         assert "log_steps" not in str(refused.value)
 
@@ -327,5 +331,45 @@ def test_log_steps(last, count):
         assert np.all(np.min(np.abs(steps[:, None] - grid), axis=1) <= 0.5 + 1e-12 * steps)
     assert np.all(np.isfinite(nqm.risk(LAW, nqm.SGD(0.1), 8, steps)))
     for wrong in ((0, 4), (10, 0), (2.5, 3), (10, 2.5)):
-        with pytest.raises(ValueError, match="last|count"):
+        with pytest.raises(ValueError, match=r"last|count"):
             nqm.log_steps(*wrong)
+
+
+# --- a cell that took for ever ---------------------------------------------------------------------------------
+
+
+def test_a_search_does_not_step_back_one_step_at_a_time(monkeypatch):
+    """It held a minimum that reached the target 0.08% before, and asked for T - 1, T - 2, ... from another one."""
+    asked, minimise = [], landscape.Landscape.minimise
+
+    def counting(self, *arguments, **named):
+        asked.append(1)
+        assert len(asked) < 1000, "goes on and on"
+        return minimise(self, *arguments, **named)
+
+    monkeypatch.setattr(landscape.Landscape, "minimise", counting)
+    problem, batch = nqm.NoisyQuadratic.power_law(10**5), float(np.geomspace(1, 1e6, 2000)[48])
+    best = nqm.tune(problem, nqm.SGD(nqm.FREE, nqm.FREE), batch, 0.01)
+    assert best.steps < 45_951_000  # where it crawled
+    assert nqm.risk(problem, best.optimizer, batch, best.steps) <= 0.01
+    three = nqm.tune(problem, nqm.EMA(nqm.SGD(nqm.FREE, nqm.FREE), nqm.FREE), batch, 0.01)
+    assert three.steps < 0.2 * best.steps
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGINT to send")
+def test_ctrl_c_ends_a_sweep_in_threads_and_keeps_its_cells():
+    code, err = interrupted(
+        """
+from concurrent.futures import ThreadPoolExecutor
+import numpy as np
+problem, three = nqm.NoisyQuadratic.power_law(10**5), nqm.EMA(nqm.SGD(nqm.FREE, nqm.FREE), nqm.FREE)
+nqm.tune(problem, three, 1e4, 0.3)  # compiles
+print("begins", flush=True)
+with ThreadPoolExecutor(2) as pool:
+    nqm.sweep(problem, {"a": three}, np.geomspace(1, 1e6, 2000), 0.01, executor=pool)
+""",
+        5.0,
+    )
+    assert code != 0
+    last = err.strip().splitlines()[-1]
+    assert re.match(r"nqm.sweep.SweepInterrupted: interrupted; \d+ of 2000 cells are done", last)

@@ -383,8 +383,8 @@ def test_an_interrupt_stops_threads_within_a_cell(monkeypatch):
             super().update(cells)
 
     monkeypatch.setattr("tqdm.tqdm", AfterTheFirst)
-    with ThreadPoolExecutor(2) as pool:  # whose end waits for its threads
-        with pytest.raises(KeyboardInterrupt, match="1 of 2 cells") as stopped:
-            optimizers = {"SGD": nqm.SGD(0.25), "endless": Endless(0.25)}
-            nqm.sweep(PROBLEM, optimizers, 4, 0.3, executor=pool, progress=True)
+    optimizers = {"SGD": nqm.SGD(0.25), "endless": Endless(0.25)}
+    # the pool's end waits for its threads
+    with pytest.raises(KeyboardInterrupt, match="1 of 2 cells") as stopped, ThreadPoolExecutor(2) as pool:
+        nqm.sweep(PROBLEM, optimizers, 4, 0.3, executor=pool, progress=True)
     assert stopped.value.sweep.names == ["SGD"]

@@ -127,7 +127,13 @@ def test_a_reader_that_leaves_hears_no_complaint():
 
 def test_letters_that_a_terminal_lacks_are_question_marks(tmp_path):
     """Messages name the user's files, in whatever letters."""
-    ascii_only = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
+    ascii_only = {
+        **os.environ,
+        "LC_ALL": "C",
+        "PYTHONUTF8": "0",
+        "PYTHONCOERCECLOCALE": "0",
+        "PYTHONIOENCODING": "ascii",
+    }
     (tmp_path / "é.csv").write_text("N,B,K,loss\n", encoding="utf-8")
     script = "import sys; from nqm.cli import main; sys.exit(main(['scaling', '\\u00e9.csv']))"
     done = subprocess.run(
@@ -161,8 +167,6 @@ def test_where_nothing_can_be_written_is_said_before_the_work(capsys, tmp_path, 
 
 
 def test_an_interrupted_sweep_prints_what_is_done(capsys, monkeypatch):
-    from nqm import cli
-
     class Bar:
         def __init__(self, **_):
             pass
@@ -178,7 +182,7 @@ def test_an_interrupted_sweep_prints_what_is_done(capsys, monkeypatch):
 
     monkeypatch.setattr("tqdm.tqdm", Bar)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    code = cli.main("sweep --batch-sizes 8 16 --target 0.3 --dim 10 --json".split())
+    code = main(["sweep", "--batch-sizes", "8", "16", "--target", "0.3", "--dim", "10", "--json"])
     captured = capsys.readouterr()
     assert code == 130
     assert [cell["batch_size"] for cell in json.loads(captured.out)["cells"]] == [8.0]

@@ -180,5 +180,7 @@ def test_bad_input(arguments, error, words):
 
 def test_an_optimizer_in_the_place_of_a_target_is_told_where_to_stand():
     result = nqm.sweep(PROBLEM, {"SGD": nqm.SGD(0.25)}, [4, 64], 0.3)
-    with pytest.raises(ValueError, match=r"target: expected one of \[0\.3\], got 'SGD' \(str\).*take \['SGD'\] of that"):
+    with pytest.raises(
+        ValueError, match=r"target: expected one of \[0\.3\], got 'SGD' \(str\).*take \['SGD'\] of that"
+    ):
         result.critical_batch_size("SGD")

@@ -368,10 +368,10 @@ class Box(NamedTuple):
 def crossings(row: Rows, targets: FloatArray, last: bool, xp: Any = np) -> FloatArray:
     """First t >= 0 with risk <= target, or (``last``) the step after the last t with risk > target, 0 if there is none.
 
-    inf: not within 2^53 steps, or still above the target then; NaN: not found in LEAPS leaps. Time is crossed in leaps of 2^j steps, each taken where
-    `_bounds` prove that the risk stays on one side of the target; else j shrinks, down to a single step and the risk
-    itself. All rows go on together, each in its own time. Their powers are kept for every j, so rows are cut smaller
-    here, and nodes not at all.
+    inf: not within 2^53 steps, or still above the target then; NaN: not found in LEAPS leaps. Time is crossed in leaps
+    of 2^j steps, each taken where `_bounds` prove that the risk stays on one side of the target; else j shrinks, down
+    to a single step and the risk itself. All rows go on together, each in its own time. Their powers are kept for every
+    j, so rows are cut smaller here, and nodes not at all.
     """
     out = np.empty(targets.size)
     at_once = max(1, _at_once(xp) // (16 * row.bias.size))

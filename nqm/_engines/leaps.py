@@ -12,7 +12,7 @@ class TooManyLeaps(ArithmeticError):
 
     def __str__(self) -> str:
         return (
-            f"when the risk crosses {self.target:g} can't be told in {self.leaps:.3g} leaps over time: they got to step "
-            f"{self.steps:.6g}, as a risk that swings around the target lets them span a few steps only; nqm.risk gives "
-            "it at any step"
+            f"when the risk crosses {self.target:g} can't be told in {self.leaps:.3g} leaps over time: they got to "
+            f"step {self.steps:.6g}, as a risk that swings around the target lets them span a few steps only; nqm.risk "
+            "gives it at any step"
         )

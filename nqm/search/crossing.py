@@ -84,8 +84,8 @@ def warn_of_the_end(optimizer: Optimizer, steps: float) -> None:
     schedule = optimizer.schedule
     assert schedule is not None
     warnings.warn(
-        f"the target is reached {AFTER_END}: after {steps:.6g} steps, of which the schedule has {schedule.steps}; since "
-        f"then its last value {schedule.values[-1]:.3g} is held. Take a longer schedule, or beyond=\"error\" for inf",
+        f"the target is {AFTER_END}: after {steps:.6g} steps, of which the schedule has {schedule.steps}; since then "
+        f'its last value {schedule.values[-1]:.3g} is held. Take a longer schedule, or beyond="error" for inf',
         UserWarning,
         stacklevel=3,
     )

@@ -28,9 +28,9 @@ class Tuned:
     """The fewest steps to a target, and the hyperparameters that take them.
 
     optimizer: with numbers in place of FREE. steps: int, or inf. risk: at that step, in units of loss.
-    status: "tuned", "already there" (steps = 0), "unreachable" (then optimizer and risk are the best found), or "reached
-    after the schedule's end" (at the rate that a given schedule has come down to by then). target: None where steps
-    were given, and the risk is the least after them.
+    status: "tuned", "already there" (steps = 0), "unreachable" (then optimizer and risk are the best found), or
+    "reached after the schedule's end" (at the rate that a given schedule has come down to by then). target: None where
+    steps were given, and the risk is the least after them.
     """
 
     optimizer: Optimizer
