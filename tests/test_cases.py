@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import nqm
+from nqm import _coupled
 from nqm._engines import walks
 from nqm.search import landscape
 
@@ -183,6 +184,17 @@ def test_a_proof_that_takes_too_many_leaps_says_how_far_it_got(monkeypatch):
     found = nqm.sweep(ONE, {"swings": swings.with_values(lr=0.3)}, math.inf, [1e-30, 0.5])
     assert found.table["status"].tolist() == ["failed: " + found.table["status"][0][8:], "fixed"]
     assert "they got to step" in found.table["status"][0]
+
+
+@pytest.mark.parametrize("schedule", [None, nqm.Schedule([0.2, 0.5], [1000, 1])])
+def test_noise_that_grows_with_the_loss_says_so_too(monkeypatch, schedule):
+    """Two coordinates that swing around the target, out of step, for very long."""
+    monkeypatch.setattr(_coupled, "MOST", 3e7)
+    problem = nqm.NoisyQuadratic([1.0, 0.7], init=[1.0, 1.0], noise_model="gaussian-features", label_noise=0.0)
+    swings = nqm.SGD(0.5 if schedule is None else schedule, momentum=1.0 - 1e-9)
+    with pytest.raises(ArithmeticError, match=r"crosses 1e-09 can't be told in .* leaps .* got to step") as caught:
+        nqm.steps_to_target(problem, swings, 1e12, 1e-9, "last")
+    assert caught.value.steps > (1000 if schedule else 0)
 
 
 def interrupted(code, seconds=1.0):

@@ -317,7 +317,7 @@ def test_noise_of_pieces_adds_up(rule):
 @pytest.mark.parametrize(
     ("special", "plain"),
     [
-        (nqm.SGD(LR, 0.0, nesterov=True), nqm.SGD(LR)),
+        (nqm.SGD(LR, nqm.FREE, nesterov=True).with_values(momentum=0.0), nqm.SGD(LR)),
         (nqm.EMA(nqm.SGD(LR, 0.9), 0.0), nqm.SGD(LR, 0.9)),
         (nqm.Preconditioned(nqm.SGD(LR, 0.9), 0.0), nqm.SGD(LR, 0.9)),
         (nqm.EMA(nqm.Preconditioned(nqm.SGD(LR), 0.5), 0.9), nqm.Preconditioned(nqm.EMA(nqm.SGD(LR), 0.9), 0.5)),
