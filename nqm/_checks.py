@@ -79,7 +79,9 @@ def step_numbers(value: Any) -> IntArray:
         return wholes(value, "steps")
     except ValueError as error:
         array = np.asarray(value, dtype=float)
-        if array.ndim == 0 or not (np.isfinite(array).all() and array.min() >= 0.0 and 1.0 <= array.max() <= 2.0**53):
+        if array.ndim == 0 or not array.size:
+            raise
+        if not (np.isfinite(array).all() and array.min() >= 0.0 and 1.0 <= array.max() <= 2.0**53):
             raise
         remedy = f"nqm.log_steps({math.ceil(array.max())}, {array.size})"
         raise ValueError(f"{error}; {remedy} gives whole ones, spaced evenly on a logarithmic axis") from None

@@ -15,7 +15,7 @@ import pytest
 
 import nqm
 from nqm import _coupled
-from nqm._engines import walks
+from nqm._engines import compiled, walks
 from nqm.search import landscape
 
 ROOT = Path(__file__).parents[1]
@@ -184,6 +184,24 @@ def test_a_proof_that_takes_too_many_leaps_says_how_far_it_got(monkeypatch):
     found = nqm.sweep(ONE, {"swings": swings.with_values(lr=0.3)}, math.inf, [1e-30, 0.5])
     assert found.table["status"].tolist() == ["failed: " + found.table["status"][0][8:], "fixed"]
     assert "they got to step" in found.table["status"][0]
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("crossing", ["first", "last"])
+def test_looks_at_the_keyboard_change_nothing(monkeypatch, momentum, crossing):
+    """Pieces are taken a few at a time; lr h > 1 on the way, where the coordinates of a momentum are others."""
+    schedule = nqm.Schedule(np.tile([0.2, 1.5, 0.1], 60), 1 + np.arange(180) % 70)
+    ramp = nqm.Schedule(np.geomspace(4.0, 1e5, 50), 100)
+    problem, optimizer = nqm.NoisyQuadratic([1.0, 0.2, 0.03]), nqm.SGD(schedule, momentum)
+    times = nqm.log_steps(schedule.steps, 30)
+    risks, steps = nqm.risk(problem, optimizer, ramp, times), nqm.risk(problem, optimizer, ramp, np.arange(9000))
+    target = float(np.quantile(steps, 0.2))
+    monkeypatch.setattr(walks, "LOOK", 1.0)
+    monkeypatch.setattr(compiled, "MANY_PIECES", 3)
+    assert nqm.risk(problem, optimizer, ramp, times) == pytest.approx(risks, rel=1e-12, abs=0.0)
+    found = nqm.steps_to_target(problem, optimizer, ramp, target, crossing)
+    below = np.flatnonzero(steps <= target)[0], np.flatnonzero(steps > target)[-1] + 1
+    assert found == below[crossing == "last"]
 
 
 @pytest.mark.parametrize("schedule", [None, nqm.Schedule([0.2, 0.5], [1000, 1])])
