@@ -576,6 +576,7 @@ LONG = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:the target is reached after the schedule's end")
 @pytest.mark.parametrize("crossing", ["first", "last"])
 @pytest.mark.parametrize("name", LONG)
 def test_long_pieces_take_few_leaps(name, crossing, monkeypatch):
