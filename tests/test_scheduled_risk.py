@@ -17,6 +17,9 @@ from nqm import _backend, _kernels, schedules
 from nqm.schedules import Schedule
 from nqm.search import crossing as crossing_module
 
+# Schedules that are held to see what a walk makes of that.
+pytestmark = pytest.mark.filterwarnings("ignore:the target is reached after the schedule's end")
+
 FAMILIES = ("SGD", "heavy ball", "Nesterov")
 COMBINATIONS = list(itertools.product(FAMILIES, (0.0, 0.5), (False, True)))
 combinations = pytest.mark.parametrize(("family", "power", "averaged"), COMBINATIONS)
@@ -576,7 +579,6 @@ LONG = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:the target is reached after the schedule's end")
 @pytest.mark.parametrize("crossing", ["first", "last"])
 @pytest.mark.parametrize("name", LONG)
 def test_long_pieces_take_few_leaps(name, crossing, monkeypatch):
