@@ -35,7 +35,7 @@ from . import bounds, evidence, noise, scaling, schedules
 from ._engines import get_backend, set_backend, use_backend
 from .optimizers import EMA, FREE, SGD, LinearOptimizer, Preconditioned
 from .problem import NoisyQuadratic
-from .risk import max_stable_lr, risk, steady_state_risk
+from .risk import log_steps, max_stable_lr, risk, steady_state_risk
 from .schedules import Schedule
 from .search import OptimizedSchedule, Tuned, optimize_schedule, steps_to_target, tune
 from .simulation import Simulation, simulate
@@ -58,6 +58,7 @@ __all__ = [
     "bounds",
     "evidence",
     "get_backend",
+    "log_steps",
     "max_stable_lr",
     "noise",
     "optimize_schedule",

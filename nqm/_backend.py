@@ -83,8 +83,8 @@ def rows(problem: NoisyQuadratic, optimizer: Optimizer, values: Mapping[str, Any
     return Rows(
         curvature,
         _spread(which, (count,), np.int64),
-        nodes.bias,
-        nodes.noise,
+        nodes.bias if np.any(parts.start) else np.zeros_like(nodes.bias),  # what stays 0 is no 0 * inf
+        nodes.noise if np.any(parts.gain) else np.zeros_like(nodes.noise),
         _spread(values["lr"], (count,)),
         _spread(parts.transition, (count, 2, k, k)),
         _spread(parts.gain, (count, 2, k)),
@@ -189,8 +189,10 @@ def slopes(
     nodes, first = _prepared(problem), filters[0]
     curvature = _preconditioned(problem, float(values.get("power", 0.0)))
     exponent = unit_of(float(lr.max()))
+    noise = nodes.noise if np.any(inverse_batch) else np.zeros_like(nodes.noise)
+    still = np.where((nodes.bias > 0.0) | (noise > 0.0), np.ldexp(curvature, exponent), 0.0)  # without weight: no inf
     found: Slopes = _engines.chosen().slopes(
-        np.ldexp(curvature, exponent), nodes.bias, nodes.noise, np.ldexp(lr, -exponent),
+        still, nodes.bias, noise, np.ldexp(lr, -exponent),
         np.stack([f.transition for f in filters]), np.stack([f.gain for f in filters]),
         np.stack([f.fresh for f in filters]), first.query, first.readout, first.start,
         np.array(first.scaled, dtype=np.int64), inverse_batch, lengths, spans,

@@ -73,6 +73,20 @@ def wholes(value: Any, name: str, *, low: int = 0, high: int = 2**53) -> IntArra
     return array.astype(np.int64)
 
 
+def step_numbers(value: Any) -> IntArray:
+    """Steps to look at, as :func:`wholes`; fractions of a grid are refused with what makes whole ones."""
+    try:
+        return wholes(value, "steps")
+    except ValueError as error:
+        array = np.asarray(value, dtype=float)
+        if array.ndim == 0 or not array.size:
+            raise
+        if not (np.isfinite(array).all() and array.min() >= 0.0 and 1.0 <= array.max() <= 2.0**53):
+            raise
+        remedy = f"nqm.log_steps({math.ceil(array.max())}, {array.size})"
+        raise ValueError(f"{error}; {remedy} gives whole ones, spaced evenly on a logarithmic axis") from None
+
+
 def real(value: Any, name: str, **limits: Any) -> float:
     """A single number, checked as in :func:`reals`."""
     return float(reals(value, name, **limits)[_single(value, name)])
@@ -123,7 +137,9 @@ def broadcast(**shapes: tuple[int, ...]) -> tuple[int, ...]:
         shape = np.broadcast_shapes(*shapes.values())
     except ValueError:
         told = ", ".join(f"{name} {shape}" for name, shape in shapes.items() if shape)
-        raise ValueError(f"expected arguments whose shapes broadcast together, got {told}") from None
+        listed = any(name in ("lr", "optimizer") and shape for name, shape in shapes.items())
+        hint = "; an array of lr is one run each: for one run whose lr changes take nqm.Schedule" if listed else ""
+        raise ValueError(f"expected arguments whose shapes broadcast together, got {told}{hint}") from None
     if math.prod(shape) > LARGE:
         room_for(shape)
     return shape

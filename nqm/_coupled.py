@@ -20,6 +20,7 @@ import numpy as np
 from . import _backend
 from ._checks import FloatArray, IntArray
 from ._engines.arguments import Pieces, Rows
+from ._engines.leaps import TooManyLeaps
 from ._engines.rest import rest_crossing
 
 if TYPE_CHECKING:
@@ -35,6 +36,15 @@ EXPLICIT_NODES = 256
 
 MOST_NODES = 1024
 """Finer rules are not tried: their matrices are too large."""
+
+LEAP = 1e5
+"""Nanoseconds that a leap takes at least."""
+
+LOOK = 3e8
+"""Nanoseconds between looks at the keyboard."""
+
+MOST = 3e10
+"""Nanoseconds, as far as they are known beforehand, for which a search for a crossing goes on."""
 
 
 def risk(
@@ -94,6 +104,8 @@ def steady_risk(
 ) -> FloatArray:
     """Expected risk in the long run, one a row: (count,)."""
     rows = _rows(problem, optimizer, values, batch_size, count)
+    if problem.label_noise == 0.0 and not np.any(rows.row.bias):  # at the optimum, and nothing moves it from there
+        return np.zeros(count)
     recursions = (rows.recursion(r) for r in range(count))
     return np.array([one.steady(one.resolvent()) for one in recursions])
 
@@ -154,12 +166,14 @@ class _Power(NamedTuple):
     """2^j steps: y -> A^s y + noise, with s = 2^j.
 
     While A^s is near 1, the matrix is F = 1 - A^s: 2 F - F^2 keeps the small rates that A^s would round away. Once
-    most is forgotten it is A^s, which F would round away.
+    most is forgotten it is A^s, which F would round away. scale: (size,), what y is multiplied by for that, so that all
+    of it is in one unit, whatever the units of curvature.
     """
 
     matrix: FloatArray
     deviates: bool  # whether the matrix is 1 - A^s
     noise: FloatArray
+    scale: FloatArray
 
     def times(self, columns: FloatArray) -> FloatArray:
         """A^s columns."""
@@ -174,16 +188,18 @@ class _Power(NamedTuple):
         with np.errstate(over="ignore", invalid="ignore"):
             noise, product = self.noise + self.times(self.noise), self.matrix @ self.matrix
             if not self.deviates:
-                return _Power(product, False, noise)
+                return _Power(product, False, noise, self.scale)
             matrix = 2.0 * self.matrix - product
             left = np.eye(len(matrix)) - matrix
-            return _Power(left, False, noise) if np.sum(left * left) < 0.25 else _Power(matrix, True, noise)
+            forgotten = np.sum(np.square(left * (self.scale[:, None] / self.scale))) < 0.25
+            return _Power(left if forgotten else matrix, not forgotten, noise, self.scale)
 
 
 class Recursion:
     """One row: the recursion of y for a learning rate and a batch size.
 
     decay: D, (s, s, nodes); kick: u, (s, nodes); level: v, (s,), the same for all nodes; readout: (s,), of the risk.
+    scale: (s,), 1 / h_1 for each state in units of lr, such as a buffer of gradients, to compare them with others.
     gain: the loss that the noise of a unit of loss brings back in the long run; below 1 where stable, else inf or more.
     """
 
@@ -196,8 +212,9 @@ class Recursion:
         first: FloatArray,
         label_noise: float,
         gain: float,
+        scale: FloatArray,
     ) -> None:
-        self.decay, self.kick, self.level, self.readout = decay, kick, level, readout
+        self.decay, self.kick, self.level, self.readout, self.scale = decay, kick, level, readout, scale
         self.label_noise = label_noise
         self.gain = gain
         self._first = first
@@ -245,10 +262,12 @@ class Recursion:
         """Step by step, in place: (steps taken, answer) of :func:`nqm._coupled_kernels.walk`."""
         from . import _coupled_kernels
 
-        progress = np.zeros(2, dtype=np.int64)
-        _coupled_kernels.walk(
-            self.decay, self.kick, self.level, self.label_noise, self.readout, state, steps, target, last, progress
-        )
+        progress, at_once = np.zeros(2, dtype=np.int64), max(1, int(LOOK / self.walking(1)))
+        while progress[0] < steps and (last or not progress[1]):
+            some = min(at_once, steps - int(progress[0]))
+            _coupled_kernels.walk(
+                self.decay, self.kick, self.level, self.label_noise, self.readout, state, some, target, last, progress
+            )
         return int(progress[0]), int(progress[1])
 
     def ladder(self) -> Iterator[_Power]:
@@ -269,7 +288,8 @@ class Recursion:
         blocks, node = np.zeros((s, nodes, s, nodes)), np.arange(nodes)
         blocks[:, node, :, node] = self.decay.transpose(2, 0, 1)
         coupling = np.outer(self.kick, np.repeat(self.level, nodes))
-        return _Power(blocks.reshape(coupling.shape) - coupling, True, self.label_noise * self.kick.ravel())
+        noise = self.label_noise * self.kick.ravel()
+        return _Power(blocks.reshape(coupling.shape) - coupling, True, noise, np.repeat(self.scale, nodes))
 
     # --- what can be said of all times at once -----------------------------------------------------------------
 
@@ -336,8 +356,11 @@ class March:
                 found = rest_crossing(_moments(state), self._decay, target, last, length)
                 found = float(length) if last and np.isinf(found) else found
             else:
-                with np.errstate(over="ignore", invalid="ignore"):  # what diverges
-                    found = _crossing(one, state if final else state.copy(), target, last, length)
+                try:
+                    with np.errstate(over="ignore", invalid="ignore"):  # what diverges
+                        found = _crossing(one, state if final else state.copy(), target, last, length)
+                except TooManyLeaps as error:
+                    raise TooManyLeaps(target, time + error.steps, error.leaps) from None
             if not last and np.isfinite(found):
                 return time + found
             if last and found > 0.0:
@@ -354,8 +377,10 @@ def _crossing(one: Recursion, state: FloatArray, target: float, last: bool, leng
     end = one.steady(future)
     least = next(j for j in range(11, 64) if one.walking(2.0**j) >= one.squaring(j))  # leaps pay from here on
     sums, powers = [one.readout.repeat(one.kick.shape[1])], one.ladder()  # r (1 + A + ... + A^(2^j - 1))
-    time, j, answer, walk = 0, 10, 0.0, 2**10
+    time, j, answer, walk, tried, spent = 0, 10, 0.0, 2**10, 0, 0.0
     while time < length:
+        if spent > MOST:
+            raise TooManyLeaps(target, time, tried)
         here, change = one.risk(state), one.change(state)
         if here <= target and not last:
             return float(time)
@@ -381,6 +406,7 @@ def _crossing(one: Recursion, state: FloatArray, target: float, last: bool, leng
             while len(sums) <= j:
                 sums.append(sums[-1] + next(powers).times_from_left(sums[-1]))
             ahead = one.advance(state.copy(), 2**j)
+            tried, spent = tried + 1, spent + 2.0 * state.size**2 + LEAP
             up, down, there = float(sums[j] @ rise.ravel()), float(sums[j] @ fall.ravel()), one.risk(ahead)
             above = max(here - down, there - up) > target
             if above or (last and min(here + up, there + down) <= target):
@@ -391,6 +417,7 @@ def _crossing(one: Recursion, state: FloatArray, target: float, last: bool, leng
             answer, j = float(time) if above else answer, j + 1
         else:
             taken, found = one.walk(state, min(walk, length - time), target, last)
+            tried, spent = tried + 1, spent + one.walking(taken) + LEAP
             if found and not last:
                 return float(time + taken)
             answer = float(time + found) if found else answer
@@ -463,7 +490,8 @@ class _Rows:
         weights = [np.array([(1 + (i < j)) * v[i] * v[j] for i, j in upper]) for v in (row.query, read)]
         first = np.array([row.bias * row.start[i] * row.start[j] for i, j in upper])
         gain = self._gain(r, rate * h, share)
-        return Recursion(decay, kick, 2.0 * weights[0], weights[1], first, self.label_noise, gain)
+        scale = h.max() ** -np.array([float(row.scaled[i] + row.scaled[j]) for i, j in upper])
+        return Recursion(decay, kick, 2.0 * weights[0], weights[1], first, self.label_noise, gain, scale)
 
 
 def _rows(

@@ -487,7 +487,10 @@ def _read(Z, readout, start, d, g, count):
 
 @internal
 def _noise_risk(curvature, noise, lr, inverse_batch, g, terms, count):
-    """Add c / (2 h B) (lr h)^2 g of each node. A node without weight adds nothing, even to an overflow."""
+    """Add c / (2 h B) (lr h)^2 g of each node. A node without weight adds nothing, even to an overflow, and neither
+    does an infinite batch."""
+    if inverse_batch == 0.0:
+        return
     for n in range(count):
         x = lr * curvature[n]
         terms[n] += noise[n] * inverse_batch * (x * (x * g[n])) if noise[n] > 0.0 and g[n] != 0.0 else 0.0
@@ -574,7 +577,7 @@ def _widen(P, old, new, count, start):
     """Boxes around the readouts of the next 2s steps, from those of the next s and P = (M^s, G_s).
 
     v_j = (M^j)^T r is how the mean after j more steps is read off the state now: d = v_j . u. A box holds
-    lower and upper bounds of each component of v_j over 0 <= j < s; v_{j+s} = (M^s)^T v_j widens it.
+    lower and upper bounds of each component of v_j over even j, 0 <= j < s; v_{j+s} = (M^s)^T v_j widens it.
     """
     N = BLOCK
     k = len(start)
@@ -595,41 +598,61 @@ def _widen(P, old, new, count, start):
             new[most + n] = max(new[most + n], old[most + n])
 
 
-@internal
-def _mark_falling(P, Z, fresh, start, falling, count):
-    """falling[n] = 1 where the size |d_t| of a node's mean is proved not to rise from state Z on; P: one step.
+@inlined
+def _course(m, q, d, slope):
+    """Of d_t = A r1^t + B r2^t with real roots r1 >= r2 >= 0: -1 where |d_t| is proved never to rise, 1 where it never
+    falls, else 0. The roots are m +- sqrt(q), d is d_0 and d_1 = m d + slope; A >= 0 is d sqrt(q) + slope >= 0.
 
-    k = 1: |M| <= 1. k = 2: d_t = A r1^t + B r2^t with real roots 0 <= r2 <= r1 <= 1 never rises if A >= 0 and
-    d_1 <= d_0, because B r2^t only loses weight (r2 = 0, momentum 0, may come out as -1e-17); with both roots negative
-    the same holds for (-1)^t d_t. An average falls as long as it lies above what it averages, if that falls and stays
-    positive.
+    With A >= 0 and d_0 >= 0, steps d_(t+1) - d_t = A (r1 - 1) r1^t + B (r2 - 1) r2^t keep the sign of the first one if
+    A (r1 - 1) has it: what has the other one only loses weight against it.
+    """
+    if not q >= 0.0:
+        return 0.0
+    half = math.sqrt(q)
+    if d < 0.0:
+        d, slope = -d, -slope
+    if not (half <= m * ROUNDED and d * half + slope >= 0.0):
+        return 0.0
+    then = m * d + slope
+    if m + half <= 1.0 and then <= d:
+        return -1.0
+    return 1.0 if m + half >= 1.0 and then >= d else 0.0
+
+
+@internal
+def _mark_courses(P, Z, fresh, start, even, odd, count):
+    """even[n], odd[n]: as :func:`_course` for the means of every second step, from state Z on and from the next; P: one
+    step.
+
+    Roots of M^2 are no longer negative where those of M are real. One state just grows or shrinks. An average falls as
+    long as it lies above what it averages, if that falls and stays positive, and rises likewise.
     """
     N = BLOCK
     k = len(start)
     average = k == 3 and fresh > 0.0
     for n in range(count):
-        falling[n] = 0.0
+        even[n] = 0.0
         if k == 1:
-            falling[n] = 1.0 if abs(P[n]) <= 1.0 else 0.0
-        elif k == 2 or average:
-            m, q, d0, slope = P[n], P[(3 if average else 2) * N + n], Z[n], Z[N + n]
-            if m < 0.0 and not average:
-                m, slope = -m, -slope
-            if d0 < 0.0 and not average:
-                d0, slope = -d0, -slope
-            if q >= 0.0:
-                half = math.sqrt(q)
-                real = half <= m * ROUNDED and m + half <= 1.0
-                falls = d0 >= 0.0 and d0 * half + slope >= 0.0 and m * d0 + slope <= d0
-                falling[n] = 1.0 if real and falls and (not average or m * d0 + slope <= Z[2 * N + n]) else 0.0
+            even[n] = -1.0 if abs(P[n]) <= 1.0 else 1.0
+        elif k == 2:
+            m, q, d, slope = P[n], P[2 * N + n], Z[n], Z[N + n]
+            mm, qq = m * m + q, 4.0 * m * m * q
+            even[n] = _course(mm, qq, d, 2.0 * m * slope)
+            odd[n] = _course(mm, qq, m * d + slope, 2.0 * m * (q * d + m * slope))
+        elif average:
+            m, d, slope = P[n], Z[n], Z[N + n]
+            course, gap = _course(m, P[3 * N + n], d, slope), m * d + slope - Z[2 * N + n]
+            even[n] = course if d >= 0.0 and Z[2 * N + n] >= 0.0 and course * gap >= 0.0 else 0.0
+        if k > 2:
+            odd[n] = even[n]
 
 
 @compiled
 def fill_levels(
     curvature, lr, transition, gain, fresh, query, readout, start, powers, boxes, origin, begin, end
 ):  # fmt: skip
-    """powers[j, block] = 2^j steps; boxes[j, block] = the readouts of the next 2^j steps; origin[block] = state
-    at 0. Levels begin <= j < end; those below ``begin`` are there."""
+    """powers[j, block] = 2^j steps; boxes[j, block] = the readouts of every second one of the next 2^j steps, from now
+    on; origin[block] = state at 0. Levels begin <= j < end; those below ``begin`` are there."""
     k = len(start)
     read = _read_from(readout, fresh[0], start)
     for block in range(powers.shape[1]):
@@ -642,7 +665,10 @@ def fill_levels(
                 boxes[0, block, i * BLOCK : i * BLOCK + count] = read[i]
                 boxes[0, block, (k + i) * BLOCK : (k + i) * BLOCK + count] = read[i]
         for j in range(max(begin, 1), end):
-            _widen(powers[j - 1, block], boxes[j - 1, block], boxes[j, block], count, start)
+            if j == 1:
+                _copy(boxes[0, block], boxes[1, block])
+            else:
+                _widen(powers[j - 1, block], boxes[j - 1, block], boxes[j, block], count, start)
             _copy(powers[j - 1, block], powers[j, block])
             _square(powers[j, block], count, start)
 
@@ -664,28 +690,29 @@ def _mean_range(Z, box, start, least, most, count):
 
 
 @internal
-def _least_start_risk(bias, d, least, most, terms, count):
-    """Add bias * min d^2 over [least, most]. Bounds that are NaN (overflowed boxes) count as 0, and a mean d that
-    has itself overflowed as inf."""
+def _least_start_risk(bias, d, least, terms, count):
+    """Add bias * least^2; a mean d that has overflowed counts as inf."""
     for n in range(count):
-        nearest = least[n] if least[n] > 0.0 else (most[n] if most[n] < 0.0 else 0.0)
-        nearest = nearest if abs(d[n]) < math.inf else math.inf
+        nearest = least[n] if abs(d[n]) < math.inf else math.inf
         terms[n] += bias[n] * (nearest * nearest) if bias[n] > 0.0 else 0.0
 
 
 @internal
-def _most_start_risk(bias, least, most, terms, count):
+def _most_start_risk(bias, most, terms, count):
     for n in range(count):
-        farthest = max(-least[n], most[n])
-        terms[n] += bias[n] * (farthest * farthest) if bias[n] > 0.0 else 0.0
+        terms[n] += bias[n] * (most[n] * most[n]) if bias[n] > 0.0 else 0.0
 
 
 @internal
-def _narrow(falling, now, after, least, most, count):
-    """A mean that falls in size lies between its values at both ends, but for its sign, which does not matter here."""
+def _sizes(course, now, after, least, most, count):
+    """From bounds of a mean to bounds of its size: those at both ends where it only falls or only rises. Bounds that
+    are NaN (overflowed boxes) count as 0 and NaN."""
     for n in range(count):
-        least[n] = abs(after[n]) if falling[n] > 0.0 else least[n]
-        most[n] = abs(now[n]) if falling[n] > 0.0 else most[n]
+        nearest = least[n] if least[n] > 0.0 else (-most[n] if most[n] < 0.0 else 0.0)
+        farthest = max(-least[n], most[n])
+        first, end = abs(now[n]), abs(after[n])
+        least[n] = nearest if course[n] == 0.0 else (end if course[n] < 0.0 else first)
+        most[n] = farthest if course[n] == 0.0 else (first if course[n] < 0.0 else end)
 
 
 @internal
@@ -711,20 +738,36 @@ def _read_mean(e, readout, d, count):
 
 
 @internal
-def _leap_of_mean(now, state, after, weight, box, step, fresh, start, single, last, low, high, work, count):
+def _leap_of_mean(
+    now, state, after, ahead, weight, box, step, read, fresh, start, single, last, low, high, work, count
+):  # fmt: skip
     """Add to low (and, if last, to high) bounds of weight * mean^2 over a leap, from the means now and after; single:
-    a leap of 1."""
-    least, most, falling = work[0], work[1], work[2]
+    a leap of 1. Every second step is bounded by itself, so that a mean may change its sign with each."""
+    k = len(start)
+    least, most, even, odd = work[0], work[1], work[2], work[3]
     if single:  # it is known; states that are not read may have overflowed
-        _copy(now[:count], least)
-        _copy(now[:count], most)
+        for n in range(count):
+            least[n] = abs(now[n])
+            most[n] = abs(now[n])
     else:
+        _mark_courses(step, state, fresh, start, even, odd, count)
         _mean_range(state, box, start, least, most, count)
-        _mark_falling(step, state, fresh, start, falling, count)
-        _narrow(falling, now, after, least, most, count)
-    _least_start_risk(weight, now, least, most, low, count)
+        _sizes(even, now, after, least, most, count)
+        if k > 1:
+            least2, most2, now2, after2 = work[4], work[5], work[6], work[7]
+            following = work[8:].reshape(-1)
+            _advance_mean(step, ahead, following, count, k)
+            _read_mean(following, read, after2, count)
+            _advance_mean(step, state, following, count, k)
+            _read_mean(following, read, now2, count)
+            _mean_range(following, box, start, least2, most2, count)
+            _sizes(odd, now2, after2, least2, most2, count)
+            for n in range(count):
+                least[n] = min(least[n], least2[n])
+                most[n] = max(most[n], most2[n])
+    _least_start_risk(weight, now, least, low, count)
     if last:
-        _most_start_risk(weight, least, most, high, count)
+        _most_start_risk(weight, most, high, count)
 
 
 @compiled
@@ -738,7 +781,8 @@ def march(
     A leap over [t, t + 2^j) is taken when bounds prove that the risk stays on one side of the target there;
     otherwise j shrinks, and at j = 0 the bounds are the risk itself. The bounds: the noise part never falls,
     since every step adds a square, so it lies between its values at both ends; the mean part lies between its values
-    at both ends where it is known to fall, and is (v . u)^2 with the readout v inside the box of its level elsewhere.
+    at both ends where it is known to fall or to rise, and is (v . u)^2 with the readout v inside the box of its level
+    elsewhere: of every second step from now, and from the next state on.
     Noise carried over from earlier pieces of a schedule is like V means more, one a column of a root of its covariance:
     extra (V, blocks, k BLOCK), of weight carried (nodes,). The walk ends at t = until.
     progress = [t, j, answer so far, leaps tried], so that a walk goes on where it stopped (budget spent, or more levels
@@ -746,7 +790,7 @@ def march(
     """
     k = len(start)
     low, high = np.empty(BLOCK), np.empty(BLOCK)
-    d, g, after, work = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK), np.empty((3, BLOCK))
+    d, g, after, work = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK), np.empty((8 + k, BLOCK))
     read = _read_from(readout, fresh, start)
     while budget > 0:
         t, j = progress[0], progress[1]
@@ -772,13 +816,18 @@ def march(
                 _noise_risk(h, c, lr, inverse_batch, g, high, count)
             step, box = powers[0, block], boxes[j, block]
             single = j == 0
-            _leap_of_mean(d, state[block], after, b, box, step, fresh, start, single, last, low, high, work, count)
+            _leap_of_mean(
+                d, state[block], after, ahead[block], b, box, step, read, fresh, start, single, last, low, high, work,
+                count,
+            )  # fmt: skip
             for v in range(extra.shape[0]):
                 _advance_mean(powers[j, block], extra[v, block], extra_ahead[v, block], count, k)
                 _read_mean(extra[v, block], read, d, count)
                 _read_mean(extra_ahead[v, block], read, after, count)
-                e = extra[v, block]
-                _leap_of_mean(d, e, after, w, box, step, fresh, start, single, last, low, high, work, count)
+                _leap_of_mean(
+                    d, extra[v, block], after, extra_ahead[v, block], w, box, step, read, fresh, start, single, last,
+                    low, high, work, count,
+                )  # fmt: skip
         lowest = _total(low)
         above = not lowest <= target  # NaN (overflow) lies above every target
         below = last and (lowest <= target if j == 0 else _total(high) <= target)
@@ -1099,6 +1148,7 @@ def chain_rows(
     shift, before, none = np.empty(BLOCK), np.empty(BLOCK), np.zeros(BLOCK)
     for r in range(lr.size):
         read = _natural_readout(readout, fresh[r], start)
+        noisy = 1.0 if inverse_batch[r] > 0.0 else 0.0  # the batch size is in the state already
         for block in range(states.shape[1]):
             first = block * BLOCK
             count = min(BLOCK, bias.size - first)
@@ -1122,7 +1172,7 @@ def chain_rows(
                     terms[:] = 0.0
                     _read(Z, read, start, d, g, count)
                     _start_risk(bias[first : first + count], d, terms, count)
-                    _noise_risk(h, noise[first : first + count], 1.0, 1.0, g, terms, count)
+                    _noise_risk(h, noise[first : first + count], 1.0, noisy, g, terms, count)
                     out[r, column[j]] += _total(terms)
             if shifted:
                 _shift_state(Z, shift, none, k, count)
@@ -1144,6 +1194,7 @@ def chain_scan(
     d, g, terms = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
     constant, linear, b = np.empty((2, k, k)), np.empty((2, k, k)), np.empty(k)
     read, one = _natural_readout(readout, fresh, start), np.int64(1)
+    noisy = 1.0 if inverse_batch[0] > 0.0 else 0.0  # for all pieces alike: the batch size is in the state already
     for j in range(lengths.size):
         _tables(lr[j], transition, gain, fresh, query, readout, scaled, constant, linear, b)
         for block in range(blocks):
@@ -1158,7 +1209,8 @@ def chain_scan(
                 Z = states[block]
                 _read(Z, read, start, d, g, count)
                 _start_risk(bias[first : first + count], d, terms, count)
-                _noise_risk(curvature[first : first + count], noise[first : first + count], 1.0, 1.0, g, terms, count)
+                h, c = curvature[first : first + count], noise[first : first + count]
+                _noise_risk(h, c, 1.0, noisy, g, terms, count)
                 _chain(P[block], Z, one, count, start)
             above = not _total(terms) <= target
             if above and last:

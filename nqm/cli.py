@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,12 +29,16 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal that can't show a letter gets a question mark
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     arguments = _parser().parse_args(argv)
     arguments.words = list(sys.argv[1:] if argv is None else argv)
     try:
         result: int = arguments.run(arguments)
-    except BrokenPipeError:  # the reader of our output has gone
-        sys.stderr.close()
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of our output has gone, and wants to hear no more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (ValueError, TypeError, OSError, ArithmeticError, ImportError, MemoryError, RuntimeError) as error:
         print(f"nqm {arguments.command}: {error}", file=sys.stderr)
@@ -49,11 +55,13 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
 
     steps = _command(
-        commands, "steps", _steps, "fewest steps to a target risk at one batch size",
-        "nqm steps --batch-size 4096 --target 0.01 --momentum free",
+        commands, "steps", _steps, "fewest steps to a target risk at one batch size, or least risk after given steps",
+        "nqm steps --batch-size 4k --target 0.01 --momentum free",
     )  # fmt: skip
-    steps.add_argument("--batch-size", type=float, required=True, metavar="B", help="examples a step")
-    steps.add_argument("--target", type=float, required=True, metavar="R", help="risk to reach")
+    steps.add_argument("--batch-size", type=_sized, required=True, metavar="B", help="examples a step; 4k is 4000")
+    goal = steps.add_mutually_exclusive_group(required=True)
+    goal.add_argument("--target", type=float, metavar="R", help="risk to reach in the fewest steps")
+    goal.add_argument("--steps", type=_sized, metavar="T", help="steps after which the risk is to be least")
     steps.add_argument(
         "--crossing",
         choices=("first", "last"),
@@ -69,14 +77,16 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     sweep.add_argument(
         "--batch-sizes",
-        type=float,
+        type=_sized,
         nargs="+",
         metavar="B",
         default=[2.0**k for k in range(2, 21, 2)],
-        help="default: 2^2, 2^4, ... 2^20",
+        help="default: 2^2, 2^4, ... 2^20; 4k is 4000",
     )
     sweep.add_argument("--target", type=float, nargs="+", required=True, metavar="R", help="risk to reach, one or more")
-    sweep.add_argument("--plot", metavar="FILE", help="also draw steps against batch size into FILE (png, pdf, svg)")
+    sweep.add_argument(
+        "--plot", metavar="FILE", help="also draw steps against batch size into FILE (png, pdf, svg); makes its folder"
+    )
     sweep.add_argument("--workers", type=int, default=1, metavar="N", help="processes to spread the cells over")
     _add_optimizer(sweep)
     _add_problem(sweep)
@@ -85,12 +95,12 @@ def _parser() -> argparse.ArgumentParser:
         commands, "schedule", _schedule, "the best schedule: fewest steps to a target, or least risk after given steps",
         "nqm schedule --batch-size 256 --target 0.01 --pieces 50 --plot schedule.png",
     )  # fmt: skip
-    schedule.add_argument("--batch-size", type=_number_or("free"), required=True, metavar="B",
+    schedule.add_argument("--batch-size", type=_number_or("free", parse=_sized), required=True, metavar="B",
                           help="examples a step, or 'free' to find the best ramp of it (with --examples)")  # fmt: skip
     goal = schedule.add_mutually_exclusive_group(required=True)
     goal.add_argument("--target", type=float, metavar="R", help="risk to reach in the fewest steps")
-    goal.add_argument("--steps", type=float, metavar="T", help="steps after which the risk is to be least")
-    schedule.add_argument("--examples", type=float, metavar="N", help="with --batch-size free: examples in all")
+    goal.add_argument("--steps", type=_sized, metavar="T", help="steps after which the risk is to be least")
+    schedule.add_argument("--examples", type=_sized, metavar="N", help="with --batch-size free: examples in all")
     schedule.add_argument("--pieces", type=int, metavar="P",
                           help="pieces of equal length; default: 50, or as many as steps")  # fmt: skip
     schedule.add_argument("--shape", choices=SHAPES, help="tune only the peak of this shape instead of every piece")
@@ -101,7 +111,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="L",
         help="largest learning rate; 'stable' (default: 2 / h_1 for plain SGD) or 'none'",
     )
-    schedule.add_argument("--plot", metavar="FILE", help="also draw the schedule into FILE (png, pdf, svg)")
+    schedule.add_argument(
+        "--plot", metavar="FILE", help="also draw the schedule into FILE (png, pdf, svg); makes its folder"
+    )
     _add_optimizer(schedule)
     _add_problem(schedule)
 
@@ -163,7 +175,9 @@ def _command(
         name, help=summary, description=summary[0].upper() + summary[1:] + ".", epilog=f"example: {example}"
     )
     parser.set_defaults(run=run)
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--json", action="store_true", help="print JSON; null stands for what is infinite or not a number"
+    )
     return parser
 
 
@@ -186,7 +200,7 @@ def _add_optimizer(parser: argparse.ArgumentParser) -> None:
 
 def _add_problem(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("problem: curvatures i^-A, i = 1 ... N, unit start, noise covariance = Hessian")
-    group.add_argument("--dim", type=float, default=10_000, metavar="N", help="number of coordinates; default: 10000")
+    group.add_argument("--dim", type=_sized, default=10_000, metavar="N", help="number of coordinates; default: 10000")
     group.add_argument("--exponent", type=float, default=1.0, metavar="A", help="default: 1")
     group.add_argument(
         "--label-noise",
@@ -202,20 +216,41 @@ def _version() -> str:
     return f"nqm {__version__}"
 
 
-def _number_or(*words: str) -> Callable[[str], Any]:
+def _sized(text: str) -> float:
+    """A number, as in ``nqm scaling`` with k, M, B or T."""
+    try:
+        return float(text)
+    except ValueError:
+        return cli_scaling.size(text)
+
+
+def _number_or(*words: str, parse: Callable[[str], float] = float) -> Callable[[str], Any]:
     """Parses a number, or lets one of the words through."""
     quoted = [repr(word) for word in words]
 
-    def parse(text: str) -> Any:
+    def read(text: str) -> Any:
         if text in words:
             return text
         try:
-            return float(text)
-        except ValueError:
+            return parse(text)
+        except (ValueError, argparse.ArgumentTypeError):
             expected = " or ".join([", ".join(["a number", *quoted[:-1]]), quoted[-1]])
             raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}") from None
 
-    return parse
+    return read
+
+
+def _print_json(answer: Any) -> None:
+    print(json.dumps(_finite(answer), allow_nan=False))
+
+
+def _check_picture(path: str | None) -> None:
+    """Say now that a picture can't be written, not when the work is done."""
+    if path is not None:
+        from .files import picture_format
+
+        picture_format(path)
+        cli_scaling.require_writable("plot", path)
 
 
 def _optimizer(arguments: argparse.Namespace) -> Any:
@@ -245,12 +280,15 @@ def _steps(arguments: argparse.Namespace) -> int:
 
     problem, optimizer = _problem(arguments), _optimizer(arguments)
     batch, target = arguments.batch_size, arguments.target
+    if arguments.crossing == "last" and (optimizer.free or target is None):
+        told = "some to tune" if optimizer.free else "--steps"
+        raise ValueError(f"--crossing last: expected --target and all hyperparameters as numbers, got {told}")
+    steps: Any
     if optimizer.free:
-        if arguments.crossing == "last":
-            raise ValueError("--crossing last: expected all hyperparameters as numbers, got some to tune")
-        best = tune(problem, optimizer, batch, target)
-        steps: Any
+        best = tune(problem, optimizer, batch, target, steps=arguments.steps)
         optimizer, steps, reached, status = best.optimizer, best.steps, best.risk, best.status
+    elif target is None:
+        reached, steps, status = float(risk(problem, optimizer, batch, arguments.steps)), int(arguments.steps), "fixed"
     else:
         steps = steps_to_target(problem, optimizer, batch, target, crossing=arguments.crossing)
         reached = float(risk(problem, optimizer, batch, steps if math.isfinite(steps) else 2**53))
@@ -265,9 +303,13 @@ def _steps(arguments: argparse.Namespace) -> int:
         "status": status,
     }
     if arguments.json:
-        print(json.dumps(_finite(answer)))
-    else:
-        for name, value in answer.items():
+        _print_json(answer)
+        return 0
+    if status == "unreachable":
+        ends = "it diverges" if math.isinf(reached) else f"the risk ends at {reached:.6g}"
+        answer["status"] = f"unreachable: {ends}"
+    for name, value in answer.items():
+        if value is not None:
             print(f"{name:>10}  {value if isinstance(value, int | str) else format(value, '.6g')}")
     return 0
 
@@ -275,10 +317,7 @@ def _steps(arguments: argparse.Namespace) -> int:
 def _schedule(arguments: argparse.Namespace) -> int:
     from . import FREE, optimize_schedule, schedules
 
-    if arguments.plot:  # say so now, not when the work is done
-        from .files import picture_format
-
-        picture_format(arguments.plot)
+    _check_picture(arguments.plot)
     batch = FREE if arguments.batch_size == "free" else arguments.batch_size
     best = optimize_schedule(
         _problem(arguments),
@@ -297,7 +336,8 @@ def _schedule(arguments: argparse.Namespace) -> int:
 
         picture, ax = new_figure()
         best.plot(ax)
-        save_picture(picture, arguments.plot)
+        with cli_scaling.writing("plot", arguments.plot):
+            save_picture(picture, arguments.plot)
     values = best.optimizer.hyperparameters
     answer: dict[str, Any] = {
         "steps": best.steps,
@@ -313,7 +353,7 @@ def _schedule(arguments: argparse.Namespace) -> int:
         for name, value in scheduled.items():
             found = getattr(value, "values", None)
             answer[name] = value if found is None else {"values": found.tolist(), "lengths": value.lengths.tolist()}
-        print(json.dumps(_finite(answer)))
+        _print_json(answer)
         return 0
     for name, value in answer.items():
         if value is not None:
@@ -334,43 +374,52 @@ def _pieces(steps: float | None) -> int:
 
 def _scaling(arguments: argparse.Namespace) -> int:
     text, answer = cli_scaling.scaling(arguments)
-    print(json.dumps(_finite(answer)) if arguments.json else text)
+    if arguments.json:
+        _print_json(answer)
+    else:
+        print(text)
     return 0
 
 
 def _sweep(arguments: argparse.Namespace) -> int:
-    from . import sweep
+    from .sweep import SweepInterrupted, sweep
 
     problem, optimizer = _problem(arguments), _optimizer(arguments)
     if arguments.workers < 1:
         raise ValueError(f"--workers: expected at least 1, got {arguments.workers}")
-    if arguments.plot:  # say so now, not when the work is done
-        from .files import picture_format
-
-        picture_format(arguments.plot)
+    _check_picture(arguments.plot)
     optimizers = {str(optimizer): optimizer}
-    with _processes(arguments.workers) as pool:
-        result = sweep(problem, optimizers, arguments.batch_sizes, arguments.target, executor=pool)
+    try:
+        with _processes(arguments.workers) as pool:
+            result = sweep(problem, optimizers, arguments.batch_sizes, arguments.target, executor=pool)
+    except SweepInterrupted as stop:
+        if arguments.json:
+            _print_json({"cells": _cells(stop.sweep)})
+        else:
+            print(stop.sweep.to_string())
+        raise KeyboardInterrupt(f"interrupted; the table has what is done of {stop.cells} cells") from stop
     if arguments.plot:
         from .files import save_picture
         from .plotting import new_figure
 
         picture, ax = new_figure()
         result.plot(ax)
-        save_picture(picture, arguments.plot)
+        with cli_scaling.writing("plot", arguments.plot):
+            save_picture(picture, arguments.plot)
     critical = {f"{t:g}": result.critical_batch_size(t)[str(optimizer)] for t in arguments.target}
     if arguments.json:
-        cells = [
-            dict(zip(result.table, row, strict=True))
-            for row in zip(*(c.tolist() for c in result.table.values()), strict=True)
-        ]
-        print(json.dumps(_finite({"cells": cells, "critical_batch_size": critical})))
+        _print_json({"cells": _cells(result), "critical_batch_size": critical})
     else:
         print(result.to_string())
         for target, value in critical.items():
             note = "" if _both_regimes(result.rows(str(optimizer), float(target))) else NARROW
             print(f"critical batch size at target {target}: {value:.6g}{note}")
     return 0
+
+
+def _cells(result: Any) -> list[dict[str, Any]]:
+    rows = zip(*(column.tolist() for column in result.table.values()), strict=True)
+    return [dict(zip(result.table, row, strict=True)) for row in rows]
 
 
 @contextmanager
@@ -421,6 +470,7 @@ def _figures(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--bins: expected at least 2, got {arguments.bins}")
     from .files import write_figures
 
+    cli_scaling.require_writable("out", arguments.out, kind="folder")
     chosen = [known[name] for name in arguments.names or known]
     written = write_figures(chosen, arguments.out, arguments.bins)
     if arguments.json:
@@ -439,6 +489,7 @@ def _validate(arguments: argparse.Namespace) -> int:
         raise ValueError(
             f"expected the packages of pip install 'nqm[validation]', got no module {error.name!r}"
         ) from error
+    cli_scaling.require_writable("out", arguments.out, kind="folder")
     rungs = arguments.rung or (("a", "b", "c", "d") if arguments.data == "digits" else ("d",))
     nets = arguments.net or (("mlp",) if arguments.quick else ("mlp", "cnn", "resnet8"))
     with _processes(arguments.workers) as executor:

@@ -69,7 +69,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
                       help="N, B and K of the least loss under limits: --compute (which needs --sequence-length), or "
                       "--params-max, --batch-max and --steps-max (or --time)")  # fmt: skip
     for name, (metavar, text) in LIMITS.items():
-        kind = float if name in ("time", "step_time") else _size
+        kind = float if name in ("time", "step_time") else size
         runs.add_argument(_option(name), type=kind, metavar=metavar, help=text)
 
     curves = parser.add_argument_group("with --curves")
@@ -98,7 +98,7 @@ def scaling(arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
         raise ValueError(f"--column: expected a file of your own with it, got {EXAMPLE!r}")
     for name in ("plot", "save"):  # say so now, not when the work is done
         if getattr(arguments, name) is not None:
-            _require_writable(name, getattr(arguments, name), arguments.log or arguments.curves)
+            require_writable(name, getattr(arguments, name), arguments.log or arguments.curves)
     if arguments.plot is not None:
         from .files import picture_format
 
@@ -290,7 +290,7 @@ def _predicted(fit: Any, run: tuple[float, float, float], length: float | None, 
 def _keep(arguments: argparse.Namespace, fit: Any, parts: Sequence[Any]) -> None:
     """Save the fit and draw the parts, one panel each, where that was asked."""
     if arguments.save is not None:
-        with _writing("save", arguments.save):
+        with writing("save", arguments.save):
             fit.save(arguments.save)
     if arguments.plot is not None:
         from .files import save_picture
@@ -299,29 +299,30 @@ def _keep(arguments: argparse.Namespace, fit: Any, parts: Sequence[Any]) -> None
         picture, axes = new_figure(len(parts), width=6.4 * len(parts))
         for part, ax in zip(parts, [axes] if len(parts) == 1 else axes, strict=True):
             part.plot(ax)
-        with _writing("plot", arguments.plot):
+        with writing("plot", arguments.plot):
             save_picture(picture, arguments.plot)
 
 
 @contextmanager
-def _writing(name: str, path: str) -> Iterator[None]:
-    """Errors name the file that was asked for, not a temporary one."""
+def writing(name: str, path: str, kind: str = "file") -> Iterator[None]:
+    """Errors name the file or folder that was asked for, not a temporary one."""
     try:
         yield
     except OSError as error:
-        told = f"expected a file that can be written, got {path!r} ({error.strerror or error})"
+        told = f"expected a {kind} that can be written, got {path!r} ({error.strerror or error})"
         raise ValueError(f"{_option(name)}: {told}") from None
 
 
-def _require_writable(name: str, path: str, log: str) -> None:
-    """A ValueError where no file can be written there, or the log is; nothing is made."""
+def require_writable(name: str, path: str, log: str | None = None, kind: str = "file") -> None:
+    """A ValueError where no file (or no file in that folder) can be written, or the log is; nothing is made."""
     goal = Path(path)
-    with _writing(name, path):
-        if goal.is_dir():
+    with writing(name, path, kind):
+        if kind == "file" and goal.is_dir():
             raise OSError(errno.EISDIR, "it is a folder")
-        if goal.exists() and Path(log).exists() and goal.samefile(log):
+        if log is not None and goal.exists() and Path(log).exists() and goal.samefile(log):
             raise ValueError(f"{_option(name)}: expected another file than the log, got {path!r}")
-        with tempfile.TemporaryFile(dir=next(folder for folder in goal.absolute().parents if folder.exists())):
+        above = goal.absolute().parents if kind == "file" else [goal.absolute(), *goal.absolute().parents]
+        with tempfile.TemporaryFile(dir=next(folder for folder in above if folder.exists())):
             pass
 
 
@@ -364,7 +365,7 @@ def _pair(text: str) -> tuple[str, str]:
     return name.strip(), header.strip()
 
 
-def _size(text: str) -> float:
+def size(text: str) -> float:
     """A number > 0, with k, M, B or T as in a log."""
     from .scaling.table import number
 
@@ -377,7 +378,7 @@ def _size(text: str) -> float:
 def _run(text: str) -> tuple[float, float, float]:
     """N,B,K as numbers > 0."""
     try:
-        n, b, k = map(_size, text.split(","))
+        n, b, k = map(size, text.split(","))
     except (ValueError, argparse.ArgumentTypeError):
         raise argparse.ArgumentTypeError(f"expected N,B,K, three numbers above 0, got {text!r}") from None
     return n, b, k

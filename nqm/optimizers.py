@@ -12,7 +12,7 @@ M(x) = A - x gain query^T.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, overload
 
@@ -187,12 +187,14 @@ class SGD(Optimizer[Hyperparameter]):
 
     Args:
         lr: learning rate > 0, in units of 1 / curvature; a number, an array, a :class:`nqm.Schedule` or ``nqm.FREE``.
+            An array or list stands for as many different runs, one a learning rate; learning rates that follow each
+            other in one run are a schedule: ``nqm.Schedule(lrs, 1)``, one a step, or ``nqm.Schedule.from_function``.
             As in torch, a new learning rate also multiplies what is left in the momentum buffer m.
         momentum: in [0, 1).
-        nesterov: take the torch form of Nesterov's momentum.
+        nesterov: take the torch form of Nesterov's momentum; as in torch, with a momentum above 0 (or FREE).
 
     Raises:
-        TypeError, ValueError: for what is not a finite number in range.
+        TypeError, ValueError: for what is not a finite number in range, or nesterov=True with momentum 0.
 
     >>> SGD(0.1, momentum=0.9)
     SGD(lr=0.1, momentum=0.9)
@@ -221,6 +223,14 @@ class SGD(Optimizer[Hyperparameter]):
     def __post_init__(self) -> None:
         super().__post_init__()
         _checks.instance(self.nesterov, (bool, np.bool_), "nesterov", "True or False")
+        if self.nesterov and _is_zero(self.momentum):
+            raise ValueError("nesterov: expected a momentum above 0 with it, got 0; leave it out for plain SGD")
+
+    def with_values(self, **values: Any) -> Any:
+        """As for any optimizer; at momentum 0, where Nesterov's form is plain SGD, nesterov becomes False."""
+        if self.nesterov and _is_zero(values.get("momentum", FREE)):
+            return replace(self, nesterov=False).with_values(**values)
+        return super().with_values(**values)
 
     def __repr__(self) -> str:
         parts = [f"lr={_show(self.lr)}"]

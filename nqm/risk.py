@@ -18,6 +18,9 @@ AGREEMENT = 1e-11
 """Two rules for one spectrum agree when their risks differ by less than this, relative to the risk. Rules that miss an
 oscillation can meet by chance: at 1e-9 one risk in 1500 with long momentum was accepted with an error of 5e-8."""
 
+ARRAYS = "; for one run whose lr changes take nqm.Schedule(lrs, 1)"
+"""What a person may have meant who gave arrays where one run is asked for."""
+
 FOREVER = 81
 """Doublings after which a stable filter has reached its steady state: rates down to 1e-23 a step."""
 
@@ -50,7 +53,7 @@ def risk(
         optimizer: with numbers or arrays as hyperparameters; lr may be a :class:`nqm.Schedule`.
         batch_size: examples a step, > 0 (need not be whole; inf: no noise), or a :class:`nqm.Schedule` of them.
             :mod:`nqm.noise` has the batch size that stands for sampling without replacement, or for enhanced noise.
-        steps: whole numbers from 0 to 2^53.
+        steps: whole numbers from 0 to 2^53; :func:`nqm.log_steps` spaces them for a logarithmic axis.
 
     All of them broadcast by NumPy's rules, a schedule like a number; the result has their common shape (a float when
     all are scalars), in units of loss. Divergence gives inf. Along a schedule the same recursion is chained from piece
@@ -69,7 +72,7 @@ def risk(
     check_problem(problem, optimizer)
     problem = few_nodes(problem)
     batch, ramp = batches(batch_size)
-    times = _checks.wholes(steps, "steps")
+    times = _checks.step_numbers(steps)
     shape = _checks.broadcast(optimizer=optimizer.shape, batch_size=batch.shape, steps=times.shape)
     out = np.empty(shape)
     flat = out.reshape(-1)
@@ -80,6 +83,24 @@ def risk(
     for part, chunk, (b, t) in in_chunks(values, shape, batch, times):
         flat[part] = risks(problem, optimizer, chunk, b, t.astype(np.int64))
     return float(out) if shape == () else out
+
+
+def log_steps(last: int, count: int = 100) -> IntArray:
+    """Whole numbers of steps from 1 to ``last``, increasing and about evenly spaced on a logarithmic axis.
+
+    At most ``count`` >= 1 of them, fewer where rounding makes neighbours equal; a single one is ``last``. int64.
+
+    >>> import nqm
+    >>> nqm.log_steps(3000, 8)
+    array([   1,    3,   10,   31,   97,  305,  956, 3000])
+    """
+    end = _checks.whole(last, "last", low=1)
+    number = _checks.whole(count, "count", low=1, high=10**8)
+    if number == 1:
+        return np.array([end])
+    found = np.unique(np.rint(np.geomspace(1.0, end, number)).astype(np.int64))
+    found[-1] = end  # a rounding error beyond 2^52
+    return found
 
 
 @overload
@@ -127,6 +148,8 @@ def steady_state_risk(
             return _backend.dyadic_risk(nodes, optimizer, chosen, b[rows], b[rows].size, FOREVER)[:, -1]
 
         flat[part] = refined(problem, limit)
+        if problem.label_noise is not None and np.isinf(b).any():  # no noise that could grow
+            flat[part] = np.where(np.isinf(b), refined(problem._additive(), limit), flat[part])
     return float(out) if shape == () else out
 
 
@@ -228,7 +251,7 @@ def check_problem(problem: Any, optimizer: Any, free: set[str] | None = None) ->
 def require_plain(optimizer: Optimizer) -> None:
     """Refuse arrays of hyperparameters."""
     if optimizer.shape != ():
-        raise ValueError(f"optimizer: expected plain numbers, got arrays of shape {optimizer.shape}")
+        raise ValueError(f"optimizer: expected plain numbers, got arrays of shape {optimizer.shape}{ARRAYS}")
 
 
 class Unresolved(ArithmeticError):

@@ -35,7 +35,8 @@ class Schedule:
     Args:
         values: learning rates (in units of 1 / curvature) or batch sizes (examples), finite and >= 0; a number or (P,).
         lengths: steps of each piece, whole numbers >= 1, (P,), at most 2^53 in all; a single number is for all pieces.
-        beyond: what holds at step ``steps`` and later: "hold" the last value, or "error", which refuses such steps.
+        beyond: what holds at step ``steps`` and later: "hold" the last value, or "error", which refuses such steps (a
+            target that is not reached before is then out of reach: :func:`nqm.steps_to_target` gives inf).
 
     Attributes ``values`` (float64) and ``lengths`` (int64) are read-only arrays of shape (P,). Two schedules are equal
     if their pieces are: :meth:`merged` joins neighbours of equal value. ``2.0 * schedule`` scales the values.

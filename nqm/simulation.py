@@ -80,7 +80,7 @@ def simulate(
     check_problem(problem, optimizer)
     require_plain(optimizer)
     size, ramp = one_batch(batch_size)
-    times = np.atleast_1d(_checks.wholes(steps, "steps"))
+    times = np.atleast_1d(_checks.step_numbers(steps))
     if times.ndim > 1 or np.any(np.diff(times) <= 0):
         raise ValueError(f"steps: expected a whole number or increasing whole numbers, got {_checks.describe(steps)}")
     count = _checks.whole(runs, "runs", low=1)

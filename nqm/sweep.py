@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _checks
 from ._engines import on_device, use_backend
-from ._engines.choice import current
+from ._engines.choice import current, until
 from .optimizers import Optimizer
 from .problem import NoisyQuadratic
-from .risk import risk
-from .search import steps_to_target, tune
+from .risk import ARRAYS, risk
+from .search.crossing import AFTER_END, after_end, crossings
+from .search.tuning import tuned
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +63,8 @@ def sweep(
 
     Raises:
         TypeError, ValueError: for wrong arguments, before any work.
-        KeyboardInterrupt: after cancelling what the executor has not begun; it finishes what it has.
+        SweepInterrupted: a KeyboardInterrupt, with the cells that are done in its ``sweep``. What the executor has not
+            begun is cancelled; its threads stop within the cell they are at, other processes finish what they have.
 
     Processes of this machine::
 
@@ -97,7 +100,8 @@ def sweep(
         _checks.instance(name, str, "optimizers", "names that are strings")
         _checks.instance(optimizer, Optimizer, f"optimizers[{name!r}]", "an optimizer such as nqm.SGD(nqm.FREE)")
         if optimizer.shape != ():
-            raise ValueError(f"optimizers[{name!r}]: expected plain numbers, got arrays of shape {optimizer.shape}")
+            shape = f"arrays of shape {optimizer.shape}"
+            raise ValueError(f"optimizers[{name!r}]: expected plain numbers, got {shape}{ARRAYS}")
     batches = np.atleast_1d(_checks.reals(batch_sizes, "batch_sizes", low=0.0, high=np.inf, closed="high", ndim=1))
     targets = np.atleast_1d(_checks.reals(target, "target", low=0.0, ndim=1))
     if executor is not None and (isinstance(executor, type) or not callable(getattr(executor, "submit", None))):
@@ -109,13 +113,45 @@ def sweep(
         for b in batches
     ]
     rows: list[Row | None] = [None] * len(cells)
-    with _bar(len(cells), progress) as advance:
-        if executor is not None:
-            _spread(executor, problem, cells, rows, advance)
-        left = [index for index, row in enumerate(rows) if row is None]
-        for index, row in _computed(problem, cells, left):
-            rows[index] = row
-            advance(1)
+    try:
+        with _bar(len(cells), progress) as advance:
+            if executor is not None:
+                _spread(executor, problem, cells, rows, advance)
+            left = [index for index, row in enumerate(rows) if row is None]
+            for index, row in _computed(problem, cells, left):
+                rows[index] = row
+                advance(1)
+    except KeyboardInterrupt as stop:
+        raise SweepInterrupted(_table(rows), len(rows)) from stop
+    result = _table(rows)
+    columns = result.table
+    late = columns["status"] == AFTER_END
+    if late.any():
+        names = ", ".join(dict.fromkeys(columns["optimizer"][late].tolist()))
+        warnings.warn(
+            f"{late.sum()} of {late.size} cells have status {AFTER_END!r} ({names}): the schedule's last value was "
+            'held for more steps than it has. Take a longer one, or beyond="error" for "unreachable"',
+            UserWarning,
+            stacklevel=2,
+        )
+    return result
+
+
+class SweepInterrupted(KeyboardInterrupt):
+    """Ctrl-C during a sweep: ``sweep`` has the cells that were done."""
+
+    def __init__(self, done: Sweep, cells: int) -> None:
+        super().__init__(done, cells)
+        self.sweep, self.cells = done, cells
+
+    def __str__(self) -> str:
+        return (
+            f"interrupted; {len(self.sweep.table['steps'])} of {self.cells} cells are done, in this exception's sweep"
+        )
+
+
+def _table(rows: list[Row | None]) -> Sweep:
+    """Of the rows that are there."""
     columns = {column: np.array([row[i] for row in rows if row]) for i, column in enumerate(COLUMNS)}
     for column in columns.values():
         column.flags.writeable = False
@@ -128,8 +164,8 @@ class Sweep:
 
     table: columns of equal length by name: optimizer, target, batch_size, steps, examples (steps * batch_size), risk
     (at that step), lr, momentum, power, decay (0 where the optimizer has none), status ("tuned", "fixed" for an
-    optimizer without free values, "already there", "unreachable", "failed: ..."). Printing shows the first and last
-    rows of a long one.
+    optimizer without free values, "already there", "unreachable", "reached after the schedule's end" at the rate that
+    a schedule has come down to by then, "failed: ..."). Printing shows the first and last rows of a long one.
     """
 
     table: dict[str, NDArray[Any]]
@@ -148,7 +184,9 @@ class Sweep:
         if target is None and len(targets) == 1:
             target = targets[0]
         if target not in targets:
-            raise ValueError(f"target: expected one of {targets}, got {target}")
+            optimizer_given = isinstance(target, str) and target in self.names
+            hint = f"; all optimizers are told at once, take [{target!r}] of that" if optimizer_given else ""
+            raise ValueError(f"target: expected one of {targets}, got {_checks.describe(target)}{hint}")
         here &= self.table["target"] == target
         return {key: column[here] for key, column in self.table.items()}
 
@@ -212,13 +250,32 @@ class _Task:
     many times as long as to pickle the whole.
     """
 
-    def __init__(self, problem: NoisyQuadratic, cells: list[Cell]) -> None:
+    def __init__(self, problem: NoisyQuadratic, cells: list[Cell], here: _Here) -> None:
         choice = current()
         self.problem, self.cells, self.backend, self.threads = problem, cells, choice.name, choice.asked
+        self.here: _Here | None = here
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "here": None}  # what is in other processes is not
 
     def __call__(self) -> list[Row]:
+        done = []
         with use_backend(self.backend, self.threads):  # as the caller has it; an error here is no cell's
-            return [_row(self.problem, *cell) for cell in self.cells]
+            if self.here is None:
+                return [_row(self.problem, *cell) for cell in self.cells]
+            with until(self.here.stop):
+                for index, cell in zip(self.here.indices, self.cells, strict=True):
+                    row = self.here.rows[index] = _row(self.problem, *cell)
+                    done.append(row)
+        return done
+
+
+class _Here(NamedTuple):
+    """What a task shares with the sweep if it runs in the same process."""
+
+    rows: list[Row | None]
+    indices: range
+    stop: threading.Event
 
 
 def _spread(
@@ -238,10 +295,12 @@ def _spread(
     count = min(len(cells), max(64, min(1024, 10**7 // problem.curvature.size)))
     futures: dict[Future[list[Row]], int] = {}
     losses: list[BaseException] = []
+    stop = threading.Event()
     try:
         for first in range(count):
             try:
-                future = executor.submit(_Task(problem, cells[first::count]))
+                here = _Here(rows, range(first, len(cells), count), stop)
+                future = executor.submit(_Task(problem, cells[first::count], here))
             except BrokenExecutor as error:
                 losses.append(error)
                 break
@@ -257,6 +316,9 @@ def _spread(
             else:
                 rows[futures[future] :: count] = done
                 advance(len(done))
+    except BaseException:
+        stop.set()
+        raise
     finally:
         for future in futures:
             future.cancel()
@@ -300,14 +362,16 @@ def _row(problem: NoisyQuadratic, name: str, optimizer: Optimizer, target: float
     found = optimizer
     try:
         if optimizer.free:
-            best = tune(problem, optimizer, batch, target)
+            best = tuned(problem, optimizer, batch, target)
             found, steps, reached, status = best.optimizer, best.steps, best.risk, best.status
         else:
-            steps = float(steps_to_target(problem, optimizer, batch, target))
+            steps = float(crossings(problem, optimizer, batch, target))
             schedule = optimizer.schedule
             end = 2.0**53 if schedule is None or schedule.beyond == "hold" else schedule.steps
             reached = float(risk(problem, optimizer, batch, min(steps, end)))
             status = "fixed" if np.isfinite(steps) else "unreachable"
+            if after_end(optimizer, steps):
+                status = AFTER_END
     except Exception as error:  # whatever it is, it is this cell's answer
         steps = reached = float("nan")
         status = f"failed: {_line(error)}"

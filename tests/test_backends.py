@@ -233,7 +233,7 @@ def test_rows_that_take_many_leaps_get_there(monkeypatch):
     optimizer, target = SGD([1e-5, 0.5], 1 - 1e-5), 0.2
     expected = nqm.steps_to_target(EXPLICIT, optimizer, 1e6, target)
     monkeypatch.setattr(compiled, "LEAPS", 5)
-    monkeypatch.setattr("nqm._engines.walks.BATCH_OF_MARCHES", 7)
+    monkeypatch.setattr("nqm._engines.walks.LOOK", 1.0)
     assert np.array_equal(nqm.steps_to_target(EXPLICIT, optimizer, 1e6, target), expected)
 
 

@@ -176,6 +176,7 @@ SAYS = [
     (lambda: nqm.max_stable_lr(PROBLEM, SGD(FREE, FREE)), TypeError, "momentum is nqm.FREE"),
     (lambda: crossing(optimizer=SGD(0.1, FREE)), TypeError, "momentum is nqm.FREE"),
     (lambda: Preconditioned(OPT, FREE), TypeError, "power: expected numbers in [0, 1], got nqm.FREE"),
+    (lambda: SGD(0.1, nesterov=True), ValueError, "nesterov: expected a momentum above 0 with it, got 0"),
     (lambda: SGD(0.1, nesterov=FREE), TypeError, "nesterov: expected True or False, got nqm.FREE"),
     (lambda: tune(optimizer=OPT), ValueError, "FREE for at least one of lr, momentum, decay, got SGD(lr=0.1)"),
     (lambda: tune(optimizer=SGD(FREE, [0.1, 0.9])), ValueError, "plain numbers beside nqm.FREE, got arrays of"),

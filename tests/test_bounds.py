@@ -152,7 +152,6 @@ def test_plain_where_momentum_or_decay_is_zero():
         0.5 * PROBLEM.multiplicity @ (rate * parts[0][:, None] + parts[1][:, None]), rel=1e-13
     )
     assert bounds.ema(PROBLEM, EMA(SGD(0.3), 0.0), 2, STEPS) == pytest.approx(plain, rel=1e-14)
-    assert bounds.momentum(PROBLEM, SGD(0.3, 0.0, nesterov=True), 2, STEPS) == pytest.approx(plain, rel=1e-14)
     both = [bounds.ema(PROBLEM, o, 2, STEPS) for o in (EMA(Preconditioned(SGD(0.3), 0.5), 0.9),
                                                        Preconditioned(EMA(SGD(0.3), 0.9), 0.5))]  # fmt: skip
     assert np.array_equal(*both)

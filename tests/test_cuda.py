@@ -188,6 +188,32 @@ def test_what_carries_no_weight_may_overflow(device):
     assert_same(found, compiled.risk(row, np.array([2**20, 2**20])))
 
 
+@pytest.mark.parametrize("family", ["sgd", "momentum", "ema", "ema of momentum"])
+def test_an_infinite_batch_adds_no_noise_even_to_an_overflow(device, family):
+    """The first coordinate starts at its optimum and M^t overflows; the second alone is what is left, by compiled code
+    and by CUDA's."""
+    make = FAMILIES[family]
+    optimizer = make(np.array([5.0, 0.1]), 0.5, 0.5, 0.0)
+    both, alone = nqm.NoisyQuadratic([1.0, 0.1], init=[0.0, 1.0]), nqm.NoisyQuadratic([0.1])
+    row, other = (rows_of(problem, optimizer, math.inf) for problem in (both, alone))
+    steps = np.array([5000, 5000])
+    assert_same(cuda.risk(row, steps), compiled.risk(other, steps))
+    assert_same(cuda.dyadic_risk(row, 20), compiled.dyadic_risk(other, 20))
+    parts = Pieces(np.array([0.5, 1.0]), np.ones(2), np.array([3, 2000]), np.array([0, 1]))
+    assert_same(cuda.chained_risk(row.in_units(1.0), parts, 2), compiled.chained_risk(other.in_units(1.0), parts, 2))
+    for last in (False, True):
+        found = cuda.crossings(row, np.array([1e-3, 1e-3]), last)
+        assert np.array_equal(found, compiled.crossings(other, np.array([1e-3, 1e-3]), last))
+
+
+def test_what_barely_grows_takes_few_leaps(device, monkeypatch):
+    """By 2e-9 a step: 0.5 > 0.1 for good."""
+    monkeypatch.setattr(cuda, "LEAPS", 200)
+    row = rows_of(nqm.NoisyQuadratic(1.0), nqm.SGD(np.array([2.0 * (1.0 + 1e-9)])), math.inf)
+    for last in (False, True):
+        assert cuda.crossings(row, np.array([0.1]), last).tolist() == [math.inf]
+
+
 # --- pieces of rows and of nodes ---------------------------------------------------------------------------------
 
 

@@ -346,3 +346,45 @@ def test_any_error_cancels_what_has_not_begun():
     with pytest.raises(SystemExit, match="worker left"):
         nqm.sweep(PROBLEM, {"SGD": nqm.SGD(0.25)}, [1, 2, 3], 0.3, executor=Submits(lambda: next(waiting)))
     assert [future.cancelled() for future in futures] == [True, False, True]
+
+
+def test_an_interrupt_keeps_the_cells_that_are_done(monkeypatch):
+    """Here and from threads: rows as the whole sweep has them."""
+    monkeypatch.setattr("tqdm.tqdm", Interrupts)
+    whole = nqm.sweep(PROBLEM, {"SGD": nqm.SGD(0.25)}, range(1, 33), 0.3)
+    with ThreadPoolExecutor(1) as pool:
+        for executor in (None, pool):
+            with pytest.raises(KeyboardInterrupt, match=r"interrupted; \d+ of 32 cells are done") as stopped:
+                nqm.sweep(PROBLEM, {"SGD": nqm.SGD(0.25)}, range(1, 33), 0.3, executor=executor, progress=True)
+            kept = stopped.value.sweep.table
+            assert 1 <= kept["steps"].size < 32
+            assert np.isin(kept["batch_size"], whole.table["batch_size"]).all()
+            at = np.searchsorted(whole.table["batch_size"], kept["batch_size"])
+            assert all(np.array_equal(column, whole.table[name][at]) for name, column in kept.items())
+
+
+class Endless(nqm.SGD):
+    """A cell that asks for ever."""
+
+    begun = threading.Event()
+
+    def filter(self, values=None):
+        self.begun.set()
+        while True:
+            nqm.risk(PROBLEM, nqm.SGD(0.25), 4, 10)
+
+
+def test_an_interrupt_stops_threads_within_a_cell(monkeypatch):
+    """The second cell would never end."""
+
+    class AfterTheFirst(Interrupts):
+        def update(self, cells):
+            assert Endless.begun.wait(60)
+            super().update(cells)
+
+    monkeypatch.setattr("tqdm.tqdm", AfterTheFirst)
+    optimizers = {"SGD": nqm.SGD(0.25), "endless": Endless(0.25)}
+    # the pool's end waits for its threads
+    with pytest.raises(KeyboardInterrupt, match="1 of 2 cells") as stopped, ThreadPoolExecutor(2) as pool:
+        nqm.sweep(PROBLEM, optimizers, 4, 0.3, executor=pool, progress=True)
+    assert stopped.value.sweep.names == ["SGD"]

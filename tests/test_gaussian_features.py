@@ -563,6 +563,7 @@ def scanned_case(rng):
     return given, optimizer, size, risks, some_targets(risks, problem, unstable and steps > 0, rng)
 
 
+@pytest.mark.filterwarnings("ignore:the target is reached after the schedule's end")
 @pytest.mark.parametrize("seed", range(12))
 def test_crossings_are_those_of_a_scan(seed):
     """Twelve random problems each, some eight targets for each, first and last; none takes a second."""
@@ -860,7 +861,7 @@ def test_small_noise_is_additive(rule):
 def test_momentum_0_power_0_decay_0_change_nothing():
     problem, expected = features_of(PROBLEM), nqm.risk(features_of(PROBLEM), nqm.SGD(0.05), 8, CHECKED)
     by_hand = nqm.LinearOptimizer(0.05, [[1.0]], [1.0])
-    for optimizer in (nqm.EMA(nqm.SGD(0.05), 0.0), nqm.Preconditioned(nqm.SGD(0.05, 0.0, True), 0.0), by_hand):
+    for optimizer in (nqm.EMA(nqm.SGD(0.05), 0.0), nqm.Preconditioned(nqm.SGD(0.05), 0.0), by_hand):
         assert np.array_equal(nqm.risk(problem, optimizer, 8, CHECKED), expected)
     arrays = nqm.risk(problem, nqm.EMA(nqm.SGD(0.05, [[0.0], [0.5]]), [0.0, 0.9]), 8, 5000)
     assert arrays[0, 0] == pytest.approx(expected[4], rel=1e-13, abs=0.0)
@@ -879,7 +880,6 @@ def test_units_of_the_loss_and_of_curvature():
     assert nqm.risk(sharper, nqm.SGD(0.025, 0.9), 8, CHECKED) == pytest.approx(2.0 * risks, rel=1e-12, abs=0.0)
 
 
-@pytest.mark.xfail(strict=True, reason="powers change form by a norm in which the buffer counts by lr^2 beside theta")
 @pytest.mark.parametrize("sharper", [2.0**12, 2.0**-12])
 def test_what_is_left_of_the_start_has_the_same_digits_in_any_units(sharper):
     one, other = (

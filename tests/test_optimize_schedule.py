@@ -659,7 +659,8 @@ def test_the_same_problem_in_other_words(words):
 
 def test_momentum_averages_and_preconditioners_that_do_nothing():
     plain = optimize_schedule(SMALL, 4, target=0.05, pieces=4)
-    for optimizer in (SGD(FREE, 0.0, nesterov=True), EMA(SGD(FREE), 0.0), Preconditioned(SGD(FREE), 0.0)):
+    nesterov = SGD(FREE, FREE, nesterov=True).with_values(momentum=0.0)
+    for optimizer in (nesterov, EMA(SGD(FREE), 0.0), Preconditioned(SGD(FREE), 0.0)):
         best = optimize_schedule(SMALL, 4, target=0.05, pieces=4, optimizer=optimizer)
         assert (best.steps, best.risk) == (plain.steps, pytest.approx(plain.risk, rel=1e-9))
 

@@ -200,7 +200,7 @@ def same(first, second, problem=PROBLEM, **tolerance):
 
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_momentum_0_is_plain_sgd(nesterov):
-    same(nqm.SGD(0.7, momentum=0.0, nesterov=nesterov), nqm.SGD(0.7))
+    same(nqm.SGD(0.7, nqm.FREE, nesterov).with_values(momentum=0.0), nqm.SGD(0.7))
     # in an array the momentum keeps its state variable, even where it is 0
     found = nqm.risk(PROBLEM, nqm.SGD(0.7, [[0.0], [0.5]], nesterov), BATCH, ANY_STEPS)
     assert_allclose(found[0], nqm.risk(PROBLEM, nqm.SGD(0.7), BATCH, ANY_STEPS), rtol=TOLERANCE)

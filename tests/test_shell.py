@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -53,7 +56,137 @@ def test_unreachable_is_an_answer(capsys):
     code, out, _ = shell(capsys, "steps", "--batch-size", "1", "--target", "0.01", "--lr", "1")
     assert code == 0
     assert "inf" in out
-    assert "unreachable" in out
+    floor = nqm.steady_state_risk(nqm.NoisyQuadratic.power_law(10_000), nqm.SGD(1.0), 1)
+    assert f"unreachable: the risk ends at {floor:.6g}\n" in out
+    code, out, _ = shell(capsys, "steps", "--batch-size", "1", "--target", "0.01", "--lr", "3")
+    assert code == 0
+    assert "unreachable: it diverges" in out
+
+
+def refuse(constant):
+    raise AssertionError(f"{constant} is no JSON")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "steps --batch-size 1 --target 0.01 --lr 3",
+        "steps --batch-size inf --target 0.01 --lr 0.5",
+        "sweep --batch-sizes 1 4k --target 1e-9 --lr 1 --dim 100",
+        "schedule --batch-size inf --steps 9 --dim 10 --pieces 3",
+        "schedule --batch-size 1 --target 1e-300 --dim 10 --pieces 3",
+    ],
+)
+def test_json_has_null_where_a_number_is_infinite(capsys, words):
+    """NaN and Infinity are no JSON, though Python reads and writes them."""
+    code, out, _ = shell(capsys, *words.split(), "--json")
+    assert code == 0
+    json.loads(out, parse_constant=refuse)
+    assert "null" in out
+
+
+def test_least_risk_after_given_steps(capsys):
+    words = ("steps", "--batch-size", "256", "--steps", "2k", "--json")
+    code, out, _ = shell(capsys, *words)
+    best = nqm.tune(nqm.NoisyQuadratic.power_law(10_000), nqm.SGD(nqm.FREE), 256, steps=2000)
+    assert code == 0
+    told = json.loads(out)
+    assert (told["steps"], told["risk"], told["lr"], told["status"]) == (2000, best.risk, best.optimizer.lr, "tuned")
+    code, out, _ = shell(capsys, *words, "--lr", "0.5")
+    assert json.loads(out)["risk"] == nqm.risk(nqm.NoisyQuadratic.power_law(10_000), nqm.SGD(0.5), 256, 2000)
+
+
+@pytest.mark.parametrize(("suffixed", "plain"), [("4k", "4000"), ("1.5M", "1500000"), ("64", "6.4e1")])
+def test_numbers_have_suffixes_as_in_scaling(capsys, suffixed, plain):
+    for words in (
+        "steps --target 0.1 --dim 1k --batch-size {}",
+        "sweep --target 0.1 --dim 100 --json --batch-sizes 32 {}",
+        "schedule --dim 100 --pieces 4 --steps 100 --json --batch-size {}",
+        "schedule --dim 100 --pieces 4 --steps 100 --json --batch-size free --lr 0.5 --examples 9{}",
+    ):
+        answers = [shell(capsys, *words.format(number).split()) for number in (suffixed, plain)]
+        if "9{" not in words or suffixed != "64":
+            assert answers[0] == answers[1]
+            assert answers[0][0] == 0
+
+
+def run(words, **settings):
+    """The shell command in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "nqm.cli", *words.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, **settings
+    )
+
+
+def test_a_reader_that_leaves_hears_no_complaint():
+    """As head -1 does, but before the first line, so that it is always too early."""
+    with run("figures --list") as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(60) == 1
+
+
+def test_letters_that_a_terminal_lacks_are_question_marks(tmp_path):
+    """Messages name the user's files, in whatever letters."""
+    ascii_only = {
+        **os.environ,
+        "LC_ALL": "C",
+        "PYTHONUTF8": "0",
+        "PYTHONCOERCECLOCALE": "0",
+        "PYTHONIOENCODING": "ascii",
+    }
+    (tmp_path / "é.csv").write_text("N,B,K,loss\n", encoding="utf-8")
+    script = "import sys; from nqm.cli import main; sys.exit(main(['scaling', '\\u00e9.csv']))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env={**ascii_only, "PYTHONPATH": os.getcwd()},
+        capture_output=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert b"Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        ("figures zhang2019-1 --out {}/x", "--out: expected a folder"),
+        ("sweep --batch-sizes 8 --target 0.1 --plot {}/x.png", "--plot: expected a file"),
+        ("schedule --batch-size 8 --target 0.1 --plot {}/x.png", "--plot: expected a file"),
+        ("scaling example --plot {}/x.png", "--plot: expected a file"),
+        ("validate --quick --out {}/x", "--out: expected a folder"),
+    ],
+)
+def test_where_nothing_can_be_written_is_said_before_the_work(capsys, tmp_path, monkeypatch, words, option):
+    """A file in the place of a folder: it is so for root too, who may write anywhere."""
+    (tmp_path / "taken").write_text("", encoding="utf-8")
+    for work in ("nqm.optimize_schedule", "nqm.files.write_figures"):
+        monkeypatch.setattr(work, None)  # it is not begun
+    code, out, err = shell(capsys, *words.format(tmp_path / "taken").split())
+    assert (code, out) == (2, "")
+    assert f"{option} that can be written, got '{tmp_path / 'taken'}" in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_an_interrupted_sweep_prints_what_is_done(capsys, monkeypatch):
+    class Bar:
+        def __init__(self, **_):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def update(self, cells):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("tqdm.tqdm", Bar)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    code = main(["sweep", "--batch-sizes", "8", "16", "--target", "0.3", "--dim", "10", "--json"])
+    captured = capsys.readouterr()
+    assert code == 130
+    assert [cell["batch_size"] for cell in json.loads(captured.out)["cells"]] == [8.0]
+    assert "interrupted; the table has what is done of 2 cells" in captured.err
 
 
 def test_sweep_prints_a_table_and_draws(capsys, tmp_path):
@@ -130,6 +263,11 @@ def test_help_has_an_example(capsys, command):
             "sweep --target 0.3 --batch-sizes 8 --dim 10 --plot picture.xyz",
             "picture.xyz: expected a file name ending in",
         ),
+        ("steps --batch-size 4q --target 0.1", "expected a finite number above 0, got '4q'"),
+        ("steps --batch-size 8", "one of the arguments --target --steps is required"),
+        ("steps --batch-size 8 --steps 5 --lr 0.1 --crossing last", "--crossing last: expected --target"),
+        ("sweep --target 0.1 --batch-sizes 4q", "got '4q'"),
+        ("schedule --batch-size 4q --steps 5", "expected a number or 'free', got '4q'"),
         ("schedule --batch-size 8", "one of the arguments --target --steps is required"),
         ("schedule --batch-size 8 --target 0.1 --steps 5", "not allowed with argument"),
         ("schedule --batch-size 8 --steps 5 --pieces 9", "got 9 pieces for 5 steps"),

@@ -305,7 +305,7 @@ def test_never_takes_few_leaps_too(name, leaps):
 def test_a_search_goes_on_where_its_budget_ended(monkeypatch):
     optimizer = nqm.SGD(1.0, momentum=0.99)
     expected = crossings(BINNED, optimizer, 2**16, 0.01)
-    monkeypatch.setattr(walks, "BATCH_OF_MARCHES", 3)
+    monkeypatch.setattr(walks, "LOOK", 1.0)
     assert crossings(BINNED, optimizer, 2**16, 0.01) == expected
 
 

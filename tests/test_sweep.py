@@ -176,3 +176,11 @@ def test_bad_input(arguments, error, words):
     good = {"problem": PROBLEM, "optimizers": OPTIMIZERS, "batch_sizes": BATCHES, "target": 0.3}
     with pytest.raises(error, match=words):
         nqm.sweep(**{**good, **arguments})
+
+
+def test_an_optimizer_in_the_place_of_a_target_is_told_where_to_stand():
+    result = nqm.sweep(PROBLEM, {"SGD": nqm.SGD(0.25)}, [4, 64], 0.3)
+    with pytest.raises(
+        ValueError, match=r"target: expected one of \[0\.3\], got 'SGD' \(str\).*take \['SGD'\] of that"
+    ):
+        result.critical_batch_size("SGD")

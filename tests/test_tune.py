@@ -282,6 +282,59 @@ def test_bounds_are_respected_and_the_best_inside_them_found(bounds):
     assert nqm.risk(PROBLEM, nqm.SGD(lr, momentum), 4096, best.steps - 1).min() > TARGET
 
 
+LEAST = {
+    "sgd": nqm.SGD(FREE),
+    "momentum": nqm.SGD(FREE, FREE),
+    "nesterov": nqm.SGD(FREE, FREE, nesterov=True),
+    "ema": nqm.EMA(nqm.SGD(FREE), FREE),
+    "three": nqm.EMA(nqm.SGD(FREE, FREE), FREE),
+    "preconditioned": nqm.Preconditioned(nqm.SGD(FREE, FREE), 0.5),
+    "a given lr": nqm.SGD(0.5, FREE),
+    "a schedule": nqm.EMA(nqm.SGD(nqm.Schedule([1.0, 0.3, 0.1], [20, 200, 1])), FREE),
+}
+
+
+@pytest.mark.parametrize(("steps", "batch"), [(1, 64), (30, 4096), (500, 4096), (20_000, 256)])
+@pytest.mark.parametrize("kind", LEAST)
+def test_nothing_is_lower_after_given_steps(kind, steps, batch):
+    """20,000 random points, and as many around the answer."""
+    best = nqm.tune(PROBLEM, LEAST[kind], batch, steps=steps)
+    assert (best.status, best.steps, best.target) == ("tuned", steps, None)
+    assert best.risk == nqm.risk(PROBLEM, best.optimizer, batch, steps)
+    rng, points, near = np.random.default_rng(0), LEAST[kind], best.optimizer
+    for name in set(points.free) - {"lr"}:
+        points = points.with_values(**{name: 1.0 - np.exp(-rng.uniform(0.0, math.log(steps) + 2.0, 20_000))})
+        rest = (1.0 - near.hyperparameters[name]) * np.exp(rng.uniform(-0.2, 0.2, 20_000))
+        near = near.with_values(**{name: 1.0 - np.minimum(rest, 1.0)})
+    if "lr" in points.free:
+        limit = nqm.max_stable_lr(PROBLEM, points)
+        points = points.with_values(lr=limit * np.exp(-rng.uniform(0.0, math.log(steps) + 4.0, 20_000)))
+        limit = nqm.max_stable_lr(PROBLEM, near) * (1.0 - 1e-9)
+        lr = near.hyperparameters["lr"] * np.exp(rng.uniform(-0.2, 0.2, 20_000))
+        near = near.with_values(lr=np.minimum(lr, limit))
+    for cloud in (points, near):
+        assert best.risk <= nqm.risk(PROBLEM, cloud, batch, steps).min() * (1.0 + 1e-9)
+
+
+def test_given_steps_are_those_of_optimize_schedule_with_one_piece():
+    best = nqm.tune(PROBLEM, nqm.SGD(FREE), 256, steps=20_000)
+    piece = nqm.optimize_schedule(PROBLEM, 256, steps=20_000, pieces=1, shape=nqm.schedules.constant)
+    assert best.optimizer.lr == pytest.approx(piece.schedule.values[0], rel=1e-4)
+    assert best.risk == pytest.approx(piece.risk, rel=1e-9)
+    regression = nqm.NoisyQuadratic([1.0, 0.1], noise_model="gaussian-features", label_noise=0.5)
+    best = nqm.tune(regression, nqm.SGD(FREE), 8, steps=200)
+    grid = nqm.SGD(nqm.max_stable_lr(regression, nqm.SGD(FREE), 8) * np.geomspace(1e-4, 1.0, 2000, endpoint=False))
+    assert best.risk <= nqm.risk(regression, grid, 8, 200).min() * (1.0 + 1e-9)
+
+
+def test_either_a_target_or_steps():
+    for given in ({}, {"target": 0.1, "steps": 10}):
+        with pytest.raises(TypeError, match=r"expected exactly one of target and steps, got (none|both)"):
+            nqm.tune(PROBLEM, nqm.SGD(FREE), 8, **given)
+    with pytest.raises(ValueError, match="steps: expected whole numbers from 1"):
+        nqm.tune(PROBLEM, nqm.SGD(FREE), 8, steps=0)
+
+
 def test_bounds_that_leave_out_the_optimum_end_on_the_bound():
     free = nqm.tune(PROBLEM, KINDS["sgd"], 4096, TARGET)
     best = nqm.tune(PROBLEM, KINDS["sgd"], 4096, TARGET, {"lr": (1e-3, free.optimizer.lr / 10)})

@@ -38,6 +38,9 @@ DEVICE = 2**8
 HORIZON = 2**53
 """The last step count that a float64 holds exactly."""
 
+LEAPS = 10_000
+"""Leaps over time after which a crossing is left to :class:`nqm._engines.walks.March`."""
+
 ROUNDING = 2.0**-40
 """By how much of its terms a bound is loosened: far more than they are rounded."""
 
@@ -254,7 +257,8 @@ def chained_risk(row: Rows, parts: Pieces, columns: int, xp: Any = np) -> FloatA
     out = np.zeros((row.lr.size, columns))
     for rows, tile in _tiles(row, xp):
         state, ones = tile.first_state(), xp.ones_like(tile.inverse_batch)
-        absolute = tile._replace(lr=exact(ones, xp), inverse_batch=ones)
+        noisy = xp.where(tile.inverse_batch > 0.0, ones, xp.zeros_like(ones))  # noise that is not there adds nothing
+        absolute = tile._replace(lr=exact(ones, xp), inverse_batch=noisy)
         for lr, inverse_batch, length, column in zip(*(part.tolist() for part in parts), strict=True):
             m, b = _one_step(tile.filter, exact(tile.lr.high * lr, xp), tile.h, xp)
             power = Moments(m, product_transposed(b, b) * (tile.inverse_batch * inverse_batch))
@@ -364,10 +368,10 @@ class Box(NamedTuple):
 def crossings(row: Rows, targets: FloatArray, last: bool, xp: Any = np) -> FloatArray:
     """First t >= 0 with risk <= target, or (``last``) the step after the last t with risk > target, 0 if there is none.
 
-    inf: not within 2^53 steps, or still above the target then. Time is crossed in leaps of 2^j steps, each taken where
-    `_bounds` prove that the risk stays on one side of the target; else j shrinks, down to a single step and the risk
-    itself. All rows go on together, each in its own time. Their powers are kept for every j, so rows are cut smaller
-    here, and nodes not at all.
+    inf: not within 2^53 steps, or still above the target then; NaN: not found in LEAPS leaps. Time is crossed in leaps
+    of 2^j steps, each taken where `_bounds` prove that the risk stays on one side of the target; else j shrinks, down
+    to a single step and the risk itself. All rows go on together, each in its own time. Their powers are kept for every
+    j, so rows are cut smaller here, and nodes not at all.
     """
     out = np.empty(targets.size)
     at_once = max(1, _at_once(xp) // (16 * row.bias.size))
@@ -383,8 +387,10 @@ def _march(tile: Tile, targets: FloatArray, last: bool) -> FloatArray:
     state, step = tile.first_state(), tile.one_step()
     powers, boxes = [step], [Box(readout, readout)]
     rows, time, level, answer = np.arange(count), *np.zeros((3, count), dtype=np.int64)  # of those still on their way
-    out = np.empty(count)
-    while rows.size:
+    out = np.full(count, np.nan)
+    for _ in range(LEAPS):
+        if not rows.size:
+            break
         level = np.minimum(level, np.frexp(np.float64(HORIZON - time))[1] - 1)
         if level.max() + 1 >= len(powers):
             for _ in range(16):
@@ -418,15 +424,15 @@ def _bounds(tile: Tile, state: Moments, ahead: Moments, step: Moments, box: Box,
     """Bounds (R,) of the risk over a leap from one state up to another; the risk itself where the leap is ``single``.
 
     The noise part never falls, since every step adds a square: it lies between its values at both ends. So does the
-    mean part where it is known to fall. Elsewhere it is (v . u)^2 with v inside the box.
+    mean part where it is known to fall or to rise. Elsewhere it is (v . u)^2 with v inside the box.
     """
     xp = tile.xp
     (d, g), (d_ahead, g_ahead) = tile.read(state), tile.read(ahead)
     least, most = (x[0, ...] for x in _inside(state.mean.high, box, xp))
-    falls, alone = _falling(tile, step, state), xp.asarray(single[:, None])
+    known, alone = _monotone(tile, step, state), xp.asarray(single[:, None])
     ends = xp.abs(d), xp.abs(d_ahead)
-    least = xp.where(alone, d, xp.where(falls, xp.minimum(*ends), least))
-    most = xp.where(alone, d, xp.where(falls, xp.maximum(*ends), most))
+    least = xp.where(alone, d, xp.where(known, xp.minimum(*ends), least))
+    most = xp.where(alone, d, xp.where(known, xp.maximum(*ends), most))
     none = xp.zeros_like(d)
     nearest = xp.where(least > 0.0, least, xp.where(most < 0.0, most, none))  # 0 where boxes overflowed to NaN
     nearest = xp.where(xp.isfinite(d), nearest, none + np.inf)
@@ -450,10 +456,10 @@ def _wider(box: Box, power: Moments, xp: Any) -> Box:
     return Box(xp.minimum(box.least, later.least), xp.maximum(box.most, later.most))
 
 
-def _falling(tile: Tile, step: Moments, state: Moments) -> Array:
-    """(R, n), True where the size of the mean d_t is proved not to rise from a state on.
+def _monotone(tile: Tile, step: Moments, state: Moments) -> Array:
+    """(R, n), True where the size of the mean d_t is proved not to rise from a state on, or not to fall.
 
-    k = 1: |M| <= 1. k = 2: d_t = A r1^t + B r2^t with real roots 0 <= r2 <= r1 <= 1 never rises if A >= 0 and
+    k = 1: always. k = 2: d_t = A r1^t + B r2^t with real roots 0 <= r2 <= r1 <= 1 never rises if A >= 0 and
     d_1 <= d_0, because B r2^t only loses weight; with both roots negative the same holds for (-1)^t d_t. An average
     falls as long as it lies above what it averages, if that falls and stays positive. With K = M - m without trace,
     K^2 = q, the roots are m -+ sqrt(q), d_1 = m d_0 + r^T K u, and A >= 0 is d_0 sqrt(q) + r^T K u >= 0.
@@ -461,7 +467,7 @@ def _falling(tile: Tile, step: Moments, state: Moments) -> Array:
     xp, m = tile.xp, step.mean
     zero = exact(xp.zeros_like(tile.h.high), xp)
     if len(tile.start) == 1:
-        return xp.abs(m.high[0, 0, ...]) <= 1.0
+        return zero.high == 0.0  # or never falls
     average, r = tile.filter.average, tile.filter.mixture
     if len(tile.start) == 3 and not average:
         return zero.high > 0.0

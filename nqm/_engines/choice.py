@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from threading import Event
 from types import ModuleType
 from typing import Any
 
@@ -92,6 +93,27 @@ def using(choice: Choice) -> Iterator[None]:
         yield
     finally:
         _block.reset(before)
+
+
+class Stopped(BaseException):
+    """What a computation in a thread ends with that nobody waits for any more."""
+
+
+class _Stoppable:
+    """An engine whose functions raise Stopped once ``stop`` is set."""
+
+    def __init__(self, engine: Any, stop: Event) -> None:
+        self._engine, self._stop = engine, stop
+
+    def __getattr__(self, name: str) -> Any:
+        if self._stop.is_set():
+            raise Stopped
+        return getattr(self._engine, name)
+
+
+def until(stop: Event) -> AbstractContextManager[None]:
+    """What is computed in this block, in this thread, ends at its next question to the engine once ``stop`` is set."""
+    return using(replace(current(), engine=_Stoppable(chosen(), stop)))
 
 
 def get_backend() -> str:

@@ -30,6 +30,9 @@ LONGEST = 2e9
 NUMBERS_AT_ONCE = 2**18
 """Intermediate results that a thread keeps."""
 
+MANY_PIECES = 2**14
+"""Pieces of a schedule after which a thread looks up; where there are more, rows come one by one."""
+
 LEAPS = 2000
 """Leaps over time after which a row is left to :class:`nqm._engines.walks.March`, which looks at the keyboard."""
 
@@ -57,12 +60,15 @@ def chained_risk(row: Rows, parts: Pieces, columns: int) -> FloatArray:
 
     def work(part: Rows, rows: slice, out: FloatArray) -> None:
         at_once = max(1, NUMBERS_AT_ONCE // (part.bias.size * kernels.STATE_SLOTS[len(part.start)]))
+        if parts.lengths.size > MANY_PIECES:
+            at_once = 1
         for first in range(0, part.lr.size, at_once):
             some = slice(first, first + at_once)
             few = part.part(some)
-            kernels.chain_rows(
-                *few, parts.lr, parts.inverse_batch, parts.lengths, parts.column, first_states(few), out[some]
-            )
+            states = first_states(few)
+            for piece in range(0, parts.lengths.size, MANY_PIECES):
+                there = slice(piece, piece + MANY_PIECES)
+                kernels.chain_rows(*few, *(column[there] for column in parts), states, out[some])
 
     doublings = float(np.log2(parts.lengths + 2.0).sum())
     found = _sum_over_nodes(row, work, (columns,), doublings * row.lr.size)

@@ -306,11 +306,11 @@ __device__ __forceinline__ void read_state(const State<K> &Z, const double *read
     }
 }
 
-// A node without weight adds nothing, even to an overflow.
+// A node without weight adds nothing, even to an overflow, and neither does an infinite batch.
 __device__ __forceinline__ double start_risk(double bias, double d) { return bias > 0.0 ? bias * (d * d) : 0.0; }
 
 __device__ __forceinline__ double noise_risk(double noise, double inverse_batch, double x, double g) {
-    return noise > 0.0 && g != 0.0 ? noise * inverse_batch * (x * (x * g)) : 0.0;
+    return noise > 0.0 && inverse_batch > 0.0 && g != 0.0 ? noise * inverse_batch * (x * (x * g)) : 0.0;
 }
 
 // --- sums over nodes ------------------------------------------------------------------------------------------
@@ -568,7 +568,8 @@ __device__ __forceinline__ void chain(
                     double d, g;
                     int c = column % COLUMNS;
                     read_state(Z, read, d, g);
-                    double here_risk = start_risk(bias[n], d) + noise_risk(noise[n], 1.0, h, g);
+                    double noisy = row.inverse_batch > 0.0 ? 1.0 : 0.0;  // it is in the state already
+                    double here_risk = start_risk(bias[n], d) + noise_risk(noise[n], noisy, h, g);
                     mine(sums, c) = (fits && !once ? mine(sums, c) : 0.0) + (active ? here_risk : 0.0);
                     column++;
                     if (fits ? done && column == columns : c == COLUMNS - 1 || column == columns)
@@ -629,10 +630,12 @@ __device__ __forceinline__ Box<K> widen(const Power<K, E> &P, const Box<K> &old)
     return box;
 }
 
-// Whether |d_t| is proved not to rise from state Z on; m and q of one step. See `_mark_falling`.
+// Whether |d_t| is proved not to rise from state Z on, or not to fall (K = 1); m and q of one step. With real roots
+// 0 <= r2 <= r1 <= 1, d_t = A r1^t + B r2^t never rises if A >= 0 and d_1 <= d_0; with negative ones (-1)^t d_t. An
+// average falls as long as it lies above what it averages, if that falls and stays positive.
 template <int K>
-__device__ __forceinline__ bool falls(double m, double q, const State<K> &Z, bool average) {
-    if (K == 1) return fabs(m) <= 1.0;
+__device__ __forceinline__ bool monotone(double m, double q, const State<K> &Z, bool average) {
+    if (K == 1) return true;
     if (K == 3 && !average) return false;
     double d0 = Z.u[0].h, slope = Z.u[K > 1 ? 1 : 0].h;
     if (m < 0.0 && !average) m = -m, slope = -slope;
@@ -727,7 +730,7 @@ __device__ __forceinline__ void crossing(
                 }
                 const int first_m = 0, first_q = 2 * (Plain<K>::entries == 3 ? 2 : K == 3 ? 3 : 0);
                 double m = powers[first_m * nodes + n], q = powers[first_q * nodes + n];
-                bool falling = j > 0 && falls(m, q, Z, row.average());
+                bool known = j > 0 && monotone(m, q, Z, row.average());
                 read_state(Z, read, d, g);
                 low += noise_risk(noise[n], row.inverse_batch, x, g);
                 load(powers + j * power_size, nodes, n, P);
@@ -735,7 +738,10 @@ __device__ __forceinline__ void crossing(
                 store(Z, nodes, n, ahead);
                 read_state(Z, read, after, g);
                 if (j == 0) least = most = d;  // the risk itself, whatever has overflowed unread
-                if (falling) least = fabs(after), most = fabs(d);
+                if (known) {
+                    double end = fabs(after) < infinity() ? fabs(after) : infinity();
+                    least = lesser(fabs(d), end), most = greater(fabs(d), end);
+                }
                 double nearest = least > 0.0 ? least : most < 0.0 ? most : 0.0;  // bounds may be NaN
                 if (!(fabs(d) < infinity())) nearest = infinity();
                 low += start_risk(bias[n], nearest);

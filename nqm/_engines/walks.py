@@ -10,10 +10,12 @@ import numpy as np
 from .. import _kernels as kernels
 from .._checks import FloatArray
 from .arguments import Pieces, Rows
+from .leaps import TooManyLeaps
 from .rest import rest_crossing
 
-BATCH_OF_MARCHES = 100_000  # leaps between looks at the keyboard
 SHORT = 64  # pieces up to this length are searched step by step
+LOOK = 2e8  # work between looks at the keyboard, in multiplications: less than a second
+MOST = 4e9  # work for which a walk goes on: some ten seconds
 
 
 class March:
@@ -31,6 +33,8 @@ class March:
             kept, unit = carried
             with np.errstate(over="ignore", invalid="ignore"):  # diverged
                 self._weight = row.noise * np.square(self._curvature * unit)
+            if row.inverse_batch[0] == 0.0:  # no noise has come in
+                self._weight = np.zeros_like(row.noise)
             self._extra = np.empty((k, blocks, k * kernels.BLOCK))
             for block in range(blocks):
                 h = self._curvature[block * kernels.BLOCK : (block + 1) * kernels.BLOCK]
@@ -40,15 +44,19 @@ class March:
                 )  # fmt: skip
 
     def run(self, target: float, last: bool) -> float:
-        """First step at or below ``target``; or the one after the last above it (0: none); inf if there is none."""
+        """First step at or below ``target``; or the one after the last above it (0: none); inf if there is none.
+
+        Raises TooManyLeaps.
+        """
         row, h = self._row, self._curvature
+        cost = 250.0 + 4.0 * row.bias.size * len(row.start) ** 2 * (len(row.start) + len(self._extra))
         state, extra = self._origin.copy(), self._extra.copy()
         ahead, extra_ahead, progress = np.empty_like(state), np.empty_like(extra), np.zeros(4, dtype=np.int64)
         while True:
             status = kernels.march(
                 h, row.bias, row.noise, self._weight, row.lr[0], row.fresh[0, 0], row.readout,
                 row.start, row.inverse_batch[0], self._powers, self._boxes, state, ahead, extra, extra_ahead, target,
-                last, self._length, progress, BATCH_OF_MARCHES,
+                last, self._length, progress, max(1, int(LOOK / cost)),
             )  # fmt: skip
             if status == kernels.FOUND:
                 return float(progress[2])
@@ -56,6 +64,8 @@ class March:
                 return float("inf")
             if status == kernels.MORE_LEVELS:
                 self._fill(min(kernels.MOST_LEVELS, self._powers.shape[0] + 16))
+            elif progress[3] * cost > MOST:
+                raise TooManyLeaps(target, int(progress[0]), int(progress[3]))
 
     def _fill(self, levels: int) -> FloatArray:
         """Powers and boxes of so many levels; returns the state before the first step."""
@@ -82,10 +92,11 @@ def along_schedules(whole: Rows, parts: Pieces, end: int, rests: float | None, t
     filtered = (row.transition[0], row.gain[0], row.fresh[0], row.query, row.readout, row.start)
     states = first_states(row)
     lengths, at, time, answer = parts.lengths, 0, 0, 0.0
+    at_once = max(1, int(LOOK / (SHORT * row.bias.size * len(row.start) ** 2)))  # short pieces
     while at < lengths.size:
         long = lengths[at:] > SHORT
         short = int(np.argmax(long)) if long.any() else long.size
-        here = slice(at, at + max(short, 1))
+        here = slice(at, at + max(min(short, at_once), 1))
         if short:
             progress = np.zeros(2, dtype=np.int64)
             status = kernels.chain_scan(
@@ -101,7 +112,10 @@ def along_schedules(whole: Rows, parts: Pieces, end: int, rests: float | None, t
                 piece = whole._replace(
                     lr=whole.lr * parts.lr[at], inverse_batch=whole.inverse_batch * parts.inverse_batch[at]
                 )
-                found = March(piece, length, (states[0], unit)).run(target, last)
+                try:
+                    found = March(piece, length, (states[0], unit)).run(target, last)
+                except TooManyLeaps as error:
+                    raise TooManyLeaps(target, time + error.steps, error.leaps) from None
             if at + 1 < lengths.size:
                 kernels.chain_rows(
                     *row, parts.lr[here], parts.inverse_batch[here], lengths[here], np.array([-1]), states,
@@ -122,14 +136,15 @@ def along_schedules(whole: Rows, parts: Pieces, end: int, rests: float | None, t
 
 def _at_rest(row: Rows, state: FloatArray, decay: float, target: float, last: bool, length: int) -> float:
     """As :meth:`March.run` while lr = 0."""
-    k, nodes = len(row.start), row.bias.size
+    k, nodes, noisy = len(row.start), row.bias.size, row.inverse_batch[0] > 0.0
     slots = state.reshape(len(state), -1, kernels.BLOCK).transpose(1, 0, 2).reshape(-1, len(state) * kernels.BLOCK)
     mean, noise = slots[:k, :nodes], row.noise * np.square(row.curvature[0])
     moments = np.zeros((k, k))
     for slot, (i, j) in enumerate(zip(*np.triu_indices(k), strict=True)):
         with np.errstate(over="ignore", invalid="ignore"):
             moments[i, j] = moments[j, i] = np.sum(
-                np.where(row.bias > 0.0, row.bias * mean[i] * mean[j], 0.0) + noise * slots[2 * k + slot, :nodes]
+                np.where(row.bias > 0.0, row.bias * mean[i] * mean[j], 0.0)
+                + np.where((noise > 0.0) & noisy, noise * slots[2 * k + slot, :nodes], 0.0)
             )
     return rest_crossing(moments, decay, target, last, length)
 

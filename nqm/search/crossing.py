@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, overload
 
@@ -15,6 +16,9 @@ from ..optimizers import Optimizer
 from ..problem import NoisyQuadratic
 from ..risk import batches, check_problem, compressed_beyond, few_nodes, in_chunks, one_batch, risk, risks, split
 from ..schedules import Schedule
+
+AFTER_END = "reached after the schedule's end"
+"""A status: the schedule's last value, held, got there."""
 
 FEW_NODES = 48
 """Rules for problems of more nodes than these have fewer."""
@@ -58,11 +62,16 @@ def steps_to_target(
         crossing: "first", or "last" for the step from which on the risk never exceeds the target again.
 
     batch_size, target and hyperparameters broadcast. Returns a whole number of steps as an int, or ``math.inf`` where
-    the target is not reached within 2^53 steps (about 10^16), or not before a schedule with beyond="error" ends;
-    float64 arrays for array arguments.
+    the target is not reached within 2^53 steps (about 10^16); float64 arrays for array arguments.
+
+    A schedule holds its last value after its end. Where the learning rate has come down by then, a target that is
+    reached only later, at that last rate, is a UserWarning. ``Schedule(..., beyond="error")`` ends instead: what is not
+    reached before is ``math.inf``.
 
     Raises:
         TypeError, ValueError: for wrong arguments, before any work.
+        ArithmeticError: where proving it takes too many leaps, as where a risk swings around the target for more than
+            10^7 steps; says how far they got.
 
     >>> import nqm
     >>> problem = nqm.NoisyQuadratic.power_law(10_000)
@@ -71,6 +80,41 @@ def steps_to_target(
     >>> nqm.steps_to_target(problem, nqm.SGD(0.5, momentum=0.9), batch_size=16, target=0.01)
     inf
     """
+    found = crossings(problem, optimizer, batch_size, target, crossing)
+    late = after_end(optimizer, found)
+    if np.any(late):
+        warn_of_the_end(optimizer, float(np.max(np.asarray(found)[late])))
+    return found
+
+
+def after_end(optimizer: Optimizer, steps: Any) -> Any:
+    """Whether a target was reached after so many steps at the last rate of a schedule that has come down by then."""
+    schedule = optimizer.schedule
+    if schedule is None or schedule.values[-1] >= schedule.values.max():
+        return np.zeros(np.shape(steps), dtype=bool)
+    return np.isfinite(steps) & (np.asarray(steps) > schedule.steps)
+
+
+def warn_of_the_end(optimizer: Optimizer, steps: float) -> None:
+    """Of what the caller of the function that calls this asked for."""
+    schedule = optimizer.schedule
+    assert schedule is not None
+    warnings.warn(
+        f"the target is {AFTER_END}: after {steps:.6g} steps, of which the schedule has {schedule.steps}; since then "
+        f'its last value {schedule.values[-1]:.3g} is held. Take a longer schedule, or beyond="error" for inf',
+        UserWarning,
+        stacklevel=3,
+    )
+
+
+def crossings(
+    problem: NoisyQuadratic,
+    optimizer: Optimizer,
+    batch_size: ArrayLike | Schedule,
+    target: ArrayLike,
+    crossing: str = "first",
+) -> float | FloatArray:
+    """:func:`steps_to_target` without a word on schedules that have ended."""
     check_problem(problem, optimizer)
     batch, ramp = batches(batch_size)
     goal = _checks.reals(target, "target", low=0.0)

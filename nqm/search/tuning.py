@@ -17,9 +17,9 @@ from .. import _checks
 from .._checks import FloatArray
 from ..optimizers import Optimizer
 from ..problem import NoisyQuadratic
-from ..risk import check_problem, one_batch, risk
+from ..risk import ARRAYS, check_problem, one_batch, risk
 from ..schedules import Schedule
-from .crossing import roughly, steps_to_target
+from .crossing import AFTER_END, after_end, crossings, roughly, warn_of_the_end
 from .landscape import Landscape, Space
 
 AnyOptimizer = TypeVar("AnyOptimizer", bound=Optimizer)
@@ -31,14 +31,16 @@ class Tuned(Generic[AnyOptimizer]):
 
     optimizer: of the kind given, with numbers in place of FREE. steps: an int, or ``math.inf`` where unreachable. risk:
     at that step, in units of loss.
-    status: "tuned", "already there" (steps = 0), or "unreachable" (then optimizer and risk are the best found).
+    status: "tuned", "already there" (steps = 0), "unreachable" (then optimizer and risk are the best found), or
+    "reached after the schedule's end" (at the rate that a given schedule has come down to by then). target: None where
+    steps were given, and the risk is the least after them.
     """
 
     optimizer: AnyOptimizer
     steps: float
     risk: float
     batch_size: float | Schedule
-    target: float
+    target: float | None
     status: str
 
     @property
@@ -51,10 +53,13 @@ def tune(
     problem: NoisyQuadratic,
     optimizer: AnyOptimizer,
     batch_size: float | Schedule,
-    target: float,
+    target: float | None = None,
     bounds: Mapping[str, tuple[float, float]] | None = None,
+    *,
+    steps: int | None = None,
 ) -> Tuned[AnyOptimizer]:
-    """The fewest steps in which some choice of the free hyperparameters reaches the target.
+    """The fewest steps in which some choice of the free hyperparameters reaches the target; or the choice of the least
+    risk after ``steps``.
 
     Minimises over the continuum, not a grid: the smallest T with min risk(T) <= target, and among the choices that
     reach it the one of lowest risk. Momentum has several local minima; all that a coarse scan finds are followed.
@@ -64,11 +69,12 @@ def tune(
         optimizer: with ``nqm.FREE`` for any of lr, momentum, decay, e.g. ``SGD(lr=FREE, momentum=FREE)``; an lr that is
             not may be a :class:`nqm.Schedule` that holds. (:func:`nqm.optimize_schedule` finds schedules.)
         batch_size: examples a step, > 0, or a :class:`nqm.Schedule` of them that holds.
-        target: risk to reach, > 0.
+        target, steps: one of them: the risk to reach, > 0, or the steps there are, >= 1.
         bounds: {"lr": (low, high), ...} for free hyperparameters. Default: 0 < lr < max_stable_lr (for the momentum at
             hand), 0 <= momentum, decay <= 1 - 1e-8.
 
-    Returns a :class:`Tuned`. A target out of reach is a status with steps = inf, not an error.
+    Returns a :class:`Tuned`. A target out of reach is a status with steps = inf, not an error. A target that a given
+    schedule reaches only after its end is a status and a UserWarning, as in :func:`nqm.steps_to_target`.
 
     Raises:
         TypeError, ValueError: for wrong arguments, or nothing FREE.
@@ -78,16 +84,40 @@ def tune(
     >>> best = nqm.tune(problem, nqm.SGD(nqm.FREE, momentum=nqm.FREE), batch_size=4096, target=0.01)
     >>> best.steps, round(best.optimizer.momentum, 3)
     (1265, 0.993)
+    >>> round(nqm.tune(problem, nqm.SGD(nqm.FREE), batch_size=256, steps=20_000).risk, 5)
+    0.01265
     """
+    if (target is None) == (steps is None):
+        raise TypeError("expected exactly one of target and steps, got " + ("none" if target is None else "both"))
+    best = tuned(problem, optimizer, batch_size, target, bounds, steps)
+    if best.status == AFTER_END:
+        warn_of_the_end(best.optimizer, best.steps)
+    return best
+
+
+def tuned(
+    problem: NoisyQuadratic,
+    optimizer: AnyOptimizer,
+    batch_size: float | Schedule,
+    target: float | None,
+    bounds: Mapping[str, tuple[float, float]] | None = None,
+    given: int | None = None,
+) -> Tuned[AnyOptimizer]:
+    """:func:`tune` without a word on schedules that have ended."""
     check_tunable(problem, optimizer)
     if not optimizer.free:
         raise ValueError(f"optimizer: expected nqm.FREE for at least one of lr, momentum, decay, got {optimizer}")
     size, ramp = one_batch(batch_size)
-    require_held(optimizer.schedule, ramp)
     batch = size if ramp is None else ramp
-    goal = _checks.real(target, "target", low=0.0)
     if ramp is None and math.isinf(size):
         problem = problem._additive()
+    if given is not None:
+        count = _checks.whole(given, "steps", low=1)
+        space = Space(roughly(problem), optimizer, bounds, batch)
+        chosen = space.optimizer_at(_least_risk(space, batch, float(count)))
+        return Tuned(chosen, count, float(risk(problem, chosen, batch, count)), batch, None, "tuned")
+    require_held(optimizer.schedule, ramp)
+    goal = _checks.real(target, "target", low=0.0)
     space = Space(roughly(problem), optimizer, bounds, batch)
     if problem.initial_risk <= goal:
         start = np.clip(np.zeros((1, space.low.size)), space.low, space.high)
@@ -95,18 +125,19 @@ def tune(
     point, steps = _fewest_steps(space, batch, goal)
     chosen = space.optimizer_at(point)
     if math.isfinite(steps):  # where the risk is not monotone, it may have been there before
-        steps = float(steps_to_target(problem, chosen, batch, goal))
+        steps = float(crossings(problem, chosen, batch, goal))
     reached = float(risk(problem, chosen, batch, steps if math.isfinite(steps) else 2**53))
     if math.isinf(steps):
         return Tuned(chosen, math.inf, reached, batch, goal, "unreachable")
-    return Tuned(chosen, int(steps), reached, batch, goal, "tuned")
+    return Tuned(chosen, int(steps), reached, batch, goal, AFTER_END if after_end(chosen, steps) else "tuned")
 
 
 def check_tunable(problem: Any, optimizer: Any) -> None:
     """Refuse what is not a problem and an optimizer of plain numbers, some of lr, momentum, decay perhaps FREE."""
     check_problem(problem, optimizer, free={"lr", "momentum", "decay"})
     if optimizer.shape != ():
-        raise ValueError(f"optimizer: expected plain numbers beside nqm.FREE, got arrays of shape {optimizer.shape}")
+        shape = f"arrays of shape {optimizer.shape}"
+        raise ValueError(f"optimizer: expected plain numbers beside nqm.FREE, got {shape}{ARRAYS}")
 
 
 def require_held(*given: Any) -> None:
@@ -172,6 +203,42 @@ def _fewest_steps(space: Space, batch: float | Schedule, target: float) -> _Cand
     if math.isfinite(steps):
         point = landscape.minimise(point[None, :], steps, rounds=50)[0][0]
     return point, steps
+
+
+def _least_risk(space: Space, batch: float | Schedule, steps: float) -> FloatArray:
+    """The point of least risk after ``steps`` steps: from the lowest of a grid, and from what is possible with momentum
+    or decay at its least value; then from all around the best and along the valley's floor, as ripples of the
+    oscillation may lie there."""
+    known = [
+        (np.insert(_least_risk(space.without(name), batch, steps), column, space.low[column]), steps)
+        for column, name in enumerate(space.names)
+        if column > 0
+    ]
+    landscape, n = Landscape(space, batch), space.low.size
+    grid = _grid(space, known, steps, density=2.5 if n == 2 else 1.0)
+    if n == 1:
+        grid = np.linspace(space.low, np.minimum(space.high, 9.0), 601 if space.problem.label_noise else 6001)
+    order = _local_minima(landscape.screen(grid, steps))
+    starts = np.vstack([*(point for point, _ in known), grid.reshape(-1, n)[order[:12]]])
+    while True:
+        points, values = landscape.minimise(starts, steps, rounds=50)
+        point, value = points[np.argmin(values)], float(values.min())
+        starts = points[np.argsort(values)[:4]]
+        if not landscape.refine(point, steps):
+            break
+    for _ in range(20 if n > 1 else 0):
+        floor = _valley_floor(point, _valley_directions(landscape, point, steps), space, steps)
+        beside = landscape.screen(floor, steps)
+        lowest = floor[np.arange(len(floor)), beside.argmin(axis=1)]
+        unit = np.stack(np.meshgrid(*[np.linspace(-1.0, 1.0, 61 if n == 2 else 15)] * n, indexing="ij"), axis=-1)
+        around = np.clip(point + (0.6 if steps <= FEW else 0.2) * unit, space.low, space.high)
+        near = _local_minima(landscape.screen(around, steps))
+        starts = np.vstack([lowest[_local_minima(beside.min(axis=1))[:8]], around.reshape(-1, n)[near[:16]]])
+        points, values = landscape.minimise(starts, steps, rounds=50, radius=0.01)
+        if not values.min() < value - 1e-9:
+            break
+        point, value = points[np.argmin(values)], float(values.min())
+    return point
 
 
 def _embedded(space: Space, name: str, batch: float | Schedule, target: float) -> _Candidate:
@@ -275,6 +342,8 @@ def bracket(
         reached = excess <= 0.0
         if reached:
             below = (point, steps)
+        elif below is not None:
+            point = below[0]  # what came instead may be another minimum, which gets there later
         if reached == before and len(ends) == 2:
             other = ends[not reached]
             ends[not reached] = (other[0], 0.5 * other[1])
