@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from functools import cache
 
 import mpmath as mp
 import numpy as np
@@ -283,19 +284,12 @@ def flat(found):
     return np.concatenate([[found.risk], *found[1:]])
 
 
-@pytest.mark.parametrize("rule", RULES, ids=str)
-def test_slopes(rule, xp):
-    """Central differences of the 60-digit risk, and the compiled gradient, which is in doubles.
-
-    Here M and b are known to 32 digits, and so are slopes by lr and batch size, up to the last rounding. The filters
-    that stand for derivatives by momentum and decay come rounded to 16 digits of the value, hence of the span.
-    """
+@cache
+def exact_slopes(number):
+    """Nodes, and the 60-digit risk of RULES[number] along COURSE with its central differences by all numbers."""
+    rule, (rates, inverse_batch, lengths) = RULES[number], COURSE
     h, c, init = nodes(np.random.default_rng(1), 3, weightless=False)
-    optimizer = optimizer_of(rule)
     free = [name for name in ("momentum", "decay") if getattr(rule, name)]
-    lr, inverse_batch, lengths = rule.lr * COURSE[0], COURSE[1], COURSE[2]
-    arguments = slope_arguments(nqm.NoisyQuadratic(h, c, init), optimizer, free, lr, inverse_batch, lengths)
-    found = flat(arrays.slopes(*arguments, xp=xp))
 
     def risk_at(at):
         rates, shares, values = at[:3], at[3:6], dict(zip(free, at[6:], strict=True))
@@ -303,13 +297,28 @@ def test_slopes(rule, xp):
         pieces = [(r, 1 / share, n) for r, share, n in zip(rates, shares, lengths, strict=True)]
         return exact(changed, h, c, init, pieces)
 
-    here = [mp.mpf(float(x)) for x in [*lr, *inverse_batch, *(getattr(rule, name) for name in free)]]
+    numbers = [*(rule.lr * rates), *inverse_batch, *(getattr(rule, name) for name in free)]
+    here = [mp.mpf(float(x)) for x in numbers]
     expected = [risk_at(here)]
     for i, value in enumerate(here):
         ends = [[*here[:i], value * (1 + sign * mp.mpf(10) ** -20), *here[i + 1 :]] for sign in (1, -1)]
         slope = (risk_at(ends[0]) - risk_at(ends[1])) / (2 * mp.mpf(10) ** -20)
         expected.append(slope if i < 6 else slope / value)
-    expected = np.array([float(x) for x in expected])
+    return (h, c, init), free, np.array([float(x) for x in expected])
+
+
+@pytest.mark.parametrize("number", range(len(RULES)), ids=lambda number: str(RULES[number]))
+def test_slopes(number, xp):
+    """Central differences of the 60-digit risk, and the compiled gradient, which is in doubles.
+
+    Here M and b are known to 32 digits, and so are slopes by lr and batch size, up to the last rounding. The filters
+    that stand for derivatives by momentum and decay come rounded to 16 digits of the value, hence of the span.
+    """
+    rule, (rates, inverse_batch, lengths) = RULES[number], COURSE
+    spectrum, free, expected = exact_slopes(number)
+    problem = nqm.NoisyQuadratic(*spectrum)
+    arguments = slope_arguments(problem, optimizer_of(rule), free, rule.lr * rates, inverse_batch, lengths)
+    found = flat(arrays.slopes(*arguments, xp=xp))
     assert_close(found[:7], expected[:7], 1e-13)
     assert_close(found[7:], expected[7:])
     assert_close(flat(compiled.slopes(*arguments)), found, 1e-11)

@@ -1,7 +1,7 @@
 """Noise that grows with the loss: regression on Gaussian features against oracles that share nothing with the package.
 
 60-digit moments (`reference.moment_system`), moments of theta as a dense matrix, drawn data, plain sums over 10^4
-coordinates, spectral radii, and scans. Known failures are marked xfail with what goes wrong.
+coordinates, spectral radii, and scans.
 """
 
 from __future__ import annotations

@@ -155,6 +155,7 @@ def test_works_where_no_cache_can_be_written(tmp_path):
     assert run(sys.executable, "-c", blocked + program) == run(sys.executable, "-c", program, NQM_CACHE="0")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs(notebook, tmp_path):
     if "nqm.validation" in notebook.read_text(encoding="utf-8"):

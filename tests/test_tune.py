@@ -186,7 +186,7 @@ def test_among_ties_the_lowest_risk(kind, power, batch):
     assert least_risk(PROBLEM, points, batch, best.steps) > best.risk * (1 - 1e-8)
 
 
-@pytest.mark.parametrize("batch", [2**8, 2**12])
+@pytest.mark.parametrize("batch", [pytest.param(2**8, marks=pytest.mark.thorough), 2**12])
 def test_three_at_once(batch):
     """Momentum under an average is never worse than either alone."""
     optimizer = nqm.EMA(KINDS["momentum"], FREE)

@@ -255,9 +255,13 @@ class Course:
             gain = value - found.fun
             if gain > 0.0:
                 point, value = found.x, float(found.fun)
-            if not rough or (gain <= 1e-6 and reach < 0.01):
+            if self.bounded or ceiling <= self.stable or (found.success and not rough):
                 break
-            if gain <= 1e-3:
+            if gain <= 1e-6 and reach < 0.01:
+                break
+            if not rough:  # the line search came upon a cliff
+                rough, reach = True, 0.5
+            elif gain <= 1e-3:
                 reach *= 0.3
         return point, value
 
