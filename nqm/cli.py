@@ -483,12 +483,8 @@ def _validate(arguments: argparse.Namespace) -> int:
 
     if arguments.workers < 1:
         raise ValueError(f"--workers: expected at least 1, got {arguments.workers}")
-    try:
-        from .validation.report import validate
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"expected the packages of pip install 'nqm[validation]', got no module {error.name!r}"
-        ) from error
+    from .validation.report import validate
+
     cli_scaling.require_writable("out", arguments.out, kind="folder")
     rungs = arguments.rung or (("a", "b", "c", "d") if arguments.data == "digits" else ("d",))
     nets = arguments.net or (("mlp",) if arguments.quick else ("mlp", "cnn", "resnet8"))

@@ -218,7 +218,9 @@ def test_noise_that_grows_with_the_loss_says_so_too(monkeypatch, schedule):
 
 def interrupted(code, seconds=1.0):
     """(exit code, stderr) of a script that gets Ctrl-C so long after it has said that it begins."""
-    script = "import nqm, math\nfrom nqm._engines import walks\n" + code
+    # what starts these tests in the background may have them ignore Ctrl-C, and what they start as well
+    heed = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    script = heed + "import nqm, math\nfrom nqm._engines import walks\n" + code
     with subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
     ) as process:

@@ -206,7 +206,7 @@ def test_scaling_of_the_readme():
 def test_large_problems_of_the_readme():
     """The lines as they stand, on a smaller map, and with the reference in the place of a GPU."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    code = text.split("## Large problems")[1].split("```python\n")[1].split("```")[0]
+    code = "".join(part.split("```")[0] for part in text.split("## Large problems")[1].split("```python\n")[1:3])
     assert code.count(", 100)") == 3
     assert code.count('"cupy"') == 1
     small = code.replace(", 100)", ", 3)").replace('"cupy"', '"numpy"').replace("nqm.steps_to_target", "ask")

@@ -381,7 +381,7 @@ def test_without_torch(capsys, monkeypatch, tmp_path, options):
     monkeypatch.setitem(sys.modules, "torch", None)
     code, out, err = shell(capsys, "--out", str(tmp_path / "new"), *options)
     assert (code, out) == (2, "")
-    assert "expected the packages of pip install 'nqm[validation]', got no module 'torch'" in err
+    assert "nqm.validation needs torch: pip install 'nqm[validation]'" in err
     assert len(err.strip().splitlines()) == 1
     assert not (tmp_path / "new").exists()
 
