@@ -57,6 +57,7 @@ def test_format():
     run(linter("ruff"), "format", "--check", ".")
 
 
+@pytest.mark.thorough
 def test_types():
     """Of nqm, and of a user's script."""
     needs_torch()  # whose types nqm.validation is checked against
