@@ -39,7 +39,7 @@ from .risk import log_steps, max_stable_lr, risk, steady_state_risk
 from .schedules import Schedule
 from .search import OptimizedSchedule, Tuned, optimize_schedule, steps_to_target, tune
 from .simulation import Simulation, simulate
-from .sweep import Sweep, sweep
+from .sweep import Sweep, SweepInterrupted, sweep
 
 __version__ = "0.1.0"
 
@@ -54,6 +54,7 @@ __all__ = [
     "Schedule",
     "Simulation",
     "Sweep",
+    "SweepInterrupted",
     "Tuned",
     "bounds",
     "evidence",
@@ -76,7 +77,7 @@ __all__ = [
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, "__version__", "validation"])
+    return sorted([*__all__, "__version__"])
 
 
 if not TYPE_CHECKING:  # for type checkers a misspelt name is an error
@@ -84,5 +85,8 @@ if not TYPE_CHECKING:  # for type checkers a misspelt name is an error
     def __getattr__(name: str) -> object:
         """nqm.validation, which loads torch, where it is asked for."""
         if name == "validation":
-            return import_module("nqm.validation")
+            try:
+                return import_module("nqm.validation")
+            except ImportError as error:  # what asks whether it is there gets its answer
+                raise AttributeError(str(error)) from error
         raise AttributeError(f"module 'nqm' has no attribute {name!r}")

@@ -29,9 +29,8 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    for stream in (sys.stdout, sys.stderr):  # a terminal that can't show a letter gets a question mark
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that can't show a letter gets a question mark
+        sys.stdout.reconfigure(errors="replace")
     arguments = _parser().parse_args(argv)
     arguments.words = list(sys.argv[1:] if argv is None else argv)
     try:

@@ -151,8 +151,9 @@ class SweepInterrupted(KeyboardInterrupt):
 
 
 def _table(rows: list[Row | None]) -> Sweep:
-    """Of the rows that are there."""
-    columns = {column: np.array([row[i] for row in rows if row]) for i, column in enumerate(COLUMNS)}
+    """Of the rows that are there; threads of an interrupted sweep may still be adding some."""
+    there = [row for row in rows if row]
+    columns = {column: np.array([row[i] for row in there]) for i, column in enumerate(COLUMNS)}
     for column in columns.values():
         column.flags.writeable = False
     return Sweep(columns)

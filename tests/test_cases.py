@@ -216,6 +216,15 @@ def test_noise_that_grows_with_the_loss_says_so_too(monkeypatch, schedule):
     assert caught.value.steps > (1000 if schedule else 0)
 
 
+@pytest.mark.thorough
+def test_a_long_swing_is_followed_to_its_end():
+    """Some seconds of leaps, well within what is allowed; the answer is where the last swing exceeds the target."""
+    problem, swings = nqm.NoisyQuadratic(np.linspace(0.1, 1.0, 20)), nqm.SGD(1.0, momentum=0.999999)
+    steps = nqm.steps_to_target(problem, swings, 1e9, 0.3, crossing="last")
+    assert nqm.risk(problem, swings, 1e9, steps - 1) > 0.3
+    assert np.all(nqm.risk(problem, swings, 1e9, steps + np.arange(20_000)) <= 0.3)
+
+
 def interrupted(code, seconds=1.0):
     """(exit code, stderr) of a script that gets Ctrl-C so long after it has said that it begins."""
     # what starts these tests in the background may have them ignore Ctrl-C, and what they start as well

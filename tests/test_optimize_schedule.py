@@ -706,17 +706,23 @@ def sizes_of(best, pieces):
 
 
 def lowest_of_sizes(rates, lengths, examples):
-    """The least risk over batch sizes of so many examples, and the sizes, by SLSQP."""
-    found = minimize(
-        lambda sizes: math.log(walked(rates, np.repeat(sizes, lengths))[0]),
-        np.full(len(lengths), examples / sum(lengths)),
-        method="SLSQP",
-        bounds=[(1.0, None)] * len(lengths),
-        constraints={"type": "eq", "fun": lambda sizes: sizes @ lengths / examples - 1.0},
-        options={"ftol": 1e-14, "maxiter": 1000},
-    )
-    assert found.x @ lengths == pytest.approx(examples, rel=1e-7)
-    return math.exp(found.fun), found.x
+    """The least risk over batch sizes of so many examples, and the sizes, by SLSQP: again from where it stops, until it
+    stays there, since its line search may give up early."""
+    mean, relative = examples / sum(lengths), np.ones(len(lengths))
+    for _ in range(10):
+        found = minimize(
+            lambda relative: math.log(walked(rates, np.repeat(mean * relative, lengths))[0]),
+            relative,
+            method="SLSQP",
+            bounds=[(1.0 / mean, None)] * len(lengths),
+            constraints={"type": "eq", "fun": lambda relative: relative @ lengths / sum(lengths) - 1.0},
+            options={"ftol": 1e-14, "maxiter": 1000},
+        )
+        moved, relative = np.abs(found.x - relative).max(), found.x
+        if moved < 1e-6:
+            break
+    assert relative @ lengths == pytest.approx(sum(lengths), rel=1e-7)
+    return math.exp(found.fun), mean * relative
 
 
 @pytest.mark.parametrize("examples", [25, 30, 60, 192, 5000])

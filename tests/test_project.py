@@ -121,7 +121,7 @@ def test_workflows():
     assert commands["readme"][-1] == readme.split("<!-- test -->\n```sh\n")[1].split("\n```")[0]
     words = {word for lines in commands.values() for line in lines for word in line.split()}
     scripts = {word for word in words if word.startswith(".ci/")}
-    assert scripts == {".ci/oldest", ".ci/wheel"}
+    assert scripts == {".ci/oldest", ".ci/processors", ".ci/wheel"}
     assert all((ROOT / script).is_file() for script in scripts)
     named = [c.rpartition(" :: ")[2] for c in PROJECT["project"]["classifiers"] if ":: Python :: 3." in c]
     assert jobs["core"]["strategy"]["matrix"]["python"] == named
@@ -222,3 +222,12 @@ def test_large_problems_of_the_readme():
     )
     assert found[0].shape == (3, 3, 3)
     assert (found[0] == found[1]).all()
+
+
+def test_the_package_explains_itself_without_torch():
+    """What looks at all names does not load nqm.validation, and may ask whether it is there."""
+    program = (
+        "import sys; sys.modules['torch'] = None; import inspect, pydoc, nqm; "
+        "print(len(pydoc.render_doc(nqm)) > 1000, len(inspect.getmembers(nqm)) > 20, hasattr(nqm, 'validation'))"
+    )
+    assert run(sys.executable, "-c", program).split() == ["True", "True", "False"]

@@ -333,7 +333,7 @@ def test_given_steps_are_those_of_optimize_schedule_with_one_piece():
 
 def test_either_a_target_or_steps():
     for given in ({}, {"target": 0.1, "steps": 10}):
-        with pytest.raises(TypeError, match=r"expected exactly one of target and steps, got (none|both)"):
+        with pytest.raises(ValueError, match=r"expected exactly one of target and steps, got (none|both)"):
             nqm.tune(PROBLEM, nqm.SGD(FREE), 8, **given)
     with pytest.raises(ValueError, match="steps: expected whole numbers from 1"):
         nqm.tune(PROBLEM, nqm.SGD(FREE), 8, steps=0)

@@ -15,7 +15,7 @@ from .rest import rest_crossing
 
 SHORT = 64  # pieces up to this length are searched step by step
 LOOK = 2e8  # work between looks at the keyboard, in multiplications: less than a second
-MOST = 4e9  # work for which a walk goes on: some ten seconds
+MOST = 2e10  # work for which a walk goes on: some twenty seconds
 
 
 class March:

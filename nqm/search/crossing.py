@@ -70,8 +70,8 @@ def steps_to_target(
 
     Raises:
         TypeError, ValueError: for wrong arguments, before any work.
-        ArithmeticError: where proving it takes too many leaps, as where a risk swings around the target for more than
-            10^7 steps; says how far they got.
+        ArithmeticError: where proving it takes too many leaps, some twenty seconds of them, as where a risk swings
+            around the target for millions of steps; says how far they got. Of an array, one such element is enough.
 
     >>> import nqm
     >>> problem = nqm.NoisyQuadratic.power_law(10_000)

@@ -88,7 +88,7 @@ def tune(
     0.01265
     """
     if (target is None) == (steps is None):
-        raise TypeError("expected exactly one of target and steps, got " + ("none" if target is None else "both"))
+        raise ValueError("expected exactly one of target and steps, got " + ("none" if target is None else "both"))
     best = tuned(problem, optimizer, batch_size, target, bounds, steps)
     if best.status == AFTER_END:
         warn_of_the_end(best.optimizer, best.steps)

@@ -64,7 +64,7 @@ def tapped(layers: dict[str, nn.Module], shifts: dict[str, Tensor], inputs: dict
         yield
 
 
-def output_shapes(model: nn.Module, layers: dict[str, nn.Module], x: Tensor) -> dict[str, torch.Size]:
+def _output_shapes(model: nn.Module, layers: dict[str, nn.Module], x: Tensor) -> dict[str, torch.Size]:
     shapes: dict[str, torch.Size] = {}
     with ExitStack() as stack, torch.no_grad():
         for name, layer in layers.items():
@@ -108,7 +108,7 @@ def factors_of(model: nn.Module, x_like: Tensor) -> Callable[[Parameters, Tensor
     of the n examples' shape.
     """
     layers = layers_of(model)
-    shapes = output_shapes(model, layers, x_like)
+    shapes = _output_shapes(model, layers, x_like)
 
     def factors(parameters: Parameters, x: Tensor, u: Tensor) -> Factors:
         def drawn_loss(shifts: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
