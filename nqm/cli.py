@@ -186,7 +186,7 @@ def _add_optimizer(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--momentum", type=number, default=0.0, metavar="M", help="in [0, 1); default: 0")
     group.add_argument("--nesterov", action="store_true", help="Nesterov's form of momentum")
     group.add_argument(
-        "--power", type=float, default=0.0, metavar="P", help="preconditioner H^P, P in [0, 1]; default: 0"
+        "--power", type=float, default=0.0, metavar="P", help="precondition by H^-P, P in [0, 1]; default: 0"
     )
     group.add_argument(
         "--ema",

@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -45,7 +46,9 @@ def _schedule(*states: int) -> None:
     lr: Any = Schedule([0.2, 0.1, 0.05], [2, 100, 2])  # a short piece is searched step by step, a long one in leaps
     free: Any = FREE
     for k in states:
-        steps_to_target(_SMALL, _KINDS[k].with_values(lr=lr), 4, 0.01)
+        with warnings.catch_warnings():  # that the target is reached after the schedule's end is no matter here
+            warnings.simplefilter("ignore", UserWarning)
+            steps_to_target(_SMALL, _KINDS[k].with_values(lr=lr), 4, 0.01)
         optimize_schedule(_SMALL, 4, steps=10, pieces=2, optimizer=_KINDS[k].with_values(lr=free), restarts=1)
 
 
@@ -133,6 +136,6 @@ def warmup(parts: Sequence[str] | None = None, say: Callable[[str], None] | None
             PARTS[name]()
             if say is not None:
                 count = _jit.compilations() - before
-                what = f"{count} functions compiled" if count else "nothing to compile"
+                what = f"{count} function{'s' * (count > 1)} compiled" if count else "nothing to compile"
                 say(f"[{number}/{len(chosen)}] {name}: {what}, {time.perf_counter() - start:.1f} s")
     return Warmup(folder, _jit.compilations() - first, time.perf_counter() - began)

@@ -87,10 +87,15 @@ def sequential(count: int) -> list[str]:
 
 
 def powers_of_two(ax: Axes, axis: str = "both") -> None:
-    """Logarithmic axes with ticks labelled 2^k, at most about ten of them."""
+    """Logarithmic axes of what is drawn with ticks labelled 2^k, at most about ten of them; plain numbers where that would
+    be fewer than two."""
     for name in ("x", "y") if axis == "both" else (axis,):
         getattr(ax, f"set_{name}scale")("log", base=2)
         target = getattr(ax, f"{name}axis")
+        low, high = getattr(ax, f"get_{name}lim")()
+        if np.floor(np.log2(high)) <= np.ceil(np.log2(low)):
+            logarithmic(ax, name)
+            continue
         target.set_major_locator(LogLocator(base=2, numticks=11))
         target.set_major_formatter(FuncFormatter(lambda v, _: f"$2^{{{np.log2(v):.0f}}}$" if v > 0 else ""))
         target.set_minor_locator(NullLocator())
