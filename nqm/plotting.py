@@ -87,8 +87,8 @@ def sequential(count: int) -> list[str]:
 
 
 def powers_of_two(ax: Axes, axis: str = "both") -> None:
-    """Logarithmic axes of what is drawn with ticks labelled 2^k, at most about ten of them; plain numbers where that would
-    be fewer than two."""
+    """Logarithmic axes of what is drawn, with ticks labelled 2^k, at most about ten; plain numbers where two would not
+    fit."""
     for name in ("x", "y") if axis == "both" else (axis,):
         getattr(ax, f"set_{name}scale")("log", base=2)
         target = getattr(ax, f"{name}axis")
