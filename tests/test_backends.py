@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from sizes import every
 
 import nqm
 from nqm import EMA, FREE, SGD, Preconditioned, Schedule, _backend, _checks
@@ -181,7 +182,7 @@ def everything():
     ]
 
 
-@pytest.mark.parametrize("segment", [compiled.SEGMENT, 64])
+@pytest.mark.parametrize("segment", every(2, [64, compiled.SEGMENT]))
 def test_the_same_bits_for_any_number_of_threads(segment, monkeypatch):
     used = set()
     run = compiled.kernels.risk_rows

@@ -18,6 +18,7 @@ import dask
 import numpy as np
 import pytest
 from distributed import Client, LocalCluster
+from sizes import every
 
 import nqm
 from nqm._engines import choice
@@ -120,7 +121,7 @@ def test_dask_gives_the_same_table(client):
     assert same(found, nqm.sweep(PROBLEM, OPTIMIZERS, BATCHES, TARGETS))
 
 
-@pytest.mark.parametrize(("nodes", "cells"), [(40, 1200), (150_000, 70)])
+@pytest.mark.parametrize(("nodes", "cells"), every(2, [(40, 1200), (150_000, 70)]))
 def test_cells_travel_in_tasks_of_about_the_same_size(nodes, cells):
     problem = nqm.NoisyQuadratic(1.0 / np.arange(1, nodes + 1))
     optimizers, batches = {"SGD": nqm.SGD(0.5), "momentum": nqm.SGD(0.25, 0.5)}, np.arange(1, cells // 2 + 1)
@@ -141,6 +142,7 @@ def test_dask_runs_the_cells_of_a_killed_worker_again(client, mark):
     assert same(found, nqm.sweep(PROBLEM, optimizers, MANY, 0.3))
 
 
+@pytest.mark.thorough
 def test_cells_that_dask_gives_up_are_computed_here(mark):
     optimizers = {"killer": with_killer(mark, once=False)["killer"]}
     with (
