@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from building import optimizer_of
 from reference import Rule, exact_risk_along, filter_risk_along, recursion_risk_along
+from sizes import every
 
 import nqm
 from nqm import _backend, _kernels, schedules
@@ -426,7 +427,7 @@ def exact_slopes(rule, names, h, c, init, lr, inverse_batch, lengths):
 
 
 @combinations
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.thorough) for seed in (1, 2))])
+@pytest.mark.parametrize("seed", every(3, range(3)))
 def test_gradients(family, power, averaged, seed):
     rng = np.random.default_rng(seed)
     rule = rule_of(family, power, averaged, *(1.0 - 10.0 ** -rng.uniform(0.1, 2.0, size=2)))
