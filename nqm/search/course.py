@@ -97,8 +97,6 @@ class Course:
         """What was found for fewer pieces that these divide, as points of this course, on as fine a rule."""
         cut = []
         for coarse, (point, steps) in found.items():
-            if coarse is self:
-                continue
             self.nodes = coarse.nodes
             if self.pieces % coarse.pieces == 0:
                 rates = np.repeat(point[: coarse.rates_free], self.pieces // coarse.pieces)

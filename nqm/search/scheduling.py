@@ -168,9 +168,10 @@ def _soonest(course: Course, target: float, restarts: int, seed: int) -> Optimiz
     """The lowest minimum after the fewest steps that reach the target."""
     coarser: dict[Course, _Candidate] = {}
     for level in course.levels():
-        point, found = coarser[level] = _fewest_steps(level, math.log(target), level.cut(coarser), restarts, seed)
+        cut = level.cut(coarser)
+        point, found = coarser[level] = _fewest_steps(level, math.log(target), cut, restarts, seed)
     time = min(found, course.farthest)
-    starts = [point, *(other for other, _ in course.cut(coarser)), *course.starts(time)]
+    starts = [point, *(other for other, _ in cut), *course.starts(time)]
     point = course.best_of(starts, time, None, restarts, np.random.default_rng(seed))[0]
     best = _result(course, point, found, target)
     for _ in range(64):  # the exact risk has the last word
