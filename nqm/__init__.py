@@ -32,14 +32,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from . import bounds, evidence, noise, scaling, schedules
-from ._engines import get_backend, set_backend, use_backend
+from ._risk import log_steps, max_stable_lr, risk, steady_state_risk
+from ._simulate import Simulation, simulate
+from ._sweep import Sweep, SweepInterrupted, sweep
+from .backends import get_backend, set_backend, use_backend
 from .optimizers import EMA, FREE, SGD, LinearOptimizer, Preconditioned
-from .problem import NoisyQuadratic
-from .risk import log_steps, max_stable_lr, risk, steady_state_risk
+from .problems.quadratic import NoisyQuadratic
 from .schedules import Schedule
-from .search import OptimizedSchedule, Tuned, optimize_schedule, steps_to_target, tune
-from .simulation import Simulation, simulate
-from .sweep import Sweep, SweepInterrupted, sweep
+from .search.first_passage import steps_to_target
+from .search.optimize_schedule import OptimizedSchedule, optimize_schedule
+from .search.tune import Tuned, tune
 
 __version__ = "0.1.0"
 

@@ -8,12 +8,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import _backend, _checks
+from . import _checks
 from ._checks import FloatArray
-from ._pairs import two_product, two_sum
+from ._double_double import two_product, two_sum
+from ._risk import check_problem, in_chunks, refined, stable_lr
+from .dynamics import additive
 from .optimizers import EMA, SGD, Optimizer, Preconditioned
-from .problem import NoisyQuadratic
-from .risk import check_problem, in_chunks, refined, stable_lr
+from .problems.quadratic import NoisyQuadratic
 
 
 def mle(problem: NoisyQuadratic, examples: ArrayLike) -> float | FloatArray:
@@ -220,7 +221,7 @@ def _noise_free_and_steady(
             with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # where unstable
                 found = _steady(nodes, **chosen) / b[rows]
             if steps is not None:
-                found += _backend.risk(nodes, optimizer, chosen, np.inf, t[rows].astype(np.int64))
+                found += additive.risk(nodes, optimizer, chosen, np.inf, t[rows].astype(np.int64))
             return np.where(stable[rows], found, np.inf)
 
         flat[part] = refined(problem, evaluate)

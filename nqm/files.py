@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ._writing import write_whole as write_whole  # public here
+from ._io import write_whole as write_whole  # public here
 from .papers import Data, Figure, all_figures
 
 if TYPE_CHECKING:

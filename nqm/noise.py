@@ -14,11 +14,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import _backend, _checks
+from . import _checks
 from ._checks import FloatArray
+from ._risk import check_problem, one_batch, refined, require_plain, split
+from .dynamics import additive
 from .optimizers import Optimizer
-from .problem import NoisyQuadratic
-from .risk import check_problem, one_batch, refined, require_plain, split
+from .problems.quadratic import NoisyQuadratic
 from .schedules import Schedule
 
 STRUCTURES = ("none", "full", "diagonal", "trace", "blocks")
@@ -276,7 +277,7 @@ def _noise_scale(problem: NoisyQuadratic, exponent: float, optimizer: Any, batch
         require_plain(optimizer)
         size, ramp = one_batch(batch_size)
         schedule, values = split(optimizer)
-        course = _backend.pieces(schedule, ramp, times)
+        course = additive.pieces(schedule, ramp, times)
 
     def evaluate(nodes: NoisyQuadratic, rows: Any) -> FloatArray:
         h, m = nodes.curvature, nodes.multiplicity
@@ -284,7 +285,7 @@ def _noise_scale(problem: NoisyQuadratic, exponent: float, optimizer: Any, batch
         noise, signal = np.sum(weight * nodes.noise), np.sum(weight * h**2 * nodes.init)
         if times[0] > 0:
             weighted = nodes._replaced(nodes._nodes._replace(multiplicity=weight * h))
-            signal = 2.0 * _backend.chained_risk(weighted, optimizer, values, size, 1, course, 1)[0, 0]
+            signal = 2.0 * additive.chained_risk(weighted, optimizer, values, size, 1, course, 1)[0, 0]
         elif nodes.label_noise is not None:  # H (label_noise + 2 L) + H theta theta^T H
             noise += 2.0 * nodes.initial_risk * np.sum(weight * nodes._nodes.noise) + signal
         return np.array([noise, signal])[rows]

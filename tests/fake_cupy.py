@@ -1,4 +1,4 @@
-"""A stand-in for CuPy on the CPU: the parts of it that nqm._engines.cuda uses, with NumPy's arrays for the device's.
+"""A stand-in for CuPy on the CPU: what nqm.backends.cupy_backend uses of it, with NumPy's arrays for the device's.
 
 The CUDA source is compiled as C++ behind a few macros, kernels and all. A thread is a thread of the CPU, and
 __syncthreads a barrier between them; one thread a block by default, which goes through all that the others would have.

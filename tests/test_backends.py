@@ -14,9 +14,10 @@ import pytest
 from sizes import every
 
 import nqm
-from nqm import EMA, FREE, SGD, Preconditioned, Schedule, _backend, _checks
-from nqm._engines import choice, compiled
-from nqm._engines.together import Gathered, together
+from nqm import EMA, FREE, SGD, Preconditioned, Schedule, _checks
+from nqm.backends import numba_backend, selection
+from nqm.backends.request_batching import Gathered, together
+from nqm.dynamics import additive
 
 PROBLEM = nqm.NoisyQuadratic.power_law(300)
 EXPLICIT = nqm.NoisyQuadratic(1.0 / np.arange(1.0, 101.0))
@@ -30,7 +31,7 @@ def test_compiled_code_unless_asked_otherwise():
     with nqm.use_backend("numpy"):
         assert nqm.get_backend() == "numpy"
         with nqm.use_backend("numba", threads=1):
-            assert (nqm.get_backend(), choice.threads()) == ("numba", 1)
+            assert (nqm.get_backend(), selection.threads()) == ("numba", 1)
         assert nqm.get_backend() == "numpy"
     assert nqm.get_backend() == "numba"
 
@@ -66,7 +67,7 @@ def test_blocks_are_of_their_own_thread():
         with nqm.use_backend("numba", threads=3):
             entered.wait(timeout=30)
             assert left.wait(timeout=30)
-            return nqm.get_backend(), choice.threads()
+            return nqm.get_backend(), selection.threads()
 
     with ThreadPoolExecutor(2) as pool:
         found = [pool.submit(first), pool.submit(second)]
@@ -76,7 +77,7 @@ def test_blocks_are_of_their_own_thread():
 
 
 def test_the_engine_that_is_chosen_computes(monkeypatch):
-    from nqm._engines import arrays
+    from nqm.backends import reference_backend
 
     asked = []
 
@@ -84,7 +85,7 @@ def test_the_engine_that_is_chosen_computes(monkeypatch):
         asked.append(steps.size)
         return np.zeros(steps.size)
 
-    monkeypatch.setattr(arrays, "risk", risk)
+    monkeypatch.setattr(reference_backend, "risk", risk)
     nqm.risk(EXPLICIT, SGD(0.1), 4, [1, 2, 3])
     assert asked == []
     with nqm.use_backend("numpy"):
@@ -113,7 +114,7 @@ def test_threads_are_for_compiled_code():
 @pytest.mark.parametrize("threads", [np.int64(2), 2.0])
 def test_threads_are_any_whole_number(threads):
     with nqm.use_backend("numba", threads=threads):
-        assert choice.threads() == 2
+        assert selection.threads() == 2
 
 
 def in_a_process(code, **environment):
@@ -171,29 +172,29 @@ def everything():
     """Results of every entry that spreads rows over threads."""
     optimizer, batch = columns()
     values = optimizer.hyperparameters
-    parts = _backend.pieces(Schedule([1.0, 0.3, 0.1], 70), None, np.array([100, 210]))
+    parts = additive.pieces(Schedule([1.0, 0.3, 0.1], 70), None, np.array([100, 210]))
     few = {name: value[:500] for name, value in values.items()}
     return [
-        _backend.risk(EXPLICIT, optimizer, values, batch, np.arange(3000)),
-        _backend.dyadic_risk(EXPLICIT, optimizer, values, batch, 3000, 20),
-        _backend.chained_risk(EXPLICIT, optimizer, values, batch, 3000, parts, 2),
-        _backend.crossings(EXPLICIT, optimizer, few, batch[:500], np.full(500, 0.1), last=False),
-        _backend.crossings(EXPLICIT, optimizer, few, batch[:500], np.full(500, 0.1), last=True),
+        additive.risk(EXPLICIT, optimizer, values, batch, np.arange(3000)),
+        additive.dyadic_risk(EXPLICIT, optimizer, values, batch, 3000, 20),
+        additive.chained_risk(EXPLICIT, optimizer, values, batch, 3000, parts, 2),
+        additive.crossings(EXPLICIT, optimizer, few, batch[:500], np.full(500, 0.1), last=False),
+        additive.crossings(EXPLICIT, optimizer, few, batch[:500], np.full(500, 0.1), last=True),
     ]
 
 
-@pytest.mark.parametrize("segment", every(2, [64, compiled.SEGMENT]))
+@pytest.mark.parametrize("segment", every(2, [64, numba_backend.SEGMENT]))
 def test_the_same_bits_for_any_number_of_threads(segment, monkeypatch):
     used = set()
-    run = compiled.kernels.risk_rows
+    run = numba_backend.kernels.risk_rows
 
     def noting(*arguments):
         used.add(threading.current_thread().name)
         return run(*arguments)
 
-    monkeypatch.setattr(compiled.kernels, "risk_rows", noting)
-    monkeypatch.setattr(compiled, "WORTH", 1e4)
-    monkeypatch.setattr(compiled, "SEGMENT", segment)
+    monkeypatch.setattr(numba_backend.kernels, "risk_rows", noting)
+    monkeypatch.setattr(numba_backend, "WORTH", 1e4)
+    monkeypatch.setattr(numba_backend, "SEGMENT", segment)
     with nqm.use_backend("numba", threads=1):
         alone = everything()
     assert used == {"MainThread"}
@@ -208,7 +209,7 @@ def test_the_same_bits_for_any_number_of_threads(segment, monkeypatch):
 
 def test_segments_of_nodes_add_up(monkeypatch):
     whole = everything()
-    monkeypatch.setattr(compiled, "SEGMENT", 64)
+    monkeypatch.setattr(numba_backend, "SEGMENT", 64)
     for a, b in zip(whole, everything(), strict=True):
         assert np.array_equal(np.isinf(a), np.isinf(b))
         finite = np.isfinite(a)
@@ -233,14 +234,14 @@ def test_crossings_of_many_rows_are_those_of_each(problem, crossing):
 def test_rows_that_take_many_leaps_get_there(monkeypatch):
     optimizer, target = SGD([1e-5, 0.5], 1 - 1e-5), 0.2
     expected = nqm.steps_to_target(EXPLICIT, optimizer, 1e6, target)
-    monkeypatch.setattr(compiled, "LEAPS", 5)
-    monkeypatch.setattr("nqm._engines.walks.LOOK", 1.0)
+    monkeypatch.setattr(numba_backend, "LEAPS", 5)
+    monkeypatch.setattr("nqm.backends.first_passage.LOOK", 1.0)
     assert np.array_equal(nqm.steps_to_target(EXPLICIT, optimizer, 1e6, target), expected)
 
 
 def test_momentum_of_zero_among_others_takes_few_leaps(monkeypatch):
     """A root of exactly 0, which rounding makes -1e-17, is no oscillation."""
-    monkeypatch.setattr("nqm._engines.walks.March.run", lambda *_: pytest.fail("more than 2000 leaps"))
+    monkeypatch.setattr("nqm.backends.first_passage.March.run", lambda *_: pytest.fail("more than 2000 leaps"))
     lr = np.geomspace(1e-3, 1.9, 200)
     found = nqm.steps_to_target(EXPLICIT, SGD(lr[:, None], [0.0, 0.5]), 1e5, 0.01)
     assert np.array_equal(found[:, 0], nqm.steps_to_target(EXPLICIT, SGD(lr), 1e5, 0.01))
@@ -285,15 +286,15 @@ def test_many_powers_in_few_tables(monkeypatch):
 
     together = answers()
     tables = []
-    monkeypatch.setattr(_backend, "TABLES", 200)
-    rows = _backend.rows
+    monkeypatch.setattr(additive, "TABLES", 200)
+    rows = additive.rows
 
     def noting(*arguments):
         row = rows(*arguments)
         tables.append(len(row.curvature))
         return row
 
-    monkeypatch.setattr(_backend, "rows", noting)
+    monkeypatch.setattr(additive, "rows", noting)
     for a, b in zip(together, answers(), strict=True):
         assert np.array_equal(a, b)
     assert max(tables) == 2
@@ -342,13 +343,13 @@ CELLS = [
 @pytest.fixture
 def calls(monkeypatch):
     """Rows of each call of the compiled engine for risks."""
-    sizes, compute = [], compiled.risk
+    sizes, compute = [], numba_backend.risk
 
     def counting(row, steps):
         sizes.append(steps.size)
         return compute(row, steps)
 
-    monkeypatch.setattr(compiled, "risk", counting)
+    monkeypatch.setattr(numba_backend, "risk", counting)
     return sizes
 
 
@@ -371,7 +372,7 @@ def test_an_engine_that_fails_fails_all_who_asked():
     class Broken:
         risk = staticmethod(broken)
 
-    gathered = Gathered(choice.Choice("numba", Broken, 1), 2)
+    gathered = Gathered(selection.Choice("numba", Broken, 1), 2)
     search = lambda: nqm.risk(EXPLICIT, SGD(0.1), 4, 10)  # noqa: E731
     with ThreadPoolExecutor(2) as pool:
         for future in [pool.submit(gathered.run, search) for _ in range(2)]:
@@ -382,7 +383,7 @@ def test_a_search_that_fails_does_not_hold_up_the_others():
     def fails():
         raise KeyError("out of luck")
 
-    gathered = Gathered(choice.current(), 2)
+    gathered = Gathered(selection.current(), 2)
     with ThreadPoolExecutor(2) as pool:
         other = pool.submit(gathered.run, lambda: nqm.risk(EXPLICIT, SGD(0.1), 4, 10))
         assert isinstance(pool.submit(gathered.run, fails).exception(timeout=30), KeyError)
@@ -440,7 +441,7 @@ def test_a_sweep_on_a_device_puts_its_cells_together(calls, monkeypatch):
     expected = nqm.sweep(PROBLEM, optimizers, batches, 0.05).table
     before = len(calls)
     calls.clear()
-    monkeypatch.setattr(sys.modules["nqm.sweep"], "on_device", lambda: True)
+    monkeypatch.setattr(sys.modules["nqm._sweep"], "on_device", lambda: True)
     found = nqm.sweep(PROBLEM, optimizers, batches, 0.05).table
     assert len(calls) < before / 2
     assert all(np.array_equal(found[name], expected[name]) for name in expected)

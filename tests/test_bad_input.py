@@ -219,9 +219,9 @@ def test_what_was_expected_and_what_came(call, kind, words):
 
 def test_nothing_is_computed_before_the_check(monkeypatch):
     """Also where the last argument is the wrong one."""
-    from nqm import _backend
+    from nqm.dynamics import additive
 
-    monkeypatch.setattr(_backend, "rows", lambda *_: pytest.fail("worked before it checked"))
+    monkeypatch.setattr(additive, "rows", lambda *_: pytest.fail("worked before it checked"))
     for call in (
         lambda: risk(steps=-1),
         lambda: crossing(target=-1.0),

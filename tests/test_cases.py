@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 import nqm
-from nqm import _coupled
-from nqm._engines import compiled, walks
-from nqm.search import landscape
+from nqm.backends import first_passage, numba_backend
+from nqm.dynamics import gaussian_features
+from nqm.search import objective
 
 ROOT = Path(__file__).parents[1]
 
@@ -167,13 +167,13 @@ def test_means_that_change_their_sign_with_every_step(optimizer, target, few_lea
 @pytest.fixture
 def few_leaps(monkeypatch):
     """A walk of more than some 100,000 leaps fails."""
-    monkeypatch.setattr(walks, "MOST", 3e7)
+    monkeypatch.setattr(first_passage, "MOST", 3e7)
 
 
 def test_a_proof_that_takes_too_many_leaps_says_how_far_it_got(monkeypatch):
     """Roots near i, and a target that is passed twice in every four steps for some 3e8 steps."""
-    monkeypatch.setattr(walks, "MOST", 3e7)
-    monkeypatch.setattr(walks, "LOOK", 1e6)
+    monkeypatch.setattr(first_passage, "MOST", 3e7)
+    monkeypatch.setattr(first_passage, "LOOK", 1e6)
     swings = nqm.SGD(1.0, momentum=0.9999999)
     with pytest.raises(ArithmeticError, match=r"crosses 1e-12 can't be told in .* leaps over time: they got to step"):
         nqm.steps_to_target(ONE, swings, math.inf, 1e-12, "last")
@@ -197,8 +197,8 @@ def test_looks_at_the_keyboard_change_nothing(monkeypatch, momentum, crossing):
     times = nqm.log_steps(schedule.steps, 30)
     risks, steps = nqm.risk(problem, optimizer, ramp, times), nqm.risk(problem, optimizer, ramp, np.arange(12_000))
     target = float(np.quantile(steps, 0.2))
-    monkeypatch.setattr(walks, "LOOK", 1.0)
-    monkeypatch.setattr(compiled, "MANY_PIECES", 3)
+    monkeypatch.setattr(first_passage, "LOOK", 1.0)
+    monkeypatch.setattr(numba_backend, "MANY_PIECES", 3)
     assert nqm.risk(problem, optimizer, ramp, times) == pytest.approx(risks, rel=1e-12, abs=0.0)
     found = nqm.steps_to_target(problem, optimizer, ramp, target, crossing)
     below = np.flatnonzero(steps <= target)[0], np.flatnonzero(steps > target)[-1] + 1
@@ -208,7 +208,7 @@ def test_looks_at_the_keyboard_change_nothing(monkeypatch, momentum, crossing):
 @pytest.mark.parametrize("schedule", [None, nqm.Schedule([0.2, 0.5], [1000, 1])])
 def test_noise_that_grows_with_the_loss_says_so_too(monkeypatch, schedule):
     """Two coordinates that swing around the target, out of step, for very long."""
-    monkeypatch.setattr(_coupled, "MOST", 3e7)
+    monkeypatch.setattr(gaussian_features, "MOST", 3e7)
     problem = nqm.NoisyQuadratic([1.0, 0.7], init=[1.0, 1.0], noise_model="gaussian-features", label_noise=0.0)
     swings = nqm.SGD(0.5 if schedule is None else schedule, momentum=1.0 - 1e-9)
     with pytest.raises(ArithmeticError, match=r"crosses 1e-09 can't be told in .* leaps .* got to step") as caught:
@@ -229,7 +229,7 @@ def interrupted(code, seconds=1.0):
     """(exit code, stderr) of a script that gets Ctrl-C so long after it has said that it begins."""
     # what starts these tests in the background may have them ignore Ctrl-C, and what they start as well
     heed = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    script = heed + "import nqm, math\nfrom nqm._engines import walks\n" + code
+    script = heed + "import nqm, math\nfrom nqm.backends import first_passage\n" + code
     with subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
     ) as process:
@@ -247,7 +247,7 @@ def interrupted(code, seconds=1.0):
 
 FOREVER = {
     "a walk": """
-walks.MOST = math.inf
+first_passage.MOST = math.inf
 swings = nqm.SGD(1.0, momentum=1 - 1e-15)
 nqm.steps_to_target(nqm.NoisyQuadratic(1.0), nqm.SGD(1.0, 0.5), math.inf, 0.1)
 print("begins", flush=True)
@@ -382,14 +382,14 @@ def test_log_steps(last, count):
 
 def test_a_search_does_not_step_back_one_step_at_a_time(monkeypatch):
     """It held a minimum that reached the target 0.08% before, and asked for T - 1, T - 2, ... from another one."""
-    asked, minimise = [], landscape.Landscape.minimise
+    asked, minimise = [], objective.Landscape.minimise
 
     def counting(self, *arguments, **named):
         asked.append(1)
         assert len(asked) < 1000, "goes on and on"
         return minimise(self, *arguments, **named)
 
-    monkeypatch.setattr(landscape.Landscape, "minimise", counting)
+    monkeypatch.setattr(objective.Landscape, "minimise", counting)
     problem, batch = nqm.NoisyQuadratic.power_law(10**5), float(np.geomspace(1, 1e6, 2000)[48])
     best = nqm.tune(problem, nqm.SGD(nqm.FREE, nqm.FREE), batch, 0.01)
     assert best.steps < 45_951_000  # where it crawled
@@ -414,4 +414,4 @@ with ThreadPoolExecutor(2) as pool:
     )
     assert code != 0
     last = err.strip().splitlines()[-1]
-    assert re.match(r"nqm.sweep.SweepInterrupted: interrupted; \d+ of 2000 cells are done", last)
+    assert re.match(r"nqm._sweep.SweepInterrupted: interrupted; \d+ of 2000 cells are done", last)

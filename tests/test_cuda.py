@@ -12,9 +12,10 @@ import pytest
 from fake_cupy import COMPILER, FakeCupy
 
 import nqm
-from nqm import _backend
-from nqm._engines import compiled, cuda
-from nqm._engines.arguments import Pieces
+from nqm.backends import cupy_backend as cuda
+from nqm.backends import numba_backend
+from nqm.backends.types import Pieces
+from nqm.dynamics import additive
 
 FAMILIES = {
     "sgd": lambda lr, m, d, p: nqm.SGD(lr),
@@ -70,7 +71,7 @@ def a_problem(rng, nodes=100):
 def rows_of(problem, optimizer, batch):
     shape = np.broadcast_shapes(optimizer.shape, np.shape(batch))
     values = {name: np.broadcast_to(v, shape) for name, v in optimizer.hyperparameters.items()}
-    return _backend.rows(problem, optimizer, values, np.broadcast_to(batch, shape), shape[0])
+    return additive.rows(problem, optimizer, values, np.broadcast_to(batch, shape), shape[0])
 
 
 def some_rows(family, rng, count=30, nodes=100, wild=0.0):
@@ -119,14 +120,14 @@ def test_risk(device, family, nodes):
     rng = np.random.default_rng(nodes)
     row = some_rows(family, rng, nodes=nodes, wild=40.0)
     steps = some_steps(rng, row.lr.size)
-    assert_same(cuda.risk(row, steps), compiled.risk(row, steps), both_kinds=nodes > 1)
+    assert_same(cuda.risk(row, steps), numba_backend.risk(row, steps), both_kinds=nodes > 1)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("nodes", [100, 1300])
 def test_dyadic_risk(device, family, nodes):
     row = some_rows(family, np.random.default_rng(nodes + 1), nodes=nodes, wild=40.0)
-    assert_same(cuda.dyadic_risk(row, 41), compiled.dyadic_risk(row, 41), both_kinds=True)
+    assert_same(cuda.dyadic_risk(row, 41), numba_backend.dyadic_risk(row, 41), both_kinds=True)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -136,7 +137,7 @@ def test_chained_risk(device, family, count, asked):
     rng = np.random.default_rng(count)
     row, parts = some_rows(family, rng, count=6, nodes=150), some_pieces(rng, count, asked)
     row = row.in_units(parts.lr.max())
-    assert_same(cuda.chained_risk(row, parts, asked), compiled.chained_risk(row, parts, asked))
+    assert_same(cuda.chained_risk(row, parts, asked), numba_backend.chained_risk(row, parts, asked))
 
 
 @pytest.mark.parametrize("family", ["sgd", "momentum", "ema of momentum"])
@@ -145,7 +146,7 @@ def test_chained_risk_diverges(device, family):
     row = some_rows(family, rng, count=20, wild=1e4)
     parts = some_pieces(rng, 10, 5, steps=(100, 1000, 2**40))
     row = row.in_units(parts.lr.max())
-    assert_same(cuda.chained_risk(row, parts, 5), compiled.chained_risk(row, parts, 5), both_kinds=True)
+    assert_same(cuda.chained_risk(row, parts, 5), numba_backend.chained_risk(row, parts, 5), both_kinds=True)
 
 
 def test_risk_nowhere_asked_for(device):
@@ -166,10 +167,10 @@ def test_far_end_of_critical_damping(device, nesterov, decay):
     optimizer = nqm.SGD(lr, m, nesterov)
     row = rows_of(problem, optimizer if decay is None else nqm.EMA(optimizer, decay), 8.0)
     for steps in (1, 10, 100, 1000, 10**6):
-        assert_same(cuda.risk(row, np.full(3, steps)), compiled.risk(row, np.full(3, steps)))
+        assert_same(cuda.risk(row, np.full(3, steps)), numba_backend.risk(row, np.full(3, steps)))
     parts = Pieces(np.array([1.0, 0.5, 1.0]), np.ones(3), np.array([1000, 3, 1000]), np.array([0, 1, 2]))
     row = row.in_units(parts.lr.max())
-    assert_same(cuda.chained_risk(row, parts, 3), compiled.chained_risk(row, parts, 3))
+    assert_same(cuda.chained_risk(row, parts, 3), numba_backend.chained_risk(row, parts, 3))
 
 
 def test_no_steps_at_all(device):
@@ -185,7 +186,7 @@ def test_what_carries_no_weight_may_overflow(device):
     row = rows_of(problem, nqm.SGD(np.array([0.1, 0.5]), 0.9), 4.0)
     found = cuda.risk(row, np.array([2**20, 2**20]))
     assert np.all(np.isfinite(found))
-    assert_same(found, compiled.risk(row, np.array([2**20, 2**20])))
+    assert_same(found, numba_backend.risk(row, np.array([2**20, 2**20])))
 
 
 @pytest.mark.parametrize("family", ["sgd", "momentum", "ema", "ema of momentum"])
@@ -197,13 +198,15 @@ def test_an_infinite_batch_adds_no_noise_even_to_an_overflow(device, family):
     both, alone = nqm.NoisyQuadratic([1.0, 0.1], init=[0.0, 1.0]), nqm.NoisyQuadratic([0.1])
     row, other = (rows_of(problem, optimizer, math.inf) for problem in (both, alone))
     steps = np.array([5000, 5000])
-    assert_same(cuda.risk(row, steps), compiled.risk(other, steps))
-    assert_same(cuda.dyadic_risk(row, 20), compiled.dyadic_risk(other, 20))
+    assert_same(cuda.risk(row, steps), numba_backend.risk(other, steps))
+    assert_same(cuda.dyadic_risk(row, 20), numba_backend.dyadic_risk(other, 20))
     parts = Pieces(np.array([0.5, 1.0]), np.ones(2), np.array([3, 2000]), np.array([0, 1]))
-    assert_same(cuda.chained_risk(row.in_units(1.0), parts, 2), compiled.chained_risk(other.in_units(1.0), parts, 2))
+    assert_same(
+        cuda.chained_risk(row.in_units(1.0), parts, 2), numba_backend.chained_risk(other.in_units(1.0), parts, 2)
+    )
     for last in (False, True):
         found = cuda.crossings(row, np.array([1e-3, 1e-3]), last)
-        assert np.array_equal(found, compiled.crossings(other, np.array([1e-3, 1e-3]), last))
+        assert np.array_equal(found, numba_backend.crossings(other, np.array([1e-3, 1e-3]), last))
 
 
 def test_what_barely_grows_takes_few_leaps(device, monkeypatch):
@@ -275,7 +278,7 @@ def test_small_segments(device, monkeypatch, family):
 def test_threads_of_a_block(monkeypatch, family):
     """Threads with a barrier between them; the same bits each time."""
     row, steps, parts = an_example(family, nodes=88)
-    targets = 1.003 * compiled.risk(row, np.full(12, 50))
+    targets = 1.003 * numba_backend.risk(row, np.full(12, 50))
     put(stand_in(), monkeypatch)
     alone = *all_sums(row, steps, parts), cuda.crossings(row, targets, False), cuda.crossings(row, targets, True)
     put(stand_in(threads=5), monkeypatch)  # of which not all have a node at the end
@@ -303,7 +306,7 @@ def test_nodes_stay_on_the_device(monkeypatch):
     assert cupy.copied - copied < row.bias.nbytes
     for _ in range(20):  # others, that lie wherever there is room
         other = rows_of(a_problem(rng, 1000), nqm.SGD(np.array([0.1])), 4.0)
-        assert_same(cuda.risk(other, steps), compiled.risk(other, steps))
+        assert_same(cuda.risk(other, steps), numba_backend.risk(other, steps))
         assert len(cuda._kept) == 6
         del other
         assert len(cuda._kept) == 3  # what is gone here is gone there
@@ -377,7 +380,7 @@ def test_more_rows_than_blocks(device, monkeypatch):
     rng = np.random.default_rng(5)
     problem, lr = a_problem(rng, 20), 10.0 ** rng.uniform(-2.0, 0.0, 17)
     row = rows_of(problem, nqm.EMA(nqm.SGD(lr, 0.9), 0.9), np.full(17, 1e5))
-    targets = compiled.risk(row, rng.integers(50, 1000, size=17))
+    targets = numba_backend.risk(row, rng.integers(50, 1000, size=17))
     expected = cuda.crossings(row, targets, True)
     assert np.unique(expected).size > 3
     monkeypatch.setattr(cuda, "BLOCKS", 3)
@@ -464,7 +467,7 @@ def test_free_bytes(device):
 
 
 def test_cupy_is_not_imported_before_it_is_needed():
-    code = "import sys, nqm._engines.cuda; print('cupy' in sys.modules)"
+    code = "import sys, nqm.backends.cupy_backend; print('cupy' in sys.modules)"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "False"
 
@@ -482,7 +485,7 @@ def test_slopes_on_the_device(monkeypatch):
         row.curvature[0], row.bias, row.noise, lr, row.transition, row.gain, row.fresh, row.query, row.readout,
         row.start, row.scaled, inverse_batch, lengths, np.empty(0),
     )  # fmt: skip
-    risk, by_lr, by_batch, _ = compiled.slopes(*arguments)
+    risk, by_lr, by_batch, _ = numba_backend.slopes(*arguments)
     found = cuda.slopes(*arguments)
     np.testing.assert_allclose(found.risk, risk, rtol=1e-10)
     np.testing.assert_allclose(found.by_log_lr, by_lr, rtol=1e-7, atol=1e-9 * np.abs(by_lr).max())

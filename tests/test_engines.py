@@ -14,8 +14,8 @@ from reference import Rule, exact_risk, exact_risk_along
 from sizes import every
 
 import nqm
-from nqm import _backend
-from nqm._engines import arrays, compiled
+from nqm.backends import numba_backend, reference_backend
+from nqm.dynamics import additive
 
 TOLERANCE = 1e-12
 
@@ -61,7 +61,7 @@ def stable(momentum, nesterov=False):
 
 
 def rows_of(problem, optimizer, batch, count):
-    return _backend.rows(problem, optimizer, optimizer.hyperparameters, batch, count)
+    return additive.rows(problem, optimizer, optimizer.hyperparameters, batch, count)
 
 
 def some_optimizer(family, rng, rows):
@@ -117,17 +117,17 @@ def test_risk(family, seed, xp):
     row = some_rows(family, rng)
     steps = np.concatenate([[0, 1, 2**40], (2.0 ** rng.uniform(1.0, 40.0, size=ROWS - 3)).astype(np.int64)])
     for times in (rng.permutation(steps), np.full(ROWS, 300)):
-        assert_close(arrays.risk(row, times, xp=xp), compiled.risk(row, times))
+        assert_close(reference_backend.risk(row, times, xp=xp), numba_backend.risk(row, times))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_dyadic_risk(family, xp):
     row = some_rows(family, np.random.default_rng(5))
-    assert_close(arrays.dyadic_risk(row, 41, xp=xp), compiled.dyadic_risk(row, 41))
+    assert_close(reference_backend.dyadic_risk(row, 41, xp=xp), numba_backend.dyadic_risk(row, 41))
 
 
 def pieces_of(lr, batch, times):
-    return _backend.pieces(lr, batch, np.array(times))
+    return additive.pieces(lr, batch, np.array(times))
 
 
 WARM_UP = nqm.Schedule([*np.linspace(0.0, 1.0, 10), 0.3], [1] * 10 + [500])
@@ -141,7 +141,7 @@ def test_chained_risk(family, schedule, xp):
     row = some_rows(family, np.random.default_rng(6))
     parts = pieces_of(*SCHEDULES[schedule], [0, 1, 5, 100, 3000])
     row = row.in_units(parts.lr.max())
-    assert_close(arrays.chained_risk(row, parts, 5, xp=xp), compiled.chained_risk(row, parts, 5))
+    assert_close(reference_backend.chained_risk(row, parts, 5, xp=xp), numba_backend.chained_risk(row, parts, 5))
 
 
 @pytest.mark.parametrize("power", [0.0, 0.5])
@@ -152,8 +152,8 @@ def test_chains_of_pieces_are_one_run(power, xp):
     optimizer = nqm.EMA(nqm.Preconditioned(nqm.SGD(0.7, momentum), power), decay)
     row = rows_of(nqm.NoisyQuadratic(*nodes(rng)), optimizer, 100.0, 1)
     times = np.array([0, 1, 7, 1000, 2**20])
-    chained = arrays.chained_risk(row.in_units(1.0), pieces_of(None, None, times), times.size, xp=xp)[0]
-    assert_close(chained, [arrays.risk(row, np.array([t]), xp=xp)[0] for t in times])
+    chained = reference_backend.chained_risk(row.in_units(1.0), pieces_of(None, None, times), times.size, xp=xp)[0]
+    assert_close(chained, [reference_backend.risk(row, np.array([t]), xp=xp)[0] for t in times])
 
 
 # --- 60 digits -------------------------------------------------------------------------------------------------
@@ -178,7 +178,7 @@ def test_risk_is_exact(seed):
     steps = np.array([1, int(2.0 ** rng.uniform(1.0, 20.0)), int(2.0 ** rng.uniform(20.0, 40.0))])
     row = rows_of(nqm.NoisyQuadratic(h, c, init), optimizer_of(rule), 64.0, steps.size)
     risks = [float(exact(rule, h, c, init, [(rule.lr, 64.0, int(t))])) for t in steps]
-    assert_close(arrays.risk(row, steps), risks, 1e-14)
+    assert_close(reference_backend.risk(row, steps), risks, 1e-14)
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -193,7 +193,7 @@ def test_chained_risk_is_exact(seed):
     row = rows_of(nqm.NoisyQuadratic(h, c, init), optimizer_of(rule), 64.0, 1).in_units(1.0)
     cuts = [np.flatnonzero(parts.column == column)[0] + 1 for column in (0, 1)]
     risks = [float(exact(rule, h, c, init, course[:cut])) for cut in cuts]
-    assert_close(arrays.chained_risk(row, parts, 2)[0], risks, 1e-13)
+    assert_close(reference_backend.chained_risk(row, parts, 2)[0], risks, 1e-13)
 
 
 @pytest.mark.parametrize("decay", [None, 0.999])
@@ -207,9 +207,9 @@ def test_the_far_end_of_critical_damping(momentum, decay, xp):
         problem = nqm.NoisyQuadratic(1.0, c, 2.0) if c == 0.0 else noisy
         times = np.array(steps)
         row = rows_of(problem, optimizer_of(rule), 64.0, times.size)
-        risks = arrays.risk(row, times, xp=xp)
+        risks = reference_backend.risk(row, times, xp=xp)
         assert_close(risks, [float(exact_risk(rule, 1.0, c, 2.0, 64.0, t)) for t in steps])
-        assert_close(risks, compiled.risk(row, times))
+        assert_close(risks, numba_backend.risk(row, times))
 
 
 # --- overflow ----------------------------------------------------------------------------------------------------
@@ -222,13 +222,13 @@ def test_what_diverges_is_inf(optimizer, batch, fast_xp):
     problem = nqm.NoisyQuadratic([1.0, 1e-5])
     row = rows_of(problem, optimizer, batch, 3)
     steps = np.array([10, 10**4, 2**53])
-    risks = arrays.risk(row, steps, xp=xp)
+    risks = reference_backend.risk(row, steps, xp=xp)
     assert np.isfinite(risks[0])
     assert np.all(risks[1:] == np.inf)
-    assert arrays.dyadic_risk(row, 54, xp=xp)[0, -1] == np.inf
+    assert reference_backend.dyadic_risk(row, 54, xp=xp)[0, -1] == np.inf
     parts = pieces_of(None, None, [10, 10**4, 10**9])
-    assert np.array_equal(np.isinf(arrays.chained_risk(row, parts, 3, xp=xp)[0]), [False, True, True])
-    assert np.all(arrays.crossings(row, np.full(3, 1e-9), True, xp=xp) == np.inf)
+    assert np.array_equal(np.isinf(reference_backend.chained_risk(row, parts, 3, xp=xp)[0]), [False, True, True])
+    assert np.all(reference_backend.crossings(row, np.full(3, 1e-9), True, xp=xp) == np.inf)
 
 
 def test_nodes_without_weight_add_nothing_to_an_overflow(xp):
@@ -237,13 +237,16 @@ def test_nodes_without_weight_add_nothing_to_an_overflow(xp):
     alone = nqm.NoisyQuadratic([1.0, 0.1], 1.0, 1.0)
     steps, parts = np.array([10, 10**5]), pieces_of(None, None, [10, 10**5])
     row, other = (rows_of(p, nqm.SGD(0.9, 0.1), 10.0, 2) for p in (problem, alone))
-    assert_close(arrays.risk(row, steps, xp=xp), compiled.risk(other, steps))
-    chained = [arrays.chained_risk(r, parts, 2, xp=xp) for r in (row, other)]
+    assert_close(reference_backend.risk(row, steps, xp=xp), numba_backend.risk(other, steps))
+    chained = [reference_backend.chained_risk(r, parts, 2, xp=xp) for r in (row, other)]
     assert_close(*chained, 1e-15)
     targets = np.array([0.5, 0.12])
-    assert np.array_equal(*(arrays.crossings(r, targets, False, xp=xp) for r in (row, other)))
+    assert np.array_equal(*(reference_backend.crossings(r, targets, False, xp=xp) for r in (row, other)))
     course = np.array([0.9]), np.array([0.1]), [10**5]
-    sloped = [flat(arrays.slopes(*slope_arguments(p, nqm.SGD(0.9, 0.1), [], *course), xp=xp)) for p in (problem, alone)]
+    sloped = [
+        flat(reference_backend.slopes(*slope_arguments(p, nqm.SGD(0.9, 0.1), [], *course), xp=xp))
+        for p in (problem, alone)
+    ]
     assert_close(*sloped, 1e-13)
 
 
@@ -251,12 +254,12 @@ def test_states_that_are_not_read_may_overflow(xp):
     """The second state grows by 10 a step; its square has overflowed after 160, and it itself has not."""
     optimizer = nqm.LinearOptimizer(0.5, np.diag([1.0, 10.0, 0.5]), [1.0, 1.0, 1.0], start=[1.0, 1.0, 1.0])
     row = rows_of(nqm.NoisyQuadratic(1.0, 0.0), optimizer, np.inf, 1)
-    assert_close(arrays.risk(row, np.array([160]), xp=xp), 0.5 * 0.25**160)
+    assert_close(reference_backend.risk(row, np.array([160]), xp=xp), 0.5 * 0.25**160)
 
 
 def test_no_steps_of_infinitely_much_noise(xp):
     row = rows_of(nqm.NoisyQuadratic(1.0), nqm.SGD(0.5, 0.9), 1e-310, 2)
-    assert arrays.risk(row, np.array([0, 1]), xp=xp).tolist() == [0.5, np.inf]
+    assert reference_backend.risk(row, np.array([0, 1]), xp=xp).tolist() == [0.5, np.inf]
 
 
 # --- slopes ------------------------------------------------------------------------------------------------------
@@ -323,10 +326,10 @@ def test_slopes(number, xp):
     spectrum, free, expected = exact_slopes(number)
     problem = nqm.NoisyQuadratic(*spectrum)
     arguments = slope_arguments(problem, optimizer_of(rule), free, rule.lr * rates, inverse_batch, lengths)
-    found = flat(arrays.slopes(*arguments, xp=xp))
+    found = flat(reference_backend.slopes(*arguments, xp=xp))
     assert_close(found[:7], expected[:7], 1e-13)
     assert_close(found[7:], expected[7:])
-    assert_close(flat(compiled.slopes(*arguments)), found, 1e-11)
+    assert_close(flat(numba_backend.slopes(*arguments)), found, 1e-11)
 
 
 def test_slopes_by_batch_size_are_shares_of_the_noise(xp):
@@ -334,7 +337,7 @@ def test_slopes_by_batch_size_are_shares_of_the_noise(xp):
     problem, optimizer = nqm.NoisyQuadratic(*nodes(np.random.default_rng(2))), nqm.EMA(nqm.SGD(1.0, 0.9), 0.9)
     lr, inverse_batch, lengths = COURSE
     noisy, silent = (
-        arrays.slopes(*slope_arguments(problem, optimizer, [], lr, share, lengths), xp=xp)
+        reference_backend.slopes(*slope_arguments(problem, optimizer, [], lr, share, lengths), xp=xp)
         for share in (inverse_batch, 0.0 * inverse_batch)
     )
     assert np.all(noisy.by_log_inverse_batch > 0.0)
@@ -344,7 +347,7 @@ def test_slopes_by_batch_size_are_shares_of_the_noise(xp):
 def test_slopes_of_what_diverges(xp):
     arguments = slope_arguments(nqm.NoisyQuadratic([1.0, 0.1]), nqm.SGD(1.0, 0.5), [], *COURSE)
     arguments = (*arguments[:3], 100.0 * arguments[3], *arguments[4:])
-    assert arrays.slopes(*arguments, xp=xp).risk == np.inf
+    assert reference_backend.slopes(*arguments, xp=xp).risk == np.inf
 
 
 # --- crossings ---------------------------------------------------------------------------------------------------
@@ -375,7 +378,9 @@ def test_crossings(name, crossing, fast_xp):
     optimizer = CROSSED[name]
     start = nqm.risk(problem, optimizer, 1e5, 0)
     targets = start * np.array([1e-14, 1e-4, 1e-3, 0.01, 0.1, 0.7, 2.0])
-    found = arrays.crossings(rows_of(problem, optimizer, 1e5, targets.size), targets, crossing == "last", xp=fast_xp)
+    found = reference_backend.crossings(
+        rows_of(problem, optimizer, 1e5, targets.size), targets, crossing == "last", xp=fast_xp
+    )
     expected = nqm.steps_to_target(problem, optimizer, 1e5, targets, crossing)
     np.testing.assert_array_equal(found, expected)
     assert found[0] == np.inf
@@ -389,9 +394,9 @@ def test_crossings_of_many_rows(family, crossing):
     h, c, init = nodes(rng, 8, weightless=False)
     problem, optimizer = nqm.NoisyQuadratic(np.maximum(h, 0.05), c, init), some_optimizer(family, rng, ROWS)
     row = rows_of(problem, optimizer, 1e4, ROWS)
-    settled = arrays.dyadic_risk(row, 54)[:, -1]
+    settled = reference_backend.dyadic_risk(row, 54)[:, -1]
     targets = np.where(np.isfinite(settled), settled + 0.1 * rng.random(ROWS) * problem.initial_risk, 0.1)
-    found = arrays.crossings(row, targets, crossing == "last")
+    found = reference_backend.crossings(row, targets, crossing == "last")
     expected = nqm.steps_to_target(problem, optimizer, 1e4, targets, crossing)
     np.testing.assert_array_equal(found, expected)
     assert np.isfinite(found).sum() > ROWS // 2
@@ -401,14 +406,14 @@ def test_crossings_are_where_a_walk_says(xp):
     """Step by step, with the risk itself."""
     problem, optimizer = nqm.NoisyQuadratic([1.0, 0.3]), nqm.SGD(1.0, 0.95)
     times = np.arange(1000)
-    risks = arrays.risk(rows_of(problem, optimizer, 1e5, times.size), times)
+    risks = reference_backend.risk(rows_of(problem, optimizer, 1e5, times.size), times)
     targets = 0.5 * (risks[[3, 20, 40]] + risks[[4, 21, 41]])
     row = rows_of(problem, optimizer, 1e5, targets.size)
     above = risks > targets[:, None]
     assert np.count_nonzero(np.diff(above[2])) > 5
-    np.testing.assert_array_equal(arrays.crossings(row, targets, False, xp=xp), np.argmax(~above, axis=1))
+    np.testing.assert_array_equal(reference_backend.crossings(row, targets, False, xp=xp), np.argmax(~above, axis=1))
     last = times.size - np.argmax(above[:, ::-1], axis=1)
-    np.testing.assert_array_equal(arrays.crossings(row, targets, True, xp=xp), last)
+    np.testing.assert_array_equal(reference_backend.crossings(row, targets, True, xp=xp), last)
 
 
 # --- tiles -------------------------------------------------------------------------------------------------------
@@ -420,16 +425,18 @@ def whole_and_in_tiles(monkeypatch):
 
     def both(function, size):
         whole = function()
-        monkeypatch.setattr(arrays, "TILE", size)
+        monkeypatch.setattr(reference_backend, "TILE", size)
         return whole, function()
 
     return both
 
 
 CALLS = {
-    "risk": lambda row: arrays.risk(row, np.array([0, 1, 5, 100, 2**40, 3, 77, 1000])),
-    "dyadic": lambda row: arrays.dyadic_risk(row, 20),
-    "chained": lambda row: arrays.chained_risk(row.in_units(1.0), pieces_of(WARM_UP, RAMP, [5, 100, 3000]), 3),
+    "risk": lambda row: reference_backend.risk(row, np.array([0, 1, 5, 100, 2**40, 3, 77, 1000])),
+    "dyadic": lambda row: reference_backend.dyadic_risk(row, 20),
+    "chained": lambda row: reference_backend.chained_risk(
+        row.in_units(1.0), pieces_of(WARM_UP, RAMP, [5, 100, 3000]), 3
+    ),
 }
 
 
@@ -450,7 +457,7 @@ def test_crossings_are_the_same_in_tiles_of_a_few(last, whole_and_in_tiles):
     problem = nqm.NoisyQuadratic(np.geomspace(0.1, 1.0, 13))
     row = rows_of(problem, nqm.EMA(nqm.SGD(np.linspace(0.01, 1.0, ROWS), 0.8), 0.5), 1e4, ROWS)
     targets = np.geomspace(0.01, 1.0, ROWS)
-    whole, cut = whole_and_in_tiles(lambda: arrays.crossings(row, targets, last), 1)
+    whole, cut = whole_and_in_tiles(lambda: reference_backend.crossings(row, targets, last), 1)
     np.testing.assert_array_equal(whole, cut)
     assert np.isfinite(whole).all()
 
@@ -467,22 +474,22 @@ def test_nodes_in_tiles(name, whole_and_in_tiles):
 def test_slopes_with_nodes_in_tiles(whole_and_in_tiles):
     problem = nqm.NoisyQuadratic(*nodes(np.random.default_rng(11), 50))
     arguments = slope_arguments(problem, nqm.SGD(1.0, 0.9), ["momentum"], *COURSE)
-    whole, cut = whole_and_in_tiles(lambda: flat(arrays.slopes(*arguments)), 21)
+    whole, cut = whole_and_in_tiles(lambda: flat(reference_backend.slopes(*arguments)), 21)
     assert_close(cut, whole, 1e-13)
 
 
 def test_tiles_are_small_however_many_nodes(monkeypatch):
     """No more nodes times rows than a tile are computed at once."""
-    seen, one_step = [], arrays.Tile.one_step
+    seen, one_step = [], reference_backend.Tile.one_step
 
     def watching(tile):
         seen.append(tile.h.high.size)
         return one_step(tile)
 
-    monkeypatch.setattr(arrays.Tile, "one_step", watching)
-    monkeypatch.setattr(arrays, "TILE", 1000)
+    monkeypatch.setattr(reference_backend.Tile, "one_step", watching)
+    monkeypatch.setattr(reference_backend, "TILE", 1000)
     for count, rows in [(5000, 2), (90, 50)]:
         problem = nqm.NoisyQuadratic(np.geomspace(1e-4, 1.0, count))
-        arrays.risk(rows_of(problem, nqm.SGD(0.5), 10.0, rows), np.full(rows, 3))
+        reference_backend.risk(rows_of(problem, nqm.SGD(0.5), 10.0, rows), np.full(rows, 3))
     assert max(seen) <= 1000
     assert len(seen) > 10

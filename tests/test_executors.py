@@ -21,7 +21,7 @@ from distributed import Client, LocalCluster
 from sizes import every
 
 import nqm
-from nqm._engines import choice
+from nqm.backends import selection
 
 PROBLEM = nqm.NoisyQuadratic(1.0 / np.arange(1, 41))
 OPTIMIZERS = {"SGD": nqm.SGD(nqm.FREE), "EMA": nqm.EMA(nqm.SGD(0.5), decay=nqm.FREE), "fixed": nqm.SGD(0.25)}
@@ -238,7 +238,7 @@ def test_a_cells_own_error_is_its_status(pool):
 
 class Tells(nqm.SGD):
     def filter(self, values=None):
-        raise RuntimeError(f"{nqm.get_backend()} on {choice.threads()}")
+        raise RuntimeError(f"{nqm.get_backend()} on {selection.threads()}")
 
 
 @pytest.mark.parametrize("pool", [ThreadPoolExecutor, processes])
@@ -260,7 +260,7 @@ def test_what_a_worker_has_no_backend_for_is_computed_here(monkeypatch):
         raise RuntimeError("no CUDA device")
 
     expected = nqm.sweep(PROBLEM, OPTIMIZERS, BATCHES, 0.1)
-    monkeypatch.setattr(sys.modules["nqm.sweep"], "use_backend", use_backend)
+    monkeypatch.setattr(sys.modules["nqm._sweep"], "use_backend", use_backend)
     with ThreadPoolExecutor(2) as pool, pytest.warns(RuntimeWarning, match="lost 9 of 9 cells.*no CUDA device"):
         found = nqm.sweep(PROBLEM, OPTIMIZERS, BATCHES, 0.1, executor=pool)
     assert same(found, expected)

@@ -10,14 +10,17 @@ import sys
 import numpy as np
 import pytest
 
-from nqm import _coupled_kernels, _jit, _kernels, _scaling_kernels
+from nqm.backends import compilation as _jit
+from nqm.backends.kernels import additive as _kernels
+from nqm.backends.kernels import gaussian_features as _coupled_kernels
+from nqm.backends.kernels import scaling as _scaling_kernels
 from nqm.cli import main
 
 MODULES = (_kernels, _coupled_kernels, _scaling_kernels)
 
 QUICK = """
 import numpy as np
-from nqm import _scaling_kernels as kernels
+from nqm.backends.kernels import scaling as kernels
 def ask(_=None):
     kernels.effective(np.array([0, 1]), np.ones(1), np.ones(1), 0.1, 0.0, np.empty(1), np.empty((1, 2)))
 """
@@ -110,7 +113,8 @@ def test_one_signature_a_kernel():
     """Of one state: however arrays are cut and whoever may write to them."""
     program = """
 import numpy as np, nqm
-from nqm import _jit, _kernels
+from nqm.backends import compilation as _jit
+from nqm.backends.kernels import additive as _kernels
 schedule = nqm.Schedule([0.3, 0.2, 0.1], [70, 5, 100])
 for nodes in (3, 300):  # one block and three
     problem = nqm.NoisyQuadratic(1.0 / np.arange(1.0, nodes + 1.0))
@@ -129,7 +133,7 @@ print(len(public), [k.__name__ for k in public if len(k.signatures) > 1])
 
 def test_after_warmup_a_process_compiles_nothing(tmp_path):
     cache = {"NUMBA_CACHE_DIR": str(tmp_path), "NQM_CACHE": "1"}
-    words = ("-m", "nqm.cli", "warmup", "scaling", "features")
+    words = ("-m", "nqm", "warmup", "scaling", "features")
     said, progress = run(*words, **cache)
     assert " functions compiled in " in said
     assert f"kept in {tmp_path}" in said
@@ -141,7 +145,7 @@ def test_after_warmup_a_process_compiles_nothing(tmp_path):
     assert progress.count("nothing to compile") == 2
     question = """
 import nqm
-from nqm import _jit
+from nqm.backends import compilation as _jit
 problem = nqm.NoisyQuadratic.power_law(50, noise_model="gaussian-features", label_noise=1.0)
 nqm.steps_to_target(problem, nqm.SGD(0.1, 0.9), 64, 0.6)
 print(_jit.compilations())
@@ -155,8 +159,9 @@ def test_warmup_is_all_that_usual_questions_need():
     """After it no kernel is asked for with types that it has not been compiled for."""
     program = """
 import nqm
-from nqm import FREE, _jit
-from nqm.cli_warmup import warmup
+from nqm import FREE
+from nqm.backends import compilation as _jit
+from nqm.cli.warmup import warmup
 warmup()
 def count():
     return sum(len(kernel.signatures) for kernel in _jit.kernels)
@@ -181,7 +186,7 @@ def test_warmup_refuses(capsys, tmp_path):
     assert main(["warmup", "everything"]) == 2
     assert "unknown part 'everything': expected one of risk, crossing, tune" in capsys.readouterr().err
     done = subprocess.run(
-        [sys.executable, "-m", "nqm.cli", "warmup", "features"], env={**os.environ, "NQM_CACHE": "0"},
+        [sys.executable, "-m", "nqm", "warmup", "features"], env={**os.environ, "NQM_CACHE": "0"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 2

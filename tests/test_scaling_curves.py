@@ -11,13 +11,13 @@ from scipy.special import loggamma
 
 import nqm
 from nqm import schedules
+from nqm.problems.spectra import _index_rule
 from nqm.scaling import curves, trajectory
 from nqm.scaling.annealing import final_loss
 from nqm.scaling.curve import LossCurve
 from nqm.scaling.curves import CurvesFit, fit_curves
 from nqm.scaling.model import LAST, Pieces, modes
 from nqm.scaling.trajectory import NAMES, Trajectories, named
-from nqm.spectra import _index_rule
 
 MARKS = {"25M": 0.0027, "100M": 0.0037, "400M": 0.0038}  # multi-power law, published, over the test curves given
 TRAINING = ("cosine_24000", "constant_24000", "wsdcon_9")

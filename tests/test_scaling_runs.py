@@ -14,9 +14,9 @@ from real_logs import DATA, real_logs
 from sizes import every
 
 import nqm
+from nqm.problems.spectra import _index_rule
 from nqm.scaling import RunsFit, chinchilla, final, fit_runs
 from nqm.scaling.model import LAST, Pieces, course, effective, modes
-from nqm.spectra import _index_rule
 
 TRUTH = np.array([*np.log([0.15, 0.6, 4.0, 1.2, 40.0, 300.0]), 0.5])  # theta of p, q, P, Q, R, T0, E
 COSINE = final.Rates("cosine", 0.01)
@@ -377,7 +377,7 @@ def real_runs():
 
 
 def published(columns):
-    """Li & Maddison's plain model, with N rounded sums as in :func:`nqm.spectra.PowerLaw`."""
+    """Li & Maddison's plain model, with N rounded sums as in :func:`nqm.problems.spectra.PowerLaw`."""
     p, q, P, Q, E, R, r, lr = 1.11313, 0.58424, 3.39269, 0.88533, 0.35450, 8.41003, 2.58293, 1.999
     found = []
     for N, B, K in zip(*(columns[name] for name in ("N", "B", "K")), strict=True):

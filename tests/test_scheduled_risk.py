@@ -14,9 +14,11 @@ from reference import Rule, exact_risk_along, filter_risk_along, recursion_risk_
 from sizes import every
 
 import nqm
-from nqm import _backend, _kernels, schedules
+from nqm import schedules
+from nqm.backends.kernels import additive as _kernels
+from nqm.dynamics import additive
 from nqm.schedules import Schedule
-from nqm.search import crossing as crossing_module
+from nqm.search import first_passage
 
 # Schedules that are held to see what a walk makes of that.
 pytestmark = pytest.mark.filterwarnings("ignore:the target is reached after the schedule's end")
@@ -439,7 +441,7 @@ def test_gradients(family, power, averaged, seed):
     optimizer = optimizer_of(rule)
     names = tuple(name for name in ("momentum", "decay") if optimizer.hyperparameters.get(name))
     risk, *expected = exact_slopes(rule, names, h, c, init, lr, inverse_batch, lengths.tolist())
-    found = _backend.slopes(
+    found = additive.slopes(
         nqm.NoisyQuadratic(h, c, init), optimizer, optimizer.hyperparameters, names, lr, inverse_batch, lengths
     )
     assert found.risk == pytest.approx(float(risk), rel=1e-11)
@@ -519,13 +521,13 @@ def test_crossings_are_those_of_a_scan(kind, seed):
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_the_walk_needs_no_correction(kind, monkeypatch):
     """`risk` has the last word on the step, for the sake of last digits; it must not have to move it."""
-    looks, risk = [], crossing_module.risk
+    looks, risk = [], first_passage.risk
 
     def counting(problem, optimizer, batch_size, steps):
         looks.append(steps)
         return risk(problem, optimizer, batch_size, steps)
 
-    monkeypatch.setattr(crossing_module, "risk", counting)
+    monkeypatch.setattr(first_passage, "risk", counting)
     for seed in range(8):
         optimizer, batch = random_course(kind, np.random.default_rng(seed))
         for target in np.geomspace(0.05, 0.9, 5) * SPECTRUM.initial_risk:

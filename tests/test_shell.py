@@ -113,7 +113,7 @@ def test_numbers_have_suffixes_as_in_scaling(capsys, suffixed, plain):
 def run(words, **settings):
     """The shell command in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "nqm.cli", *words.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, **settings
+        [sys.executable, "-m", "nqm", *words.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, **settings
     )
 
 

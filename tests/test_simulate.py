@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import nqm
-from nqm import simulation
+from nqm import _simulate as simulation
 
 PROBLEM = nqm.NoisyQuadratic([1.0, 0.3, 0.02], noise=[0.5, 1.0, 0.1], init=[1.0, 0.2, 3.0], multiplicity=[1, 2, 4])
 TIMES = [0, 1, 2, 5, 20, 60]

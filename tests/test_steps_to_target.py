@@ -11,8 +11,8 @@ from building import optimizer_of
 from reference import Rule, filter_risk, recursion_risk
 
 import nqm
-from nqm import _kernels
-from nqm._engines import walks
+from nqm.backends import first_passage
+from nqm.backends.kernels import additive as _kernels
 
 # --- against a scan ----------------------------------------------------------------------------------------
 
@@ -305,7 +305,7 @@ def test_never_takes_few_leaps_too(name, leaps):
 def test_a_search_goes_on_where_its_budget_ended(monkeypatch):
     optimizer = nqm.SGD(1.0, momentum=0.99)
     expected = crossings(BINNED, optimizer, 2**16, 0.01)
-    monkeypatch.setattr(walks, "LOOK", 1.0)
+    monkeypatch.setattr(first_passage, "LOOK", 1.0)
     assert crossings(BINNED, optimizer, 2**16, 0.01) == expected
 
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._risk import max_stable_lr
 from ..optimizers import FREE, SGD
-from ..problem import NoisyQuadratic
-from ..risk import max_stable_lr
-from ..search import tune
+from ..problems.quadratic import NoisyQuadratic
+from ..search.tune import tune
 from . import Data, Figure, rows
 from .zhang2019.constant import TARGET
 

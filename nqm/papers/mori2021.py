@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._risk import risk, steady_state_risk
 from ..noise import enhanced
 from ..optimizers import FREE, SGD
-from ..risk import risk, steady_state_risk
-from ..search import tune
+from ..search.tune import tune
 from . import Data, Figure, rows
 from .zhang2019.constant import TARGET, problem
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import noise
+from .._risk import max_stable_lr, risk, steady_state_risk
+from .._sweep import sweep
 from ..optimizers import FREE, SGD, Optimizer, Preconditioned
-from ..problem import NoisyQuadratic
-from ..risk import max_stable_lr, risk, steady_state_risk
-from ..sweep import sweep
+from ..problems.quadratic import NoisyQuadratic
 from . import Data, Figure, rows
 from .zhang2019.constant import POWERS, problem
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import bounds, schedules
+from .._risk import risk
 from ..optimizers import FREE, SGD
-from ..risk import risk
-from ..search import optimize_schedule, tune
+from ..search.optimize_schedule import optimize_schedule
+from ..search.tune import tune
 from . import Data, Figure, rows
 from .zhang2019.constant import TARGET, problem
 

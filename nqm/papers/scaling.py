@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import scaling, schedules
+from .._risk import risk
 from ..optimizers import SGD
-from ..problem import NoisyQuadratic
-from ..risk import risk
+from ..problems.quadratic import NoisyQuadratic
+from ..problems.spectra import _index_rule as index_rule
 from ..scaling.example import LENGTH, WARMUP
 from ..schedules import Schedule
-from ..spectra import _index_rule as index_rule
 from . import Data, Figure, rows
 
 if TYPE_CHECKING:

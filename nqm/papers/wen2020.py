@@ -13,10 +13,11 @@ from scipy.linalg import expm
 
 from .. import bounds, noise, schedules
 from .._checks import FloatArray
+from .._risk import risk
 from ..optimizers import FREE, SGD
-from ..problem import NoisyQuadratic
-from ..risk import risk
-from ..search import steps_to_target, tune
+from ..problems.quadratic import NoisyQuadratic
+from ..search.first_passage import steps_to_target
+from ..search.tune import tune
 from . import Data, Figure, rows
 
 if TYPE_CHECKING:

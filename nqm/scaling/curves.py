@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 
 from .. import _checks
 from .._checks import FloatArray, IntArray
-from .._writing import write_whole
+from .._io import write_whole
 from ..schedules import Schedule
 from . import fitting
 from .curve import Curves, LossCurve, named_curves, per_step

@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import _checks
 from .._checks import FloatArray
-from .._writing import write_whole
+from .._io import write_whole
 from .logs import RunsLog, read_runs
 from .runs import RunsFit
 

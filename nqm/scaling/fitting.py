@@ -108,7 +108,7 @@ def bootstrap(
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    from .._engines.choice import threads
+    from ..backends.selection import threads
 
     names = np.unique(groups, return_inverse=True)[1]
     size, parameters = int(names.max()) + 1, solution.theta.size

@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike
 
 from .. import _checks
 from .._checks import FloatArray
-from .._writing import write_whole
-from ..problem import NoisyQuadratic
+from .._io import write_whole
+from ..problems.quadratic import NoisyQuadratic
 from ..schedules import Schedule
 from . import fitting
 from .final import NAMES, SHAPES, Rates, Rows, Shape, held, named

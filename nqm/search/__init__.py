@@ -1,7 +1,1 @@
 """Questions about steps: when is the target reached, and with which hyperparameters or schedule first?"""
-
-from .crossing import steps_to_target
-from .scheduling import OptimizedSchedule, optimize_schedule
-from .tuning import Tuned, tune
-
-__all__ = ["OptimizedSchedule", "Tuned", "optimize_schedule", "steps_to_target", "tune"]

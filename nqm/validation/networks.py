@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from .. import NoisyQuadratic, risk
+from .. import NoisyQuadratic
+from .._risk import risk
 from .data import Data
 from .measured import MeasuredQuadratic
 from .measuring import measure

@@ -13,13 +13,13 @@ import pytest
 
 import nqm
 from nqm import EMA, FREE, SGD, Schedule
-from nqm._engines import choice
+from nqm.backends import selection
 
 from .test_speed import EXACT, EXPLICIT, _peak_flops, best_of, tell
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(3600)]
 
-CORES = choice.threads()
+CORES = selection.threads()
 LR, BATCH = np.geomspace(1e-3, 1.0, 1000)[:, None], np.geomspace(1.0, 2.0**20, 1000)
 OPTIMIZERS = {1: SGD(LR), 2: SGD(LR, 0.97), 3: EMA(SGD(LR, 0.97), 0.99)}
 STEPS = 1000

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ... import bounds
+from ..._risk import max_stable_lr, risk, steady_state_risk
+from ..._sweep import sweep
 from ...optimizers import EMA, FREE, SGD, Optimizer, Preconditioned, transition_matrix
-from ...problem import NoisyQuadratic
-from ...risk import max_stable_lr, risk, steady_state_risk
+from ...problems.quadratic import NoisyQuadratic
 from ...schedules import Schedule
-from ...sweep import sweep
 from .. import Data, Figure, rows
 
 if TYPE_CHECKING:

@@ -11,19 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...optimizers import FREE, SGD, Preconditioned
-from ...search import OptimizedSchedule, optimize_schedule
+from ...search.optimize_schedule import OptimizedSchedule, optimize_schedule
 from .. import Data, Figure, rows
-from .constant import (
-    BATCH_SIZES,
-    BOUNDS,
-    EXACT,
-    POWERS,
-    TARGET,
-    plot_steps,
-    problem,
-    tuned,
-    with_bounds,
-)
+from .constant import BATCH_SIZES, BOUNDS, EXACT, POWERS, TARGET, plot_steps, problem, tuned, with_bounds
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
-from ... import steps_to_target, sweep, tune
+from ... import steps_to_target, tune
+from ..._sweep import sweep
 from .moments import Floats, Plain, numbers_of
 from .rung import MODELS, Columns, Rung, verdict
 from .task import Task, crossing, recorded, train

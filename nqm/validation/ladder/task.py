@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ... import NoisyQuadratic, risk
+from ... import NoisyQuadratic
+from ..._risk import risk
 from .moments import Floats, Plain, numbers_of
 
 RECORDED = 48

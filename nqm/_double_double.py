@@ -1,0 +1,95 @@
+"""Double-double arithmetic: (high, low) stands for the sum of two float64 that do not overlap, about 32 digits.
+
+For the few entries of a filter that a float64 would round, tuples of numbers or arrays; for the reference backend,
+matrices of :class:`Pair` on arrays of any namespace of the Python array API standard.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import numpy as np
+
+from ._checks import FloatArray
+
+Array = Any  # of a namespace
+
+
+def pair_of(parts: FloatArray) -> tuple[Any, Any]:
+    """(high, low) from an array that holds them along its last axis."""
+    return parts[..., 0], parts[..., 1]
+
+
+def two_sum(a: Any, b: Any) -> tuple[Any, Any]:
+    s = a + b
+    t = s - a
+    return s, (a - (s - t)) + (b - t)
+
+
+def two_product(a: Any, b: Any) -> tuple[Any, Any]:
+    """Dekker's exact product: each factor is split into halves of 26 bits."""
+    p = a * b
+    ah, bh = 134217729.0 * a, 134217729.0 * b
+    ah, bh = ah - (ah - a), bh - (bh - b)
+    al, bl = a - ah, b - bh
+    return p, ((ah * bh - p) + ah * bl + al * bh) + al * bl
+
+
+def pair_mul(a: tuple[Any, Any], b: tuple[Any, Any]) -> tuple[Any, Any]:
+    p, e = two_product(a[0], b[0])
+    return two_sum(p, e + (a[0] * b[1] + a[1] * b[0]))
+
+
+@dataclass(frozen=True)
+class Pair:
+    """high + low, two float64 that do not overlap. What overflows (beyond 1e300 in a product) is NaN."""
+
+    high: Array
+    low: Array = 0.0
+
+    def __getitem__(self, at: Any) -> Pair:
+        return Pair(self.high[at], self.low[at])
+
+    def __add__(self, other: Pair) -> Pair:
+        high, error = two_sum(self.high, other.high)
+        return Pair(*two_sum(high, error + (self.low + other.low)))
+
+    def __sub__(self, other: Pair) -> Pair:
+        return self + Pair(-other.high, -other.low)
+
+    def __mul__(self, other: Any) -> Pair:
+        other = other if isinstance(other, Pair) else Pair(other)
+        high, error = two_product(self.high, other.high)
+        return Pair(*two_sum(high, error + (self.high * other.low + self.low * other.high)))
+
+
+def product(a: Pair, b: Pair) -> Pair:
+    """A B for matrices (i, j, R, n) and (j, l, R, n)."""
+    return reduce(Pair.__add__, [a[:, j, None, ...] * b[None, j, ...] for j in range(b.high.shape[0])])
+
+
+def product_transposed(a: Pair, b: Pair) -> Pair:
+    """A B^T for matrices (i, j, R, n) and (l, j, R, n)."""
+    return reduce(Pair.__add__, [a[:, j, None, ...] * b[None, :, j, ...] for j in range(b.high.shape[1])])
+
+
+def sandwich(a: Pair, s: Pair) -> Pair:
+    """A S A^T."""
+    return product_transposed(product(a, s), a)
+
+
+def exact(x: Array, xp: Any) -> Pair:
+    return Pair(x, xp.zeros_like(x))
+
+
+def constant(matrix: Any, xp: Any, shape: tuple[int, int] = (1, 1)) -> Pair:
+    """The same matrix of floats everywhere: (i, j, *shape)."""
+    entries = xp.asarray(np.asarray(matrix, dtype=np.float64)[:, :, None, None])
+    return exact(xp.broadcast_to(entries, (*entries.shape[:2], *shape)), xp)
+
+
+def dot(r: list[float], u: Pair, zero: Pair) -> Pair:
+    """r . u for columns u (k, 1, R, n). What is not read may have overflowed."""
+    return reduce(Pair.__add__, [u[i, 0, ...] * p for i, p in enumerate(r) if p != 0.0], zero)

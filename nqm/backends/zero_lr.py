@@ -1,0 +1,37 @@
+"""When is the target reached while the learning rate is 0?"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .._checks import FloatArray
+
+
+def rest_crossing(moments: FloatArray, decay: float, target: float, last: bool, length: int) -> float:
+    """As :meth:`nqm.backends.first_passage.March.run` while theta stays, the first state, and an average, the last, is
+    theta + decay^t (average - theta). moments: (k, k), summed over nodes to make risks.
+
+    The risk is A + 2 B g + C g^2 with g = decay^t, so it lies at or below the target between two roots.
+    """
+    target *= 1.0 + 1e-13  # in a tie the risk stays at the target; `risk` has the last word
+    k = len(moments)
+    theta = np.eye(k)[0]
+    gap = np.eye(k)[-1] - theta if decay > 0.0 else np.zeros(k)
+    if not np.all(np.isfinite(moments)):  # diverged
+        return np.inf
+    a, b, c = theta @ moments @ theta, theta @ moments @ gap, gap @ moments @ gap
+    inside = b * b - c * (a - target)
+    enter, leave = np.inf, np.inf  # the steps at or below the target are enter <= t < leave
+    if a + 2.0 * b + c <= target:
+        enter = 0.0
+    elif inside >= 0.0 and c > 0.0 and 0.0 < -b + math.sqrt(inside) < c:
+        enter = float(np.ceil(np.log((-b + math.sqrt(inside)) / c) / np.log(decay)))
+    if a > target and c > 0.0 and inside >= 0.0 and -b - math.sqrt(inside) > 0.0:
+        leave = float(np.floor(np.log((-b - math.sqrt(inside)) / c) / np.log(decay))) + 1.0
+    if not last:
+        return enter if enter < min(leave, length) else np.inf
+    if enter >= min(leave, length) or leave < length:
+        return np.inf  # above at the end
+    return enter

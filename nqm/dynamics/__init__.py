@@ -1,0 +1,1 @@
+"""How the second moments of training evolve on a problem under an optimizer."""

@@ -1,0 +1,1 @@
+"""Noisy quadratic problems and their spectra."""
