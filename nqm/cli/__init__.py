@@ -285,6 +285,7 @@ def _steps(arguments: argparse.Namespace) -> int:
         told = "some to tune" if optimizer.free else "--steps"
         raise ValueError(f"--crossing last: expected --target and all hyperparameters as numbers, got {told}")
     steps: Any
+    status: str
     if optimizer.free:
         best = tune(problem, optimizer, batch, target, steps=arguments.steps)
         optimizer, steps, reached, status = best.optimizer, best.steps, best.risk, best.status

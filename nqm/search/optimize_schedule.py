@@ -17,7 +17,9 @@ from numpy.typing import ArrayLike
 
 from .. import _checks
 from .._checks import FloatArray
-from .._risk import one_batch, risk
+from .._risk import check_one_batch_size, risk
+from .._status import Status
+from ..dynamics.select import dynamics_of
 from ..optimizers import FREE, SGD, Optimizer
 from ..problems.quadratic import NoisyQuadratic
 from ..schedules import Schedule
@@ -51,10 +53,20 @@ class OptimizedSchedule:
     steps: float
     risk: float
     gradient_norm: float
-    status: str
+    status: Status
     optimizer: Optimizer = field(repr=False)
     batch_size: float | Schedule = field(repr=False)
     target: float | None = None
+
+    @property
+    def success(self) -> bool:
+        """Whether the schedule was found: it reaches the target, and is a local minimum."""
+        return self.status.success
+
+    @property
+    def message(self) -> str:
+        """The status in a sentence."""
+        return self.status.message
 
     @property
     def examples(self) -> float:
@@ -230,11 +242,11 @@ def _result(course: Course, point: FloatArray, steps: float, target: float | Non
     least[(point[course.rates_free :] <= LEAST) & (least > 0.0)] = 0.0
     norm = float(np.abs(slope).max(initial=0.0)) if height < 1e9 else math.inf
     norm = 0.0 if steps == 0 else norm
-    status = "converged" if norm <= CONVERGED else "stalled"
+    status = Status.CONVERGED if norm <= CONVERGED else Status.STALLED
     if steps == 0:
-        status = "already there"
+        status = Status.ALREADY_THERE
     elif math.isinf(steps):
-        status = "unreachable"
+        status = Status.UNREACHABLE
     reached = float(risk(course.problem, chosen, batch, 0 if steps == 0 else int(time)))
     return OptimizedSchedule(
         lr if course.given is None else batch, int(steps) if math.isfinite(steps) else steps, reached, norm, status,
@@ -246,7 +258,7 @@ def _checked(
     problem: Any, batch_size: Any, optimizer: Any, max_lr: Any, examples: Any, pieces: Any, shape: Any
 ) -> Course:
     check_tunable(problem, optimizer)
-    if problem.label_noise is not None:
+    if not dynamics_of(problem, optimizer).has_gradient:
         raise ValueError(
             f'problem: expected noise_model="additive", for which gradients by a schedule are known, got {problem}; '
             "nqm.risk and nqm.steps_to_target take Gaussian features along a given schedule"
@@ -258,7 +270,7 @@ def _checked(
         )
     if "lr" not in optimizer.free and not free_batch:
         raise ValueError(f"optimizer: expected lr nqm.FREE (or batch_size nqm.FREE), got {optimizer}")
-    batch, ramp = (1.0, None) if free_batch else one_batch(batch_size)
+    batch, ramp = (1.0, None) if free_batch else check_one_batch_size(batch_size)
     limit = max_lr
     if max_lr is not None and not (isinstance(max_lr, str) and max_lr == "stable"):
         if isinstance(max_lr, str):

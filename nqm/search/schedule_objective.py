@@ -11,13 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._checks import FloatArray, IntArray
-from .._risk import stable_lr
 from ..backends.types import Slopes
-from ..dynamics import additive
+from ..dynamics.select import dynamics_of
 from ..optimizers import FREE, Optimizer
 from ..problems.quadratic import NoisyQuadratic
 from ..schedules import Schedule, equal_lengths
-from .first_passage import searchable
 from .tune import tune
 
 ROOM = 40.0  # how far below the bound a log learning rate may go
@@ -51,7 +49,9 @@ class Course:
         weights: FloatArray | int,
         shape: Callable[[float, int], Schedule] | None,
     ) -> None:
-        self.problem, self.nodes, self.optimizer = problem, searchable(problem), optimizer
+        self.problem, self.optimizer = problem, optimizer
+        self.dynamics = dynamics_of(problem, optimizer)
+        self.nodes = self.dynamics.rule_for_search()
         self.batch, self.ramp, self.examples, self.max_lr, self.weights = batch, ramp, examples, max_lr, weights
         self.shape = shape
         self.farthest = 2.0**40  # steps of which an answer "unreachable" tells
@@ -64,7 +64,7 @@ class Course:
         self.rates_free = 0 if self.given is not None else self.pieces if shape is None else 1
         self.size = self.rates_free + len(self.names)
         # Where the largest stable learning rate lies, for momentum 0, relative to the bound.
-        stable = float(np.asarray(stable_lr(problem, optimizer, {**self.fixed, **dict.fromkeys(self.names, 0.0)})))
+        stable = float(np.asarray(self.dynamics.stability_limit({**self.fixed, **dict.fromkeys(self.names, 0.0)})))
         self.stable = math.log(stable / max_lr) if isinstance(max_lr, float) and 0.0 < stable < math.inf else 0.0
         self.bounded = max_lr is not None and self.stable > -1e-9
         self.stable = min(self.stable, 0.0)
@@ -136,7 +136,7 @@ class Course:
         """The learning rate that the variables are relative to."""
         if isinstance(self.max_lr, (int, float)):
             return float(self.max_lr)
-        return float(np.asarray(stable_lr(self.problem, self.optimizer, {"momentum": 0.0, **values})))
+        return float(np.asarray(self.dynamics.stability_limit({"momentum": 0.0, **values})))
 
     def layout(self, steps: float) -> Layout:
         """The pieces of so many steps; the last ones asked for are kept."""
@@ -370,10 +370,8 @@ class Course:
     def refine(self, point: FloatArray, steps: float) -> bool:
         """Go to a finer rule for the spectrum where this one is too coarse to tell one T from the next."""
         tolerance, moved = min(1e-6, 0.02 / steps), False
-        while not self.nodes._is_exact():
-            here, nodes, finer = self.value(point, steps)[0], self.nodes, self.nodes._finer()
-            if finer is None:
-                break
+        while (finer := self.nodes.finer()) is not None:
+            here, nodes = self.value(point, steps)[0], self.nodes
             self.nodes = finer
             if abs(self.value(point, steps)[0] - here) <= tolerance:
                 self.nodes = nodes
@@ -391,9 +389,7 @@ class Course:
         return 1.0 / np.asarray(self.ramp(layout.begins))
 
     def _slopes(self, values: dict[str, Any], rates: FloatArray, inverse: FloatArray, layout: Layout) -> Slopes:
-        return additive.slopes(
-            self.nodes, self.optimizer, {**values, "lr": 1.0}, self.names, rates, inverse, layout.parts
-        )
+        return self.nodes.risk_and_gradient({**values, "lr": 1.0}, self.names, rates, inverse, layout.parts)
 
 
 def _leja(points: FloatArray) -> FloatArray:

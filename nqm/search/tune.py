@@ -15,11 +15,12 @@ import numpy as np
 
 from .. import _checks
 from .._checks import FloatArray
-from .._risk import ARRAYS, check_problem, one_batch, risk
+from .._risk import ARRAYS, check_one_batch_size, check_problem, risk
+from .._status import Status
 from ..optimizers import Optimizer
 from ..problems.quadratic import NoisyQuadratic
 from ..schedules import Schedule
-from .first_passage import AFTER_END, after_end, crossings, roughly, warn_of_the_end
+from .first_passage import after_end, first_passage, warn_of_the_end
 from .objective import Landscape, Space
 
 AnyOptimizer = TypeVar("AnyOptimizer", bound=Optimizer)
@@ -41,7 +42,17 @@ class Tuned(Generic[AnyOptimizer]):
     risk: float
     batch_size: float | Schedule
     target: float | None
-    status: str
+    status: Status
+
+    @property
+    def success(self) -> bool:
+        """Whether some choice reaches the target."""
+        return self.status.success
+
+    @property
+    def message(self) -> str:
+        """The status in a sentence."""
+        return self.status.message
 
     @property
     def examples(self) -> float:
@@ -90,7 +101,7 @@ def tune(
     if (target is None) == (steps is None):
         raise ValueError("expected exactly one of target and steps, got " + ("none" if target is None else "both"))
     best = tuned(problem, optimizer, batch_size, target, bounds, steps)
-    if best.status == AFTER_END:
+    if best.status == Status.AFTER_END:
         warn_of_the_end(best.optimizer, best.steps)
     return best
 
@@ -107,29 +118,29 @@ def tuned(
     check_tunable(problem, optimizer)
     if not optimizer.free:
         raise ValueError(f"optimizer: expected nqm.FREE for at least one of lr, momentum, decay, got {optimizer}")
-    size, ramp = one_batch(batch_size)
+    size, ramp = check_one_batch_size(batch_size)
     batch = size if ramp is None else ramp
-    if ramp is None and math.isinf(size):
-        problem = problem._additive()
     if given is not None:
         count = _checks.whole(given, "steps", low=1)
-        space = Space(roughly(problem), optimizer, bounds, batch)
+        space = Space(problem, optimizer, bounds, batch)
         chosen = space.optimizer_at(_least_risk(space, batch, float(count)))
-        return Tuned(chosen, count, float(risk(problem, chosen, batch, count)), batch, None, "tuned")
+        return Tuned(chosen, count, float(risk(problem, chosen, batch, count)), batch, None, Status.TUNED)
     require_held(optimizer.schedule, ramp)
     goal = _checks.real(target, "target", low=0.0)
-    space = Space(roughly(problem), optimizer, bounds, batch)
+    space = Space(problem, optimizer, bounds, batch)
     if problem.initial_risk <= goal:
         start = np.clip(np.zeros((1, space.low.size)), space.low, space.high)
-        return Tuned(space.optimizer_at(start[0]), 0, problem.initial_risk, batch, goal, "already there")
+        return Tuned(space.optimizer_at(start[0]), 0, problem.initial_risk, batch, goal, Status.ALREADY_THERE)
     point, steps = _fewest_steps(space, batch, goal)
     chosen = space.optimizer_at(point)
     if math.isfinite(steps):  # where the risk is not monotone, it may have been there before
-        steps = float(crossings(problem, chosen, batch, goal))
+        steps = float(first_passage(problem, chosen, batch, goal))
     reached = float(risk(problem, chosen, batch, steps if math.isfinite(steps) else 2**53))
     if math.isinf(steps):
-        return Tuned(chosen, math.inf, reached, batch, goal, "unreachable")
-    return Tuned(chosen, int(steps), reached, batch, goal, AFTER_END if after_end(chosen, steps) else "tuned")
+        return Tuned(chosen, math.inf, reached, batch, goal, Status.UNREACHABLE)
+    return Tuned(
+        chosen, int(steps), reached, batch, goal, Status.AFTER_END if after_end(chosen, steps) else Status.TUNED
+    )
 
 
 def check_tunable(problem: Any, optimizer: Any) -> None:
@@ -178,15 +189,13 @@ def _fewest_steps(space: Space, batch: float | Schedule, target: float) -> _Cand
     own = "momentum" not in space.optimizer.hyperparameters and space.optimizer.states > 1  # anything may oscillate
     oscillates = len(space.names) > 1 or own or bool(np.any(space.fixed.get("momentum", 0.0)))
     point, steps = bracket(landscape, points[np.argmin(values)], guess, goal, loose=oscillates)
-    coupled, alone = space.problem.label_noise is not None, len(space.names) == 1
-    if coupled and (FEW if alone else RIPPLES_UNTIL) < steps < math.inf:
-        # ripples are some 0.7% deep there, and a look costs too much
+    alone = len(space.names) == 1
+    if math.isfinite(steps) and not space.dynamics.looks_for_ripples(steps, len(space.names)):
         oscillates = False
         point, steps = bracket(landscape, point, steps, goal)
     if alone:
-        count = 601 if coupled else 6001
         ends = np.minimum(point, 0.0) - 6.0, point + 10.0  # whichever basin was found first, the others are in it
-        grid = np.linspace(*ends, count).clip(space.low, np.minimum(space.high, 9.0))
+        grid = np.linspace(*ends, space.dynamics.line_points).clip(space.low, np.minimum(space.high, 9.0))
     explored = not oscillates
     while math.isfinite(steps):
         if landscape.refine(point, steps):
@@ -217,7 +226,7 @@ def _least_risk(space: Space, batch: float | Schedule, steps: float) -> FloatArr
     landscape, n = Landscape(space, batch), space.low.size
     grid = _grid(space, known, steps, density=2.5 if n == 2 else 1.0)
     if n == 1:
-        grid = np.linspace(space.low, np.minimum(space.high, 9.0), 601 if space.problem.label_noise else 6001)
+        grid = np.linspace(space.low, np.minimum(space.high, 9.0), space.dynamics.line_points)
     order = _local_minima(landscape.screen(grid, steps))
     starts = np.vstack([*(point for point, _ in known), grid.reshape(-1, n)[order[:12]]])
     while True:
