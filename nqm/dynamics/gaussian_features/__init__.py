@@ -63,8 +63,8 @@ class GaussianFeatures(Dynamics):
         for r in range(count):
             state: FloatArray | None = None
             known: dict[tuple[float, float], Recursion] = {}
-            for lr, share, length, column in zip(*word, strict=True):
-                letter = (float(lr), float(share))
+            for lr, inverse_batch_size, length, column in zip(*word, strict=True):
+                letter = (float(lr), float(inverse_batch_size))
                 if letter not in known:
                     known = {letter: rows.recursion(r, *letter)}  # schedules seldom come back to one
                 one = known[letter]

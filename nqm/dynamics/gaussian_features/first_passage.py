@@ -34,9 +34,9 @@ def first_passage_along(
     """
     time, answer = 0, 0.0
     state: FloatArray | None = None
-    lrs, shares, lengths = (column.tolist() for column in word[:3])
-    for lr, share, length in zip(lrs, shares, lengths, strict=True):
-        one = recursions.recursion(row, lr, share)
+    lrs, inverse_batch_sizes, lengths = (column.tolist() for column in word[:3])
+    for lr, inverse_batch_size, length in zip(lrs, inverse_batch_sizes, lengths, strict=True):
+        one = recursions.recursion(row, lr, inverse_batch_size)
         state = one.start() if state is None else state
         final = time + length == end
         if lr == 0.0 and decay is not None:  # the iterate rests
@@ -45,7 +45,7 @@ def first_passage_along(
         else:
             try:
                 with np.errstate(over="ignore", invalid="ignore"):  # what diverges
-                    found = _first_passage(one, state if final else state.copy(), target, last, length)
+                    found = _Letter(one, target, last, length).run(state if final else state.copy())
             except TooManyLeaps as error:
                 raise TooManyLeaps(target, time + error.steps, error.leaps) from None
         if not last and np.isfinite(found):
@@ -58,59 +58,87 @@ def first_passage_along(
     return answer if last and answer < 2**53 else np.inf
 
 
-def _first_passage(one: Recursion, state: FloatArray, target: float, last: bool, length: int) -> float:
-    """The same for one letter; with ``last`` the answer is ``length`` or more where it ends above."""
-    future = one.resolvent()
-    end = one.steady(future)
-    least = next(j for j in range(11, 64) if one.walking(2.0**j) >= one.squaring(j))  # leaps pay from here on
-    sums, powers = [one.readout.repeat(one.kick.shape[1])], one.ladder()  # r (1 + A + ... + A^(2^j - 1))
-    time, j, answer, walk, tried, spent = 0, 10, 0.0, 2**10, 0, 0.0
-    while time < length:
-        if spent > MOST:
-            raise TooManyLeaps(target, time, tried)
-        here, change = one.risk(state), one.change(state)
-        if here <= target and not last:
-            return float(time)
-        if not np.all(np.isfinite(change)):
+class _Letter:
+    """The same for one letter of a word, of ``length`` steps; with ``last`` the answer is ``length`` or more where it
+    ends above the target."""
+
+    def __init__(self, one: Recursion, target: float, last: bool, length: int) -> None:
+        self.one, self.target, self.last, self.length = one, target, last, length
+        self.future = one.resolvent()
+        self.end = one.steady(self.future)
+        # leaps of 2^least steps pay, and longer ones
+        self.least = next(j for j in range(11, 64) if one.cost_of_steps(2.0**j) >= one.cost_of_powers(j))
+        self.sums = [one.readout.repeat(one.kick.shape[1])]  # r (1 + A + ... + A^(2^j - 1))
+        self.powers = one.powers()
+        self.time, self.answer = 0, 0.0
+        self.tried, self.spent = 0, 0.0
+
+    def run(self, state: FloatArray) -> float:
+        """From ``state``, which is spent."""
+        one, j, stride = self.one, 10, 2**10
+        while self.time < self.length:
+            if self.spent > MOST:
+                raise TooManyLeaps(self.target, self.time, self.tried)
+            here, change = one.risk(state), one.change(state)
+            if here <= self.target and not self.last:
+                return float(self.time)
+            if not np.all(np.isfinite(change)):
+                return np.inf
+            if not np.any(change):
+                return np.inf if here > self.target else self.answer
+            rise, fall = _split(change)
+            known = self._for_good(state, here, rise, fall)
+            if known is not None:
+                return known
+            j, ahead = self._leap(state, here, rise, fall, j)
+            if ahead is not None:
+                state, j = ahead, j + 1
+                continue
+            taken, found = one.walk(state, min(stride, self.length - self.time), self.target, self.last)
+            self.tried, self.spent = self.tried + 1, self.spent + one.cost_of_steps(taken) + LEAP
+            if found and not self.last:
+                return float(self.time + taken)
+            self.answer = float(self.time + found) if found else self.answer
+            self.time, stride = self.time + taken, min(2 * stride, 2**self.least)
+            j = self.least if stride == 2**self.least else 10
+        return self.answer if self.last else np.inf
+
+    def _for_good(self, state: FloatArray, here: float, rise: FloatArray, fall: FloatArray) -> float | None:
+        """The answer, where what is still to come is known to be on one side of the target."""
+        target, end = self.target, self.end
+        if self.future is None:
+            return np.inf if here > target and not np.any(fall) else None  # it grows for good
+        up, down = float(np.sum(self.future * rise)), float(np.sum(self.future * fall))
+        slack = 1e-12 * (end + here + up + down)
+        if end - up - slack > target:
             return np.inf
-        if not np.any(change):
-            return np.inf if here > target else answer
-        rise, fall = _split(change)
-        if future is None:
-            if here > target and not np.any(fall):  # it grows for good
-                return np.inf
-        else:
-            up, down = float(np.sum(future * rise)), float(np.sum(future * fall))
-            slack = 1e-12 * (end + here + up + down)
-            if end - up - slack > target:
-                return np.inf
-            if last and here + up + slack <= target:
-                return answer
-            rounding = 2e-15 * float(np.sum(np.abs(future * state)))  # of a change, as often as it is remembered
-            if up + down <= 1e-12 * target + rounding:  # it stays where it is; `risk` has the last word
-                return float(time) if end <= target * (1.0 + 1e-12) else np.inf
-        while j >= least and time + 2**j <= length:
-            while len(sums) <= j:
-                sums.append(sums[-1] + next(powers).times_from_left(sums[-1]))
+        if self.last and here + up + slack <= target:
+            return self.answer
+        rounding = 2e-15 * float(np.sum(np.abs(self.future * state)))  # of a change, as often as it is remembered
+        if up + down <= 1e-12 * target + rounding:  # it stays where it is; `risk` decides
+            return float(self.time) if end <= target * (1.0 + 1e-12) else np.inf
+        return None
+
+    def _leap(
+        self, state: FloatArray, here: float, rise: FloatArray, fall: FloatArray, j: int
+    ) -> tuple[int, FloatArray | None]:
+        """The longest leap of at most 2^j steps that is proved to hold no crossing: (its j, the state after it), None
+        where walking is cheaper."""
+        one, target = self.one, self.target
+        while j >= self.least and self.time + 2**j <= self.length:
+            while len(self.sums) <= j:
+                self.sums.append(self.sums[-1] + next(self.powers).times_from_left(self.sums[-1]))
             ahead = one.advance(state.copy(), 2**j)
-            tried, spent = tried + 1, spent + 2.0 * state.size**2 + LEAP
-            up, down, there = float(sums[j] @ rise.ravel()), float(sums[j] @ fall.ravel()), one.risk(ahead)
+            self.tried, self.spent = self.tried + 1, self.spent + 2.0 * state.size**2 + LEAP
+            up, down = float(self.sums[j] @ rise.ravel()), float(self.sums[j] @ fall.ravel())
+            there = one.risk(ahead)
             above = max(here - down, there - up) > target
-            if above or (last and min(here + up, there + down) <= target):
-                break
+            if above or (self.last and min(here + up, there + down) <= target):
+                self.time += 2**j
+                self.answer = float(self.time) if above else self.answer
+                return j, ahead
             j -= 1
-        if j >= least and time + 2**j <= length:
-            state, time = ahead, time + 2**j
-            answer, j = float(time) if above else answer, j + 1
-        else:
-            taken, found = one.walk(state, min(walk, length - time), target, last)
-            tried, spent = tried + 1, spent + one.walking(taken) + LEAP
-            if found and not last:
-                return float(time + taken)
-            answer = float(time + found) if found else answer
-            time, walk = time + taken, min(2 * walk, 2**least)
-            j = least if walk == 2**least else 10
-    return answer if last else np.inf
+        return j, None
 
 
 def _moments(state: FloatArray) -> FloatArray:

@@ -101,12 +101,12 @@ class Recursion:
     def after(self, steps: int) -> float:
         return self.risk(self.advance(self.start(), steps))
 
-    def walking(self, steps: float) -> float:
+    def cost_of_steps(self, steps: float) -> float:
         """About how many nanoseconds so many steps take one by one, as measured."""
         s, nodes = self.kick.shape
         return steps * (50.0 + (0.45, 0.95, 6.0)[s // 3] * nodes)
 
-    def squaring(self, levels: int) -> float:
+    def cost_of_powers(self, levels: int) -> float:
         """About how many nanoseconds the first so many powers take."""
         size = self.kick.size
         return 0.08 * max(0, levels - max(1, len(self._powers))) * size**3 + 2.0 * levels * size**2 + 50_000.0
@@ -116,12 +116,12 @@ class Recursion:
         if self.label_noise == 0.0 and not np.any(state):
             return state  # at the optimum, whatever the powers do
         bits = steps.bit_length()
-        if self.walking(steps) <= self.squaring(bits):
+        if self.cost_of_steps(steps) <= self.cost_of_powers(bits):
             self.walk(state, steps)
             return state
         flat = state.ravel()
         with np.errstate(over="ignore", invalid="ignore"):
-            for bit, power in zip(range(bits), self.ladder(), strict=False):
+            for bit, power in zip(range(bits), self.powers(), strict=False):
                 if steps >> bit & 1:
                     flat = power.times(flat) + power.noise
         return flat.reshape(state.shape)
@@ -130,7 +130,7 @@ class Recursion:
         """Step by step, in place: (steps taken, answer) of :func:`nqm.backends.kernels.gaussian_features.walk`."""
         from ...backends.kernels import gaussian_features as kernels
 
-        progress, at_once = np.zeros(2, dtype=np.int64), max(1, int(LOOK / self.walking(1)))
+        progress, at_once = np.zeros(2, dtype=np.int64), max(1, int(LOOK / self.cost_of_steps(1)))
         while progress[0] < steps and (last or not progress[1]):
             some = min(at_once, steps - int(progress[0]))
             kernels.walk(
@@ -138,7 +138,7 @@ class Recursion:
             )
         return int(progress[0]), int(progress[1])
 
-    def ladder(self) -> Iterator[_Power]:
+    def powers(self) -> Iterator[_Power]:
         """2^j steps, j = 0, 1, ..."""
         j = 0
         while True:
@@ -197,23 +197,23 @@ class Recursions:
         self.label_noise, self.optimizer = problem.label_noise, optimizer
         self.values = {name: np.broadcast_to(value, (count,)) for name, value in values.items()}
 
-    def _gain(self, r: int, x: FloatArray, share: float) -> float:
+    def _gain(self, r: int, x: FloatArray, inverse_batch_size: float) -> float:
         """sum mult phi / (B - phi), as in :func:`stable_lr`, at x = lr h^(1-p); inf where a node is not stable."""
         values = {name: value[r] for name, value in self.values.items()}
-        phi = share * self.optimizer.noise_gain(x, values)
+        phi = inverse_batch_size * self.optimizer.noise_gain(x, values)
         if not (np.all(x < self.optimizer.stability_limit(values)) and np.all(phi < 1.0)):
             return np.inf
         return float(np.sum(2.0 * self.row.noise * phi / (1.0 - phi)))
 
-    def recursion(self, r: int, lr: float = 1.0, inverse_batch: float = 1.0) -> Recursion:
+    def recursion(self, r: int, lr: float = 1.0, inverse_batch_factor: float = 1.0) -> Recursion:
         """Of row r, with its learning rate and inverse batch size times what is given."""
         with np.errstate(over="ignore", invalid="ignore"):  # what diverges at once
-            return self._recursion(r, lr, inverse_batch)
+            return self._recursion(r, lr, inverse_batch_factor)
 
-    def _recursion(self, r: int, lr: float, inverse_batch: float) -> Recursion:
+    def _recursion(self, r: int, lr: float, inverse_batch_factor: float) -> Recursion:
         row, k = self.row, len(self.row.start)
         h, rate = row.curvature[row.which[r]], row.lr[r] * lr
-        share = row.inverse_batch[r] * inverse_batch
+        inverse_batch_size = row.inverse_batch[r] * inverse_batch_factor
         averaged = k == 3 and row.fresh[r, 0] > 0.0
         # W = M - 1 and the gain of a step in units of curvature, states that scale with lr in units of it
         exponent = row.scaled - row.scaled[:, None]
@@ -230,7 +230,7 @@ class Recursions:
         decay = np.empty((len(upper), len(upper), h.size))
         kick = np.empty((len(upper), h.size))
         for a, (i, j) in enumerate(upper):
-            both = kicks[:, i] * kicks[:, j] * share
+            both = kicks[:, i] * kicks[:, j] * inverse_batch_size
             kick[a] = row.noise * both
             for b, (p, q) in enumerate(upper):
                 found = _through(w, i, j, p, q) + both * (row.query[p] * row.query[q])
@@ -240,7 +240,7 @@ class Recursions:
         read = np.eye(k)[2] if averaged else row.readout
         weights = [np.array([(1 + (i < j)) * v[i] * v[j] for i, j in upper]) for v in (row.query, read)]
         first = np.array([row.bias * row.start[i] * row.start[j] for i, j in upper])
-        gain = self._gain(r, rate * h, share)
+        gain = self._gain(r, rate * h, inverse_batch_size)
         scale = h.max() ** -np.array([float(row.scaled[i] + row.scaled[j]) for i, j in upper])
         return Recursion(decay, kick, 2.0 * weights[0], weights[1], first, self.label_noise, gain, scale)
 
