@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ..._checks import FloatArray
@@ -148,7 +150,7 @@ def _moments(state: FloatArray) -> FloatArray:
 
 def _matrices(triangles: FloatArray) -> FloatArray:
     """Symmetric matrices (nodes, k, k) from their upper triangles (s, nodes)."""
-    k = (1, 2, 3)[len(triangles) // 3]
+    k = math.isqrt(2 * len(triangles))
     i, j = np.triu_indices(k)
     full = np.empty((triangles.shape[1], k, k))
     full[:, i, j] = full[:, j, i] = triangles.T

@@ -104,7 +104,7 @@ class Recursion:
     def cost_of_steps(self, steps: float) -> float:
         """About how many nanoseconds so many steps take one by one, as measured."""
         s, nodes = self.kick.shape
-        return steps * (50.0 + (0.45, 0.95, 6.0)[s // 3] * nodes)
+        return steps * (50.0 + {1: 0.45, 3: 0.95}.get(s, s * s / 6.0) * nodes)
 
     def cost_of_powers(self, levels: int) -> float:
         """About how many nanoseconds the first so many powers take."""
