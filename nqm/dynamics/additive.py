@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .. import backends as _engines
 from .._checks import FloatArray, IntArray
-from ..backends.types import Pieces, Rows, Slopes, unit_of
+from ..backends.types import LANES, Pieces, Rows, Slopes, unit_of
 
 if TYPE_CHECKING:  # the kernels' side knows these only by the attributes it reads
     from collections.abc import Callable, Mapping
@@ -24,7 +24,6 @@ if TYPE_CHECKING:  # the kernels' side knows these only by the attributes it rea
 ROWS_AT_ONCE = 2**16
 UNITS = 128  # powers of two between learning rates that are followed along schedules together
 TABLES = 2**22  # numbers in tables of preconditioned curvatures that are held at once
-LANES = 8  # nodes come in multiples of it
 
 
 def risk(
