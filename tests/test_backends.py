@@ -187,13 +187,13 @@ def everything():
 @pytest.mark.parametrize("segment", every(2, [64, numba_backend.SEGMENT]))
 def test_the_same_bits_for_any_number_of_threads(segment, monkeypatch):
     used = set()
-    run = numba_backend.kernels.risk_rows
+    run = numba_backend.risk_rows
 
     def noting(*arguments):
         used.add(threading.current_thread().name)
         return run(*arguments)
 
-    monkeypatch.setattr(numba_backend.kernels, "risk_rows", noting)
+    monkeypatch.setattr(numba_backend, "risk_rows", noting)
     monkeypatch.setattr(numba_backend, "WORTH", 1e4)
     monkeypatch.setattr(numba_backend, "SEGMENT", segment)
     with nqm.use_backend("numba", threads=1):

@@ -15,7 +15,7 @@ from sizes import every
 
 import nqm
 from nqm import schedules
-from nqm.backends.kernels import additive as _kernels
+from nqm.backends.kernels import first_passage as leaps
 from nqm.dynamics.additive import Additive
 from nqm.schedules import Schedule
 from nqm.search import first_passage
@@ -585,7 +585,7 @@ LONG = {
 @pytest.mark.parametrize("crossing", ["first", "last"])
 @pytest.mark.parametrize("name", LONG)
 def test_long_pieces_take_few_leaps(name, crossing, monkeypatch):
-    tried, march = [], _kernels.march
+    tried, march = [], leaps.first_passage
 
     def counting(*arguments):
         *_, progress, _budget = arguments
@@ -594,7 +594,7 @@ def test_long_pieces_take_few_leaps(name, crossing, monkeypatch):
         tried.append(int(progress[3]) - before)
         return status
 
-    monkeypatch.setattr(_kernels, "march", counting)
+    monkeypatch.setattr(leaps, "first_passage", counting)
     problem = nqm.NoisyQuadratic([1.0, 0.1])
     optimizer, batch, target = LONG[name]
     steps = nqm.steps_to_target(problem, optimizer, batch, target, crossing)

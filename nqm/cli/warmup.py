@@ -125,7 +125,7 @@ def warmup(parts: Sequence[str] | None = None, say: Callable[[str], None] | None
     if unknown:
         raise ValueError(f"unknown part {unknown[0]!r}: expected one of {', '.join(PARTS)}")
     from ..backends import compilation as _jit
-    from ..backends.kernels import additive as _kernels  # noqa: F401  (that there are kernels to ask)
+    from ..backends import numba_backend  # noqa: F401  (that there are kernels to ask)
 
     folder, words = _jit.kept()
     if folder is None:

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from .. import backends
 from .._checks import FloatArray, IntArray
-from ..backends.types import Pieces, Rows, Slopes, unit_of
+<<<<<<< HEAD
+from ..backends.types import LANES, Pieces, Rows, Slopes, unit_of
 from ..optimizers import Optimizer
 from ..problems.quadratic import NoisyQuadratic
 from .base import Dynamics, Values
 
 LR_RATIO = 128  # powers of two between learning rates that are followed along schedules together
 TABLES = 2**22  # numbers in tables of preconditioned curvatures that are held at once
-LANES = 8  # nodes come in multiples of it
 
 FOREVER = 81
 """Doublings after which a stable filter has reached its steady state: rates down to 1e-23 per step."""

@@ -52,7 +52,7 @@ def steps_to_target(
 
     Time is crossed in leaps of 2^j steps. A leap is taken where bounds prove that the risk stays on one side of the
     target: its noise part never falls, and its mean part is an inner product with a vector that stays in
-    a known box (:mod:`nqm.backends.first_passage`). So about 2 log2(t) bounds answer, not t steps.
+    a known box (:mod:`nqm.backends.kernels.first_passage`). So about 2 log2(t) bounds answer, not t steps.
 
     Args:
         problem, optimizer, batch_size: as in :func:`nqm.risk`, schedules too.

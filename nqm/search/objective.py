@@ -181,7 +181,7 @@ class Landscape:
         Newton steps in a trust region; ends when the model promises too little to matter: 1e-10, or a twentieth of
         the distance to ``goal``, where one is given; or, if ``any_will_do``, when one point has reached it.
         """
-        from ..backends.kernels.additive import newton_steps
+        from ..backends.kernels.newton import newton_steps
 
         low, high, size = self.space.low, self.space.high, np.full(len(points), self.size)
         trust = np.full(len(points), radius)

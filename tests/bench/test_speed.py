@@ -14,7 +14,8 @@ import pytest
 
 import nqm
 from nqm.backends.first_passage import first_states
-from nqm.backends.kernels import additive as _kernels
+from nqm.backends.kernels.double_double import fma
+from nqm.backends.kernels.words import risk_along_rows
 from nqm.dynamics.additive import Additive, rows
 from nqm.dynamics.gaussian_features.recursion import Recursions
 from nqm.dynamics.words import word_until
@@ -92,8 +93,6 @@ def test_distance_to_the_floor():
 def _peak_flops():
     """Flops a second of eight independent chains of fused multiply-adds, counted as two flops each."""
     from numba import njit
-
-    fma = _kernels.fma
 
     @njit
     def loop(a, repeats):
@@ -210,7 +209,7 @@ def test_a_schedule(optimizer):
                 state = matrix @ state @ matrix.swapaxes(1, 2) + fresh
 
     def kernel():
-        _kernels.chain_rows(*row, *course, states.copy(), out)
+        risk_along_rows(*row, *course, states.copy(), out)
 
     slow = best_of(plain, 1)
     tell(f"50 pieces, {optimizer}: kernel", best_of(lambda: [kernel() for _ in range(50)]) / 50, slow, "step by step")
@@ -231,7 +230,7 @@ def test_distance_to_the_floor_of_a_schedule():
     course = word_until(schedule, None, np.array([schedule.steps]))
     row = rows(EXPLICIT, nqm.SGD(1.0), {"lr": 1.0, "momentum": 0.0}, 16.0, 1)
     states, out = first_states(row), np.zeros((1, 1))
-    seconds = best_of(lambda: [_kernels.chain_rows(*row, *course, states.copy(), out) for _ in range(100)]) / 100
+    seconds = best_of(lambda: [risk_along_rows(*row, *course, states.copy(), out) for _ in range(100)]) / 100
     rate = _peak_flops() / 2
     tell("floor of 50 pieces, plain SGD: its arithmetic at twice the rate of FMAs", instructions / (2 * rate))
     print(f"  reached {instructions / seconds / rate:.2f} times that rate, of at most 2", end="")
