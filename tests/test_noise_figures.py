@@ -9,7 +9,7 @@ from drawn import require_drawn
 import nqm
 from nqm import SGD, NoisyQuadratic, noise
 from nqm.papers import mori2021, wen2020
-from nqm.papers import noise as own
+from nqm.papers.ours import noise_scales as own
 from nqm.papers.zhang2019.constant import POWERS, TARGET, problem
 
 FIGURES = {figure.name: figure for figure in (*wen2020.FIGURES, *mori2021.FIGURES, *own.FIGURES)}

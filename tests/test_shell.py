@@ -158,7 +158,7 @@ def test_letters_that_a_terminal_lacks_are_question_marks(tmp_path):
 def test_where_nothing_can_be_written_is_said_before_the_work(capsys, tmp_path, monkeypatch, words, option):
     """A file in the place of a folder: it is so for root too, who may write anywhere."""
     (tmp_path / "taken").write_text("", encoding="utf-8")
-    for work in ("nqm.optimize_schedule", "nqm.files.write_figures"):
+    for work in ("nqm.optimize_schedule", "nqm.papers.gallery.write_figures"):
         monkeypatch.setattr(work, None)  # it is not begun
     code, out, err = shell(capsys, *words.format(tmp_path / "taken").split())
     assert (code, out) == (2, "")

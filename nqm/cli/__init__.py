@@ -247,7 +247,7 @@ def _print_json(answer: Any) -> None:
 def _check_picture(path: str | None) -> None:
     """Say now that a picture can't be written, not when the work is done."""
     if path is not None:
-        from ..files import picture_format
+        from .._io import picture_format
 
         picture_format(path)
         cli_scaling.require_writable("plot", path)
@@ -332,7 +332,7 @@ def _schedule(arguments: argparse.Namespace) -> int:
         max_lr=None if arguments.max_lr == "none" else arguments.max_lr,
     )
     if arguments.plot:
-        from ..files import save_picture
+        from .._io import save_picture
         from ..plotting import new_figure
 
         picture, ax = new_figure()
@@ -400,7 +400,7 @@ def _sweep(arguments: argparse.Namespace) -> int:
             print(stop.sweep.to_string())
         raise KeyboardInterrupt(f"interrupted; the table has what is done of {stop.cells} cells") from stop
     if arguments.plot:
-        from ..files import save_picture
+        from .._io import save_picture
         from ..plotting import new_figure
 
         picture, ax = new_figure()
@@ -469,7 +469,7 @@ def _figures(arguments: argparse.Namespace) -> int:
         raise ValueError(f"unknown figure {unknown[0]!r}: expected one of {', '.join(known)}")
     if arguments.bins is not None and arguments.bins < 2:
         raise ValueError(f"--bins: expected at least 2, got {arguments.bins}")
-    from ..files import write_figures
+    from ..papers.gallery import write_figures
 
     cli_scaling.require_writable("out", arguments.out, kind="folder")
     chosen = [known[name] for name in arguments.names or known]

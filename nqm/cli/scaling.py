@@ -100,7 +100,7 @@ def scaling(arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
         if getattr(arguments, name) is not None:
             require_writable(name, getattr(arguments, name), arguments.log or arguments.curves)
     if arguments.plot is not None:
-        from ..files import picture_format
+        from .._io import picture_format
 
         picture_format(arguments.plot)
     with _telling_warnings():
@@ -293,7 +293,7 @@ def _keep(arguments: argparse.Namespace, fit: Any, parts: Sequence[Any]) -> None
         with writing("save", arguments.save):
             fit.save(arguments.save)
     if arguments.plot is not None:
-        from ..files import save_picture
+        from .._io import save_picture
         from ..plotting import new_figure
 
         picture, axes = new_figure(len(parts), width=6.4 * len(parts))
