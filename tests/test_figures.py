@@ -7,7 +7,8 @@ from functools import partial
 
 import numpy as np
 import pytest
-from drawn import require_drawn
+from drawn import of, require_drawn, require_swaps_noticed
+from panels import PANELS
 
 import nqm
 from nqm._io import write_whole
@@ -46,19 +47,13 @@ def data(request):
         yield Computed()
 
 
-def of(data, **conditions):
-    """Columns of the rows that meet all conditions."""
-    here = np.all([data[key] == value for key, value in conditions.items()], axis=0)
-    assert here.any()
-    return {key: column[here] for key, column in data.items()}
-
-
 def test_all_of_the_paper_that_need_no_network():
     numbers = ("1", "2", "3a", "3b", "3c", "4", "11", "13", "14a", "14b", "14c", "15")
     others = ("wen2020-1", "wen2020-4", "wen2020-table1", "smith2018-1", "smith2018-2", "mori2021-eq11")
     ours = ("nqm-schedules", "nqm-ramp", "nqm-drift", "nqm-scales", "nqm-features")
     ours += ("nqm-runs", "nqm-isoflop", "nqm-curves")
     assert list(FIGURES) == [*(f"zhang2019-{n}" for n in numbers), *others, *ours]
+    assert set(PANELS) == set(FIGURES)
 
 
 def test_figure_1_decay_is_the_recursion(data):
@@ -180,7 +175,9 @@ def test_figure_14_learning_rates_grow_linearly_then_level_off(data):
 
 @pytest.mark.parametrize("name", [name for name in FIGURES if not name.startswith(ELSEWHERE)])
 def test_pictures_draw_what_was_computed(data, name):
-    require_drawn(data[name], FIGURES[name].plot(data[name]))
+    panels, picture = PANELS[name](data[name]), FIGURES[name].plot(data[name])
+    require_drawn(panels, picture)
+    require_swaps_noticed(panels, picture)
 
 
 def test_figure_3b_schedules_close_the_gap(data):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from drawn import require_drawn
+from drawn import of, require_drawn, require_swaps_noticed
+from panels import PANELS
 
 import nqm
 from nqm import SGD, NoisyQuadratic, noise
@@ -20,13 +21,6 @@ def data():
     return {name: figure.compute(None) for name, figure in FIGURES.items()}
 
 
-def of(data, **conditions):
-    """Columns of the rows that meet all conditions."""
-    here = np.all([data[key] == value for key, value in conditions.items()], axis=0)
-    assert here.any()
-    return {key: column[here] for key, column in data.items()}
-
-
 def test_names():
     expected = ["wen2020-1", "wen2020-4", "wen2020-table1", "mori2021-eq11", "nqm-drift", "nqm-scales"]
     assert list(FIGURES) == expected
@@ -36,7 +30,9 @@ def test_names():
 @pytest.mark.parametrize("name", FIGURES)
 def test_pictures_draw_what_was_computed(data, name):
     assert len({len(column) for column in data[name].values()}) == 1
-    require_drawn(data[name], FIGURES[name].plot(data[name]))
+    panels, picture = PANELS[name](data[name]), FIGURES[name].plot(data[name])
+    require_drawn(panels, picture)
+    require_swaps_noticed(panels, picture)
 
 
 # --- wen2020 --------------------------------------------------------------------------------------------------------

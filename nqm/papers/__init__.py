@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
 
+__all__ = ["Data", "Figure", "all_figures", "rows"]
+
 Data = Mapping[str, NDArray[Any]]
 """Columns of equal length by name; written as CSV beside the picture."""
 
