@@ -220,7 +220,7 @@ class Sweep:
         """Steps against batch size on logarithmic axes, one line for each optimizer and target."""
         from .plotting import plot_sweep
 
-        return plot_sweep(self, ax)
+        return plot_sweep(self.table, ax)
 
     def to_string(self, max_rows: int | None = None) -> str:
         """The table as text; of more than ``max_rows`` rows the first and last, and how many are left out between."""

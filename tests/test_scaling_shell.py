@@ -151,7 +151,7 @@ def test_warnings_are_told_before_an_error(capsys, monkeypatch):
         warnings.warn("odd runs", UserWarning, stacklevel=2)
         raise ValueError("no fit")
 
-    monkeypatch.setattr(nqm.scaling.runs, "fit_runs", fail)
+    monkeypatch.setattr(nqm.scaling, "fit_runs", fail)
     code, out, err = shell(capsys, "example", "--json")
     assert (code, out) == (2, "")
     assert err.splitlines() == ["nqm scaling: warning: odd runs", "nqm scaling: no fit"]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nqm.files import save_picture
+from nqm._io import save_picture
 from nqm.plotting import style
 from nqm.validation.drawing import plot_curves, plot_predictions, plot_rates, plot_steps
 from nqm.validation.ladder import Rung, plot_rung

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from .. import backends
 from .._checks import FloatArray, IntArray
-<<<<<<< HEAD
 from ..backends.types import LANES, Pieces, Rows, Slopes, unit_of
 from ..optimizers import Optimizer
 from ..problems.quadratic import NoisyQuadratic

@@ -52,22 +52,10 @@ class BestSchedule:
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Learning rate against step, of the three."""
-        import matplotlib.pyplot as plt
+        from ..plotting import plot_schedules
 
-        from ..plotting import COLORS, LINES, style
-
-        with style():
-            if ax is None:
-                ax = plt.subplots()[1]
-            for i, schedule in enumerate((self.schedule, self.cosine, self.wsd)):
-                label = f"{self.table['schedule'][i]}, loss {self.table['loss'][i]:.4f}"
-                ends = np.append(0, schedule.ends)
-                ax.stairs(schedule.values, ends, baseline=None, color=COLORS[i], linestyle=LINES[i], label=label,
-                          linewidth=1.8 if i else 4.0, alpha=1.0 if i else 0.5)  # fmt: skip
-            ax.set_xlabel("step")
-            ax.set_ylabel("learning rate")
-            ax.legend()
-        return ax
+        rows = zip(self.table["schedule"], self.table["loss"], (self.schedule, self.cosine, self.wsd), strict=True)
+        return plot_schedules({f"{name}, loss {loss:.4f}": schedule for name, loss, schedule in rows}, ax)
 
     def __repr__(self) -> str:
         lines = [f"{'schedule':10}{'loss':>9}  {f'{self.level:.0%} interval':18}{'above the best':>16}"]

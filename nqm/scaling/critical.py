@@ -37,25 +37,10 @@ class CriticalBatchSize:
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Critical batch size, on a logarithmic axis, against loss, with intervals; a line for each size."""
-        import matplotlib.pyplot as plt
+        from ..plotting import plot_critical_batch_size
 
-        from .. import plotting
-
-        params, loss, value, low, high = map(np.ravel, (self.params, self.loss, self.value, self.low, self.high))
-        with plotting.style():
-            ax = plt.subplots()[1] if ax is None else ax
-            sizes = np.unique(params)
-            for i, (size, color) in enumerate(zip(sizes, plotting.sequential(sizes.size), strict=True)):
-                here = np.flatnonzero((params == size) & np.isfinite(value))
-                here = here[np.argsort(loss[here])]
-                look = {**plotting.series(i), "color": color}
-                ax.plot(loss[here], value[here], label=f"{size:.3g} parameters", **look)
-                ax.fill_between(loss[here], low[here], high[here], color=color, alpha=0.15, linewidth=0)
-            plotting.logarithmic(ax, "y")
-            ax.set(xlabel="loss", ylabel="critical batch size (examples)")
-            ax.invert_xaxis()  # as training goes on
-            ax.legend()
-        return ax
+        names = ("params", "loss", "value", "low", "high")
+        return plot_critical_batch_size({name: np.ravel(getattr(self, name)) for name in names}, ax)
 
 
 def critical_batch_size(fit: Fit, N: ArrayLike, loss: ArrayLike, level: float = 0.9) -> CriticalBatchSize:

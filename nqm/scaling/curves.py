@@ -290,22 +290,16 @@ class CurvesFit:
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Loss against step: observations, and the fit as lines."""
-        import matplotlib.pyplot as plt
+        from ..plotting import plot_curves
 
-        from ..plotting import series, style
-
-        with style():
-            if ax is None:
-                ax = plt.subplots()[1]
-            for i, (name, curve) in enumerate(self.curves.items()):
-                look = series(i)
-                ax.plot(curve.steps, curve.loss, look.pop("marker"), color=look["color"], markersize=2.5, alpha=0.5)
-                fitted = self.losses(curve.lr, curve.steps, curve.batch_size, draws=0)[0]
-                ax.plot(curve.steps, fitted, label=name, **look)
-            ax.set_xlabel("step")
-            ax.set_ylabel("loss")
-            ax.legend()
-        return ax
+        curves = self.curves.values()
+        columns = {
+            "curve": np.repeat(list(self.curves), [curve.steps.size for curve in curves]),
+            "step": np.concatenate([curve.steps for curve in curves]),
+            "loss": np.concatenate([curve.loss for curve in curves]),
+            "fitted": np.concatenate([self.losses(c.lr, c.steps, c.batch_size, draws=0)[0] for c in curves]),
+        }
+        return plot_curves(columns, ax)
 
     def __repr__(self) -> str:
         values = ", ".join(f"{name} {value:.4g}" for name, value in self.parameters.items())

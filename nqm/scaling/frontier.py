@@ -41,29 +41,12 @@ class Frontier:
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Compute against steps, or time, on logarithmic axes; the interval as a band, the two asymptotes dashed."""
-        import matplotlib.pyplot as plt
+        from ..plotting import plot_frontier
 
-        from .. import plotting
-
-        with plotting.style():
-            ax = plt.subplots()[1] if ax is None else ax
-            x, y, low, high = (self.table[name] for name in (self.axis, "compute", "low", "high"))
-            bottom = min(self.least_compute, np.nanmin(low, initial=np.inf)) / 1.5
-            top = max(3.0 * y.max(), 20.0 * bottom)
-            band = f"{self.level:.0%} interval"
-            if not np.all(np.isfinite(high)):
-                band += ", in part without an upper end"
-            high = np.minimum(high, 10.0 * top)  # a band that ends nowhere leaves the picture
-            fewest, label, color = "fewest steps", "steps", plotting.COLORS
-            if self.axis == "time":
-                fewest, label = "least time", "time (seconds)"
-            ax.fill_between(x, low, high, color=color[0], alpha=0.2, linewidth=0, label=band)
-            ax.plot(x, y, color=color[0], marker=plotting.MARKERS[0], label=f"loss {self.loss:g}")
-            ax.axvline(self.fewest, color=color[1], linestyle="--", linewidth=1.0, label=fewest)
-            ax.axhline(self.least_compute, color=color[2], linestyle="-.", linewidth=1.0, label="least compute")
-            ax.set(xscale="log", yscale="log", ylim=(bottom, top), xlabel=label, ylabel="compute (FLOP)")
-            ax.legend()
-        return ax
+        return plot_frontier(
+            self.table, ax, along=self.axis, fewest=self.fewest, least_compute=self.least_compute,
+            label=f"loss {self.loss:g}", band=f"{self.level:.0%} interval",
+        )  # fmt: skip
 
     def __repr__(self) -> str:
         names = [name for name in self.table if name != "time" or self.axis == "time"]

@@ -246,7 +246,10 @@ class RunsFit(LossLaw):
         """Predicted against actual loss of the runs, with 90% intervals of a new run."""
         from ..plotting import plot_predictions
 
-        return plot_predictions(self, ax)
+        sizes = self.runs["N"], self.runs["B"], self.runs["K"]
+        low, high = self.interval(*sizes)
+        predicted = self.losses(*sizes, draws=0)[0]
+        return plot_predictions({**self.runs, "predicted": predicted, "low": low, "high": high}, ax)
 
     def __repr__(self) -> str:
         starts = f"{self.agreeing} of {self.followed} starts agree"

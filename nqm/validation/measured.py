@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import NoisyQuadratic
-from ..files import write_whole
+from .._io import write_whole
 
 _KIND = "nqm.validation.MeasuredQuadratic 1"
 _ARRAYS = ("curvature", "noise", "init", "gradient")

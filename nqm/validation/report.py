@@ -18,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 
 from .. import FREE, SGD, max_stable_lr
-from ..files import save_csv, save_picture, save_text
+from .._io import save_picture, save_text
+from .._table import write_csv as save_csv
 from .claims import judge
 from .data import load_data
 from .drawing import plot_curves, plot_predictions, plot_rates, plot_steps

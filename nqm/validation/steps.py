@@ -117,9 +117,9 @@ class Measured:
 
     def save_csv(self, path: str | os.PathLike[str]) -> Path:
         """Write the table, numbers with all their digits; the file appears whole or not at all."""
-        from ..files import save_csv
+        from .._table import write_csv
 
-        return save_csv(self.table, path)
+        return write_csv(self.table, path)
 
     def __repr__(self) -> str:
         return f"Measured({len(self.table['steps'])} rows: {', '.join(self.names)})\n{self}"

@@ -11,7 +11,7 @@ from scipy.optimize import approx_fprime
 
 import nqm
 from nqm import scaling
-from nqm.papers.scaling import runs_of_curves
+from nqm.papers.ours.scaling_laws import runs_of_curves
 from nqm.scaling import final
 from nqm.scaling.model import modes
 

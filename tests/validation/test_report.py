@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from toys import toy_data, toy_task
 
-from nqm import files
+from nqm import _io
 from nqm.cli import main
 from nqm.validation import networks, report
 from nqm.validation.claims import CLAIMS
@@ -53,7 +53,7 @@ def toys():
         patch.setattr(report, "load_data", lambda name, root: toy_data())
         patch.setattr(report, "network_task", lambda net, data, device: toy_task(name=net, device=device))
         patch.setattr(report, "SPECTRA_AT", (0, 5))
-        patch.setattr(files, "DPI", 30)
+        patch.setattr(_io, "DPI", 30)
         patch.setattr(networks, "FOLLOWED", ("SGD",))
         yield
 
@@ -212,7 +212,7 @@ def test_again_it_says_the_same_and_trains_nothing(finished, small, monkeypatch)
 @pytest.fixture
 def undrawn(monkeypatch):
     """Pictures are made but not rendered."""
-    monkeypatch.setattr(report, "save_picture", lambda picture, path: files.save_text("a picture", path))
+    monkeypatch.setattr(report, "save_picture", lambda picture, path: _io.save_text("a picture", path))
 
 
 def test_two_networks_stand_side_by_side(small, undrawn, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""A figure that no paper has: what changes where gradient noise grows with the loss, as in linear regression."""
+"""What changes where gradient noise grows with the loss, as in linear regression on Gaussian features."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._risk import max_stable_lr
-from ..optimizers import FREE, SGD
-from ..problems.quadratic import NoisyQuadratic
-from ..search.tune import tune
-from . import Data, Figure, rows
-from .zhang2019.constant import TARGET
+from ..._risk import max_stable_lr
+from ...optimizers import FREE, SGD
+from ...problems.quadratic import NoisyQuadratic
+from ...search.tune import tune
+from .. import Data, Figure, rows
+from ..zhang2019.constant import TARGET
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
@@ -56,7 +56,7 @@ def trace(bins: int | None) -> float:
 
 
 def plot_features(data: Data) -> Picture:
-    from ..plotting import COLORS, LINES, MARKERS, new_figure, powers_of_two
+    from ...plotting import COLORS, LINES, MARKERS, new_figure, powers_of_two
 
     picture, axes = new_figure(3, width=14.0, height=4.6)
 

@@ -1,57 +1,16 @@
-"""Figures, tables and texts as files, whole or not at all."""
+"""Figures in a folder: data as CSV beside each picture, and an index of them all."""
 
 from __future__ import annotations
 
-import csv
 import os
 import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ._io import write_whole as write_whole  # public here
-from .papers import Data, Figure, all_figures
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure as Picture
-
-
-DPI = 160
-
-
-def picture_format(path: str | os.PathLike[str]) -> str:
-    """The format that the file's ending names; a ValueError where there is none."""
-    from matplotlib.backend_bases import FigureCanvasBase
-
-    kind = Path(path).suffix.lower().removeprefix(".")
-    formats = FigureCanvasBase.get_supported_filetypes()
-    if kind not in formats:
-        raise ValueError(f"{path}: expected a file name ending in one of {', '.join(sorted(formats))}")
-    return kind
-
-
-def save_picture(picture: Picture, path: str | os.PathLike[str]) -> Path:
-    """Save in the format that the file's ending names; without time stamps, so the same data gives the same file."""
-    kind = picture_format(path)
-    metadata = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-    return write_whole(path, lambda temporary: picture.savefig(temporary, dpi=DPI, metadata=metadata))
-
-
-def save_csv(data: Data, path: str | os.PathLike[str]) -> Path:
-    """Columns as CSV, numbers with all their digits."""
-
-    def write(temporary: Path) -> None:
-        with temporary.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.writer(stream, lineterminator="\n")
-            writer.writerow(data)
-            writer.writerows(zip(*(column.tolist() for column in data.values()), strict=True))
-
-    return write_whole(path, write)
-
-
-def save_text(text: str, path: str | os.PathLike[str]) -> Path:
-    return write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+from .._io import save_picture, save_text
+from .._table import write_csv
+from . import Figure, all_figures
 
 
 def index(figures: Iterable[Figure], folder: Path) -> str:
@@ -76,7 +35,7 @@ def index(figures: Iterable[Figure], folder: Path) -> str:
 
 def write_figures(figures: Iterable[Figure], folder: str | os.PathLike[str], bins: int | None) -> list[Path]:
     """Compute and draw each figure into ``folder``: NAME.png, NAME.csv and an index; says on stderr what is done."""
-    from .plotting import style
+    from ..plotting import style
 
     written = []
     chosen = list(figures)
@@ -87,7 +46,7 @@ def write_figures(figures: Iterable[Figure], folder: str | os.PathLike[str], bin
         began, ending = time.perf_counter(), ""
         try:
             data = figure.compute(bins)
-            written.append(save_csv(data, Path(folder) / f"{name}.csv"))
+            written.append(write_csv(data, Path(folder) / f"{name}.csv"))
             with style():
                 written.append(save_picture(figure.plot(data), Path(folder) / f"{name}.png"))
             ending = f" {time.perf_counter() - began:.1f} s"

@@ -1,4 +1,4 @@
-"""Two figures about noise that no paper has: how far equal noise scales take one, and which of them to measure.
+"""How far equal noise scales take one, and which of them to measure.
 
 The problem of Zhang et al. (2019), and a single coordinate.
 """
@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import noise
-from .._risk import max_stable_lr, risk, steady_state_risk
-from .._sweep import sweep
-from ..optimizers import FREE, SGD, Optimizer, Preconditioned
-from ..problems.quadratic import NoisyQuadratic
-from . import Data, Figure, rows
-from .zhang2019.constant import POWERS, problem
+from ... import noise
+from ..._risk import max_stable_lr, risk, steady_state_risk
+from ..._sweep import sweep
+from ...optimizers import FREE, SGD, Optimizer, Preconditioned
+from ...problems.quadratic import NoisyQuadratic
+from .. import Data, Figure, rows
+from ..zhang2019.constant import POWERS, problem
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
@@ -76,7 +76,7 @@ def compute_drift(bins: int | None = None) -> Data:
 
 
 def plot_drift(data: Data) -> Picture:
-    from ..plotting import COLORS, LINES, MARKERS, new_figure
+    from ...plotting import COLORS, LINES, MARKERS, new_figure
 
     picture, axes = new_figure(3, width=15.0, height=4.8)
 
@@ -139,7 +139,7 @@ def compute_scales(bins: int | None = None) -> Data:
 
 
 def plot_scales(data: Data) -> Picture:
-    from ..plotting import LINES, MARKERS, new_figure, powers_of_two, sequential
+    from ...plotting import LINES, MARKERS, new_figure, powers_of_two, sequential
 
     picture, axes = new_figure(3, width=15.0, height=4.8, sharey=True)
     views = (

@@ -1,4 +1,4 @@
-"""Two figures that no paper has: which schedule at which batch size, and how batches should grow.
+"""Which schedule at which batch size, and how batches should grow.
 
 The problem of Zhang et al. (2019), plain SGD, power 0.
 """
@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import bounds, schedules
-from .._risk import risk
-from ..optimizers import FREE, SGD
-from ..search.optimize_schedule import optimize_schedule
-from ..search.tune import tune
-from . import Data, Figure, rows
-from .zhang2019.constant import TARGET, problem
+from ... import bounds, schedules
+from ..._risk import risk
+from ...optimizers import FREE, SGD
+from ...search.optimize_schedule import optimize_schedule
+from ...search.tune import tune
+from .. import Data, Figure, rows
+from ..zhang2019.constant import TARGET, problem
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
@@ -58,7 +58,7 @@ def compute_schedules(bins: int | None = None) -> Data:
 
 
 def plot_schedules(data: Data) -> Picture:
-    from ..plotting import new_figure, powers_of_two, series
+    from ...plotting import new_figure, powers_of_two, series
 
     picture, axes = new_figure(2, width=11.0, height=4.6)
     for i, kind in enumerate(("constant", "cosine", "linear to zero", "warmup-stable-decay", "optimised")):
@@ -106,7 +106,7 @@ def compute_ramp(bins: int | None = None) -> Data:
 
 
 def plot_ramp(data: Data) -> Picture:
-    from ..plotting import COLORS, LINES, new_figure, sequential
+    from ...plotting import COLORS, LINES, new_figure, sequential
 
     picture, axes = new_figure(2, width=11.0, height=4.6)
     for i, lr in enumerate(np.unique(data["lr"][data["series"] == "ramp"])):

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import scaling, schedules
-from .._risk import risk
-from ..optimizers import SGD
-from ..problems.quadratic import NoisyQuadratic
-from ..problems.quadrature import index_rule as index_rule
-from ..scaling.example import LENGTH, WARMUP
-from ..schedules import Schedule
-from . import Data, Figure, rows
+from ... import scaling, schedules
+from ..._risk import risk
+from ...optimizers import SGD
+from ...problems.quadratic import NoisyQuadratic
+from ...problems.quadrature import index_rule
+from ...scaling.example import LENGTH, WARMUP
+from ...schedules import Schedule
+from .. import Data, Figure, rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
@@ -31,8 +31,8 @@ POINTS = 61  # of each curve over size or batch size
 FAR = 0.02  # a loss farther from the fit than this share is that of the run that went wrong
 
 
-def compute_predicted(bins: int | None = None) -> Data:
-    """Loss of each run of the example log, and as predicted from those of little compute; no spectrum to quantise."""
+def compute_predicted() -> Data:
+    """Loss of each run of the example log, and as predicted from those of little compute."""
     log = scaling.example_runs()
     compute = 6.0 * log.N * log.B * log.K * LENGTH
     late = compute > FITTED
@@ -50,7 +50,7 @@ def compute_predicted(bins: int | None = None) -> Data:
 
 
 def plot_predicted(data: Data) -> Picture:
-    from ..plotting import COLORS, logarithmic, new_figure
+    from ...plotting import COLORS, logarithmic, new_figure
 
     picture, axes = new_figure(2, width=11.0, height=4.8)
     ends = [0.95 * data["loss"].min(), 1.05 * data["loss"].max()]
@@ -78,7 +78,7 @@ def plot_predicted(data: Data) -> Picture:
     return picture
 
 
-def compute_isoflop(bins: int | None = None) -> Data:
+def compute_isoflop() -> Data:
     """Loss against size at fixed compute, and against batch size at fixed examples: the log and a fit of all of it."""
     log = scaling.example_runs()
     assert log.type is not None
@@ -115,7 +115,7 @@ def compute_isoflop(bins: int | None = None) -> Data:
 
 
 def plot_isoflop(data: Data) -> Picture:
-    from ..plotting import MARKERS, logarithmic, new_figure, sequential
+    from ...plotting import MARKERS, logarithmic, new_figure, sequential
 
     picture, axes = new_figure(2, width=11.0, height=4.8)
     for ax, kind, x in ((axes[0], "isoflop", "N"), (axes[1], "isotoken", "B")):
@@ -184,7 +184,7 @@ def compute_curves(bins: int | None = None) -> Data:
 
 
 def plot_curves(data: Data) -> Picture:
-    from ..plotting import COLORS, logarithmic, new_figure
+    from ...plotting import COLORS, logarithmic, new_figure
 
     names = list(dict.fromkeys(data["schedule"].tolist()))
     picture, axes = new_figure(len(names) // 2, width=13.0, height=7.4, rows=2, sharey=True)
@@ -217,6 +217,7 @@ FIGURES = (
         "one loss. The run far off the line is one that went wrong, on purpose.",
         "No paper has it: the log is the example that ships, made by the model itself plus 0.5% noise. On the real "
         "runs of Li & Maddison (2026), where the model is not the truth, see notebooks/06_scaling.py.",
+        has_spectrum=False,
     ),
     Figure(
         "nqm-isoflop",
@@ -226,6 +227,7 @@ FIGURES = (
         "Left: at each compute one size is best, and it grows with the compute. Right: up to the critical batch size "
         "larger batches cost little at the same number of examples; beyond it steps run out. Bands: 90% of new runs.",
         "No paper has it: the log is the example that ships. Li & Maddison (2026) draw such curves of their runs.",
+        has_spectrum=False,
     ),
     Figure(
         "nqm-curves",
