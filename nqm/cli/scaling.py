@@ -112,7 +112,7 @@ def _runs(arguments: argparse.Namespace) -> tuple[list[str], dict[str, Any]]:
     import numpy as np
 
     from ..scaling import example, logs
-    from ..scaling.runs import fit_runs
+    from ..scaling.fits.fit_runs import fit_runs
 
     limits = {name: getattr(arguments, name) for name in LIMITS}
     for name, value in limits.items():
@@ -189,7 +189,7 @@ def _curves(arguments: argparse.Namespace) -> tuple[list[str], dict[str, Any]]:
     import numpy as np
 
     from ..scaling import logs
-    from ..scaling.curves import fit_curves
+    from ..scaling.fits.fit_curves import fit_curves
 
     if arguments.peak_lr is not None and arguments.steps is None:
         raise ValueError("--peak-lr: expected --steps with it, got none")
@@ -367,7 +367,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 def size(text: str) -> float:
     """A number > 0, with k, M, B or T as in a log."""
-    from ..scaling.table import number
+    from ..scaling.logs.columns import number
 
     try:
         return number(text, sized=True)

@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 if TYPE_CHECKING:
     from .._sweep import Sweep
-    from ..scaling.law import LossLaw
+    from ..scaling.fits.loss_law import LossLaw
     from ..schedules import Schedule
 
     class Drawn(Axes):

@@ -1,0 +1,1 @@
+"""The mathematics of one training run: its loss under a model's parameters, and the exact Jacobian."""
