@@ -377,6 +377,7 @@ def test_best_schedule_is_no_worse_than_its_rivals(fit):
     assert found.loss == pytest.approx(fit.predict(found.schedule, 5000), rel=1e-12)
     assert found.interval[0] < found.loss < found.interval[1]
     assert str(found).splitlines()[0].startswith("schedule")
+    assert found.to_pandas()["loss"].tolist() == found.table["loss"].tolist()
     # no schedule near it is better
     rng = np.random.default_rng(3)
     with warnings.catch_warnings():

@@ -24,8 +24,8 @@ from ..logs.loss_curve import Curves, named_curves, per_step
 from ..models.loss_curve_model import NAMES, CurveLosses, natural_parameters
 from .bootstrap import bootstrap
 from .curve_residuals import CurveResiduals
+from .fitted_model import FittedModel
 from .robust_least_squares import solution_at, solve
-from .saved_fit import SavedFit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,7 +89,7 @@ def _shapes(curves: Mapping[str, LossCurve], unit: float) -> set[bytes]:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class CurvesFit(SavedFit):
+class CurvesFit(FittedModel):
     """What :func:`fit_curves` found.
 
     curves: by name, as fitted. scale: robust standard deviation of the weighted residuals of the log loss. agreeing,
@@ -109,14 +109,8 @@ class CurvesFit(SavedFit):
     def parameters(self) -> dict[str, float]:
         """E, P, p: the floor, and the start P/2 n^-p of mode n above it, as losses; Q: curvature of the first mode
         times the largest learning rate seen; R: gradient noise of one example, as a loss; kappa: weight decay times
-        the largest learning rate, a step."""
-        return dict(zip(NAMES, natural_parameters(self.theta, self.search.total).tolist(), strict=True))
-
-    def parameter_intervals(self, level: float = 0.9) -> dict[str, tuple[float, float]]:
-        """(low, high) of each parameter: quantiles of the bootstrap's draws."""
-        level = _checks.real(level, "level", low=0.0, high=1.0)
-        low, high = _statistics.interval(natural_parameters(self.draws, self.search.total), level)
-        return {name: (float(a), float(b)) for name, a, b in zip(NAMES, low, high, strict=True)}
+        the largest learning rate, per step."""
+        return dict(zip(NAMES, self._natural(self.theta).tolist(), strict=True))
 
     @property
     def undetermined(self) -> tuple[str, ...]:
@@ -251,6 +245,9 @@ class CurvesFit(SavedFit):
             far = np.abs(np.log(seen) - x)
             found.append(1.4826 * np.median(sizes[far <= max(np.log(2.0), np.partition(far, near)[near])]))
         return np.array(found).reshape(steps.shape) * np.sqrt(sizes.size / max(sizes.size - len(NAMES), 1))
+
+    def _natural(self, theta: FloatArray) -> FloatArray:
+        return natural_parameters(theta, self.search.total)
 
     def _to_json(self) -> dict[str, Any]:
         curves = {}

@@ -18,9 +18,9 @@ from ..models.final_loss import NAMES, FinalLosses, learned_fraction, natural_pa
 from ..models.modes import modes
 from ..models.relative_lr import SHAPES, RelativeLR, ScheduleShape
 from .bootstrap import bootstrap
+from .fitted_model import FittedModel
 from .loss_law import DRAWS, LossLaw, checked_runs
 from .robust_least_squares import Function, deviation, solution_at, solve
-from .saved_fit import SavedFit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -100,7 +100,7 @@ def fit_runs(
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class RunsFit(LossLaw, SavedFit):
+class RunsFit(LossLaw, FittedModel):
     """What :func:`fit_runs` found; printing it shows the parameters with their intervals.
 
     runs: N, B, K, loss, as fitted. agreeing, followed: how many of the starts that were followed to the end came to
@@ -120,13 +120,7 @@ class RunsFit(LossLaw, SavedFit):
     @property
     def parameters(self) -> dict[str, float]:
         """p, q, P, Q, R, T0, E; the learning rate's peak is the unit of 1 / Q."""
-        return dict(zip(NAMES, natural_parameters(self.theta).tolist(), strict=True))
-
-    def parameter_intervals(self, level: float = 0.9) -> dict[str, tuple[float, float]]:
-        """(low, high) of each parameter: quantiles of the bootstrap's draws."""
-        level = _checks.real(level, "level", low=0.0, high=1.0)
-        low, high = _statistics.interval(natural_parameters(self.draws), level)
-        return {name: (float(a), float(b)) for name, a, b in zip(NAMES, low, high, strict=True)}
+        return dict(zip(NAMES, self._natural(self.theta).tolist(), strict=True))
 
     @property
     def undetermined(self) -> tuple[str, ...]:
@@ -202,6 +196,9 @@ class RunsFit(LossLaw, SavedFit):
     @cached_property
     def _rates(self) -> RelativeLR:
         return RelativeLR(self.lr_schedule, self.warmup)
+
+    def _natural(self, theta: FloatArray) -> FloatArray:
+        return natural_parameters(theta)
 
     def _to_json(self) -> dict[str, Any]:
         if not isinstance(self.lr_schedule, str):

@@ -161,7 +161,7 @@ class Path:
 
     @classmethod
     def along(cls, lr: FloatArray, steps: IntArray, factor: float) -> Path:
-        """At ascending ``steps`` along one learning rate a step; sums are multiplied by ``factor``."""
+        """At ascending ``steps`` along one learning rate per step; sums are multiplied by ``factor``."""
         until = np.concatenate([[0.0], np.cumsum(lr)]) * factor
         drops = -np.diff(lr)
         k = 1 + np.flatnonzero(drops)  # lr[k] is not lr[k - 1]

@@ -101,40 +101,27 @@ def read_runs(
     length = None if sequence_length is None else _checks.real(sequence_length, "sequence_length", low=0.0)
     table = read_csv(path, columns, QUANTITIES)
     duration, needed = _needed_columns(table, length)
-    labels = {name: column for name in ("type", "split") if (column := table.column(name, first=True)) is not None}
-    marked = table.column("exclude", first=True)
-    numbers: list[tuple[float, float, float, float]] = []
-    words: dict[str, list[str]] = {name: [] for name in labels}
-    exclude, lines, skipped = [], [], []
+    type_, split, marked = (table.column(name, first=True) for name in ("type", "split", "exclude"))
+    usable, skipped = [], []
     for line, cells in table.rows:
         try:
             row = table.cells_by_header(cells)
             n, b, k, loss = (column.number(row) for column in needed.values())
             k = _whole_steps(k, b, duration, length, needed[duration], row)
-            left_out = marked is not None and _flag(row, marked)
+            exclude = marked is not None and _flag(row, marked)
         except ValueError as reason:
             skipped.append((line, str(reason)))
             continue
-        numbers.append((n, b, k, loss))
-        for name, column in labels.items():
-            words[name].append(column.text(row))
-        exclude.append(left_out)
-        lines.append(line)
-    if not numbers:
+        words = (None if column is None else column.text(row) for column in (type_, split))
+        usable.append((n, b, k, loss, exclude, *words, line))
+    if not usable:
         raise ValueError(f"{table.path}: expected at least one usable row, got none{first_reasons(skipped)}")
-    n_, b_, k_, loss_ = (_read_only(column) for column in np.array(numbers).T)
-    return RunsLog(
-        N=n_,
-        B=b_,
-        K=k_,
-        loss=loss_,
-        exclude=_read_only(np.array(exclude, dtype=np.bool_)),
-        type=_read_only(np.array(words["type"])) if "type" in words else None,
-        split=_read_only(np.array(words["split"])) if "split" in words else None,
-        line=_read_only(np.array(lines, dtype=np.int64)),
-        skipped=tuple(skipped),
-        path=table.path,
-    )
+    names = ("N", "B", "K", "loss", "exclude", "type", "split", "line")
+    found: dict[str, Any] = {
+        name: None if column[0] is None else _read_only(column)
+        for name, column in zip(names, zip(*usable, strict=True), strict=True)
+    }
+    return RunsLog(**found, skipped=tuple(skipped), path=table.path)
 
 
 def _needed_columns(table: CsvFile, length: float | None) -> tuple[str, dict[str, Column]]:
@@ -170,8 +157,8 @@ def _flag(row: Mapping[str, str], column: Column) -> bool:
     return text.lower() in YES
 
 
-def _read_only(array: NDArray[Any]) -> NDArray[Any]:
-    array = array.copy()
+def _read_only(values: tuple[Any, ...]) -> NDArray[Any]:
+    array = np.array(values)
     array.flags.writeable = False
     return array
 

@@ -1,4 +1,4 @@
-"""Fits as JSON files."""
+"""What fits of the noisy quadratic have in common: intervals of their parameters, and JSON files."""
 
 from __future__ import annotations
 
@@ -10,20 +10,33 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from ... import _checks, _statistics
 from ..._checks import FloatArray
 from ..._io import write_whole
 
-__all__ = ["SavedFit"]
+__all__ = ["FittedModel"]
 
 
-class SavedFit:
-    """A fit that can be saved: ``theta``, the ``draws`` of its bootstrap, and what subclasses add.
+class FittedModel:
+    """A fit with a ``theta``, (count,), and the ``draws`` of its bootstrap, (draws, count).
 
-    kind: what such files call themselves. count: of parameters.
+    kind: what its files call themselves. count: of parameters.
     """
 
     kind: ClassVar[str]
     count: ClassVar[int]
+    draws: Any  # a cached property
+
+    @property
+    def parameters(self) -> dict[str, float]:
+        """By name, as subclasses say."""
+        raise NotImplementedError
+
+    def parameter_intervals(self, level: float = 0.9) -> dict[str, tuple[float, float]]:
+        """(low, high) of each parameter: quantiles of the bootstrap's draws."""
+        level = _checks.real(level, "level", low=0.0, high=1.0)
+        low, high = _statistics.interval(self._natural(self.draws), level)
+        return {name: (float(a), float(b)) for name, a, b in zip(self.parameters, low, high, strict=True)}
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the fit, its data and its bootstrap to a JSON file, whole or not at all.
@@ -51,6 +64,10 @@ class SavedFit:
             raise ValueError(f"{path}: expected a file that {cls.__name__}.save wrote ({error})") from error
         fit.__dict__["draws"] = draws  # in place of the cached property
         return fit
+
+    def _natural(self, theta: FloatArray) -> FloatArray:
+        """Values of :attr:`parameters` in the last axis, of theta in the last axis."""
+        raise NotImplementedError
 
     def _to_json(self) -> dict[str, Any]:
         """All that the file holds but its kind."""
