@@ -30,7 +30,7 @@ class Table(dict[str, NDArray[Any]]):
     """
 
     def __init__(self, columns: Mapping[str, Any]) -> None:
-        super().__init__({name: _read_only(column) for name, column in columns.items()})
+        super().__init__({name: _read_only(column) for name, column in dict(columns).items()})
         lengths = {name: column.shape for name, column in self.items()}
         if len(set(lengths.values())) > 1 or any(len(shape) != 1 for shape in lengths.values()):
             raise ValueError(f"expected columns of equal length, got {lengths}")

@@ -42,8 +42,8 @@ def data(request):
             patch.setattr(gaussian_features, "BATCH_SIZES", 2.0 ** np.array([0, 10, 20]))
             patch.setattr(smith2018, "measured", partial(smith2018.measured, seeds=1, test=500))
             patch.setattr(scaling_laws, "POINTS", 16)
-            patch.setattr("nqm.scaling.runs.DRAWS", 20)
-            patch.setattr("nqm.scaling.curves.DRAWS", 20)
+            patch.setattr("nqm.scaling.fits.fit_runs.DRAWS", 20)
+            patch.setattr("nqm.scaling.fits.fit_curves.DRAWS", 20)
         yield Computed()
 
 

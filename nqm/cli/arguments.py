@@ -59,7 +59,7 @@ def option(name: str) -> str:
 
 def size(text: str) -> float:
     """A number > 0, with k, M, B or T as in a log."""
-    from ..scaling.table import number
+    from ..scaling.logs.columns import number
 
     try:
         return number(text, sized=True)

@@ -60,9 +60,11 @@ def _features() -> None:
 
 
 def _scaling() -> None:
-    from ..scaling.example import true_losses
+    from ..scaling.models.final_loss import FinalLosses
+    from ..scaling.models.relative_lr import RelativeLR
 
-    true_losses(np.array([1e6]), np.array([64.0]), np.array([1000.0]))
+    pieces = RelativeLR("cosine", 0.01).pieces(np.array([1000.0]))
+    FinalLosses(np.array([1e6]), np.array([64.0]), pieces).losses(np.zeros(7))
 
 
 PARTS: dict[str, Callable[[], Any]] = {

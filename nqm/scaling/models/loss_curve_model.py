@@ -1,6 +1,6 @@
 """The model of loss curves: the noisy quadratic along a learning-rate schedule, and its exact Jacobian.
 
-On the recursion of :mod:`nqm.scaling.model`, with curvature Q / n for mode n, start P/2 n^-p and noise R n^-1.3:
+On the recursion of :mod:`nqm.scaling.models.modes`, with curvature Q / n for mode n, start P/2 n^-p and noise R n^-1.3:
 
     loss(t) = E + sum_n (b_n(t) + v_n(t))      g = s / sqrt(V)      dV/dk = 2 kappa s (s / 0.2 - V),   V = 1 at first
 
@@ -40,37 +40,36 @@ long stretches (correlation 0.9 from one to the next: they hold 33 to 80%), or w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 
-from .._checks import FloatArray, IntArray
-from .curve import LossCurve
-from .model import LAST, Pieces, course, effective, modes
+from ..._checks import FloatArray, IntArray
+from .modes import LAST, Pieces, effective_lrs, mode_sums, modes
+
+__all__ = ["NAMES", "CurveLosses", "cut_into_pieces", "loss_after", "natural_parameters"]
 
 NAMES: Final = ("E", "P", "p", "Q", "R", "kappa")
 NOISE: Final = 1.3  # r
 WEIGHT: Final = 0.2  # squared norm of the weights at the start, over that at which it would settle at the peak
 LEVELS: Final = 32  # of the learning rate, within which it is replaced by its mean
 PARTS: Final = 80  # of a run, at least
-MOST: Final = 500  # observations of a curve; of more, groups are averaged
-BLOCKS: Final = 8  # of consecutive observations in a curve, for the bootstrap
 
 
-class Trajectories:
+class CurveLosses:
     """Losses of the model, and their derivatives, at the observed steps of some runs.
 
     theta = E, log A, log a, log Q, log R, log K, with A what is left of the start's excess after ``total`` steps at the
     peak, a = p - 1 and K = kappa total: numbers that the curves tell apart better than P, p and kappa.
 
     Args:
-        runs: learning rates relative to the peak, one a step; ascending observed steps; batch size of each run.
+        runs: learning rates relative to the peak, one per step; ascending observed steps; batch size of each run.
         total: steps that theta is scaled by.
     """
 
     def __init__(self, runs: Sequence[tuple[FloatArray, IntArray, float]], total: float) -> None:
-        parts = [cut(lr, steps) for lr, steps, _ in runs]
+        parts = [cut_into_pieces(lr, steps) for lr, steps, _ in runs]
         lengths, lrs, seen = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         self.pieces = Pieces(np.cumsum([0] + [part[0].size for part in parts]), lengths, lrs, seen)
         self.batch, self.total = np.array([batch for _, _, batch in runs]), total
@@ -79,11 +78,11 @@ class Trajectories:
         """Losses (n,) of all observations and their derivatives by theta (n, 6)."""
         from scipy.special import digamma
 
-        E, _, _, Q, _, kappa = named(theta, self.total)
+        E, _, _, Q, _, kappa = natural_parameters(theta, self.total)
         a = np.exp(theta[2])
-        rates, slopes = effective(self.pieces, 2.0 * kappa / WEIGHT, kappa)
+        rates, slopes = effective_lrs(self.pieces, 2.0 * kappa / WEIGHT, kappa)
         tangents = kappa * (2.0 / WEIGHT * slopes[:, :1] + slopes[:, 1:])  # by log kappa
-        sums, tail = along(theta, self.total, self.batch, self.pieces._replace(lrs=rates), tangents)
+        sums, tail = _sums_and_tail(theta, self.total, self.batch, self.pieces._replace(lrs=rates), tangents)
         b, b_log, v, _, w, _, by_kappa = sums.T
         whole = b + tail
         log_P = np.log(2.0 * Q * self.total) - digamma(a)  # its derivative by a
@@ -92,7 +91,7 @@ class Trajectories:
         return E + whole + v, np.stack(columns, axis=1)
 
 
-def named(theta: FloatArray, total: float) -> FloatArray:
+def natural_parameters(theta: FloatArray, total: float) -> FloatArray:
     """E, P, p, Q, R, kappa in the last axis, of theta in the last axis.
 
     A = P/2 Gamma(a) (2 Q total)^-a: the sum of P/2 n^-p exp(-2 Q total / n) over n, as an integral.
@@ -105,22 +104,22 @@ def named(theta: FloatArray, total: float) -> FloatArray:
     return np.stack([E, P, 1.0 + a, Q, R, K / total], axis=-1)
 
 
-def along(
+def _sums_and_tail(
     theta: FloatArray, total: float, batch: FloatArray, pieces: Pieces, tangents: FloatArray
 ) -> tuple[FloatArray, float]:
-    """Sums over modes at observed ends of pieces, as of :func:`nqm.scaling.model.course`, and the tail beyond the last.
+    """Sums over modes at observed ends of pieces, as of :func:`mode_sums`, and the tail beyond the last mode.
 
     batch: of each run; pieces: with effective learning rates, whose derivatives are ``tangents``.
     """
-    _, P, p, Q, R, _ = named(theta, total)
+    _, P, p, Q, R, _ = natural_parameters(theta, total)
     n, weight = modes()
     start = np.broadcast_to(0.5 * P * n**-p * weight, (batch.size, n.size))
     noise = np.outer(0.5 * R * (1.0 / batch), n**-NOISE * weight)
     a = np.exp(theta[2])
-    return course(n, Q / n, start, noise, pieces, tangents), float(0.5 * P * np.exp(-a * LAST) / a)
+    return mode_sums(n, Q / n, start, noise, pieces, tangents), float(0.5 * P * np.exp(-a * LAST) / a)
 
 
-def cut(lr: FloatArray, steps: IntArray) -> tuple[FloatArray, FloatArray, IntArray]:
+def cut_into_pieces(lr: FloatArray, steps: IntArray) -> tuple[FloatArray, FloatArray, IntArray]:
     """Pieces up to the last of ascending ``steps``: lengths, mean learning rates, whether at one of ``steps``.
 
     Cut at the steps, where the learning rate crosses a multiple of 1 / LEVELS, and into PARTS, shorter at first, where
@@ -135,47 +134,33 @@ def cut(lr: FloatArray, steps: IntArray) -> tuple[FloatArray, FloatArray, IntArr
     return lengths, np.maximum(np.diff(sums[cuts]), 0.0) / lengths, np.isin(cuts[1:], steps).astype(np.int64)
 
 
-class Search:
-    """Residuals of the log loss and their Jacobian by theta over the observations of all curves; where to search.
+def loss_after(
+    theta: FloatArray, total: float, batch: float, lengths: FloatArray, lrs: FloatArray, free: int
+) -> tuple[float, FloatArray]:
+    """The loss after pieces of relative learning rates, and its derivatives by the last ``free`` of these.
 
-    unit: the largest learning rate; total: steps of the longest curve; steps, weights, blocks: of each observation;
-    low, high: the box; starts: the corners of a smaller one.
+    theta, total: as in :class:`CurveLosses`.
     """
-
-    def __init__(self, curves: Mapping[str, LossCurve]) -> None:
-        self.unit = max(float(curve.lr.max()) for curve in curves.values())
-        self.total = float(max(int(curve.steps[-1]) for curve in curves.values()))
-        seen = [_thinned(curve) for curve in curves.values()]
-        runs = [(c.lr / self.unit, steps, c.batch_size) for c, (steps, _) in zip(curves.values(), seen, strict=True)]
-        self._model = Trajectories(runs, self.total)
-        self._logs = np.log(np.concatenate([loss for _, loss in seen]))
-        self.steps = np.concatenate([steps for steps, _ in seen])
-        self.weights = self.steps / self.total
-        self.blocks = np.concatenate([i * BLOCKS + _blocks((s / self.total) ** 2) for i, (s, _) in enumerate(seen)])
-        least, batch = float(np.exp(self._logs.min())), runs[0][2]
-        noise = least * batch
-        # E and the logarithms of A, a, Q, R, K. Q <= 1: no step passes the minimum; near 2 lie optima of another kind
-        self.low = np.array([0.0, *np.log([1e-4 * least, 0.05, 1e-6, 1e-6 * least * batch, 1e-6])])
-        self.high = np.array([0.999 * least, *np.log([1e2 * least, 3.0, 1.0, 1e2 * least * batch, 50.0])])
-        self.starts = (
-            np.array([0.6 * least, *np.log([0.02 * least, 0.3, 1e-3, 1e-3 * noise, 0.5])]),
-            np.array([0.95 * least, *np.log([0.3 * least, 0.8, 0.3, 0.1 * noise, 10.0])]),
-        )
-
-    def __call__(self, theta: FloatArray) -> tuple[FloatArray, FloatArray]:
-        found, slopes = self._model.jacobian(theta)
-        return np.log(found) - self._logs, slopes / found[:, None]
+    rates, tangents = _lrs_and_slopes(float(natural_parameters(theta, total)[-1]), lengths, lrs, free)
+    pieces = Pieces(np.array([0, lrs.size]), lengths, rates, np.eye(lrs.size, dtype=np.int64)[-1])
+    (sums,), tail = _sums_and_tail(theta, total, np.array([batch]), pieces, tangents)
+    return float(theta[0] + sums[0] + sums[2] + tail), sums[6:]
 
 
-def _thinned(curve: LossCurve) -> tuple[IntArray, FloatArray]:
-    """Steps and losses of a curve; of more than MOST, the middle step and mean loss of each of some groups."""
-    groups = min(curve.steps.size, MOST)
-    edges = np.arange(groups + 1) * curve.steps.size // groups
-    means = np.add.reduceat(curve.loss, edges[:-1]) / np.diff(edges)
-    return curve.steps[(edges[:-1] + edges[1:]) // 2], means
-
-
-def _blocks(weights: FloatArray) -> IntArray:
-    """The block, 0 to BLOCKS - 1, of each of consecutive observations: blocks of equal weight."""
-    middle = np.cumsum(weights) - 0.5 * weights
-    return np.asarray(middle / weights.sum() * BLOCKS, dtype=np.int64)
+def _lrs_and_slopes(kappa: float, lengths: FloatArray, lrs: FloatArray, free: int) -> tuple[FloatArray, FloatArray]:
+    """g of every piece and its derivatives by the last ``free`` learning rates, (pieces, free)."""
+    first = lrs.size - free
+    v, dv = 1.0, np.zeros(free)
+    found, tangents = np.empty(lrs.size), np.zeros((lrs.size, free))
+    for j, (s, m) in enumerate(zip(lrs, lengths, strict=True)):
+        e, root, droot = np.exp(-2.0 * kappa * s * m), np.sqrt(v), 0.5 * dv / np.sqrt(v)
+        dv = e * dv
+        if j >= first:
+            dv[j - first] += (1.0 - e) / WEIGHT + 2.0 * kappa * m * e * (s / WEIGHT - v)
+        v = e * v + s * (1.0 - e) / WEIGHT
+        roots = root + np.sqrt(v)
+        found[j] = 2.0 * s / roots
+        tangents[j] = -found[j] / roots * (droot + 0.5 * dv / np.sqrt(v))
+        if j >= first:
+            tangents[j, j - first] += 2.0 / roots
+    return found, tangents

@@ -15,27 +15,30 @@ an observation every 128 steps that moves a loss by less than 3e-5.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .. import _checks
-from .._checks import FloatArray, IntArray
-from ..schedules import Schedule
-from .curve import LossCurve, named_curves, per_step
-from .fitting import solve
+from ... import _checks
+from ..._checks import FloatArray, IntArray
+from ...schedules import Schedule
+from ..logs import LossCurve
+from ..logs.loss_curve import Curves, named_curves, per_step
+from .robust_least_squares import solve
+
+__all__ = ["MultiPowerLaw", "multi_power_law"]
 
 NAMES: Final = ("L0", "A", "alpha", "B", "C", "beta", "gamma")
 GROUPS: Final = 512  # of changes of the learning rate along a schedule
 STARTS: Final = 8
 TINY: Final = 1e-12  # least learning rate, so that one of 0 has a power
-MOST: Final = 400  # observations of a curve that are fitted; of more, every so many-th
+MAX_OBSERVATIONS: Final = 400  # observations of a curve that are fitted; of more, every so many-th
 
 
-def multi_power_law(curves: Sequence[LossCurve] | Mapping[str, LossCurve], *, seed: int = 0) -> MultiPowerLaw:
+def multi_power_law(curves: Curves, *, seed: int = 0) -> MultiPowerLaw:
     """Fit the multi-power law to loss curves: least Huber cost of the log loss, from several starts, exact gradients.
 
     Only observations after the warm-up (up to the first step of the largest learning rate) count: the law is silent
@@ -119,7 +122,7 @@ class MultiPowerLaw:
         """The loss after ``steps`` steps along a schedule: a float for a number, an array of the same shape else.
 
         Args:
-            schedule: learning rates as in :class:`LossCurve`: a :class:`nqm.Schedule`, or one a step. Its warm-up
+            schedule: learning rates as in :class:`LossCurve`: a :class:`nqm.Schedule`, or one per step. Its warm-up
                 lasts up to the first step of its largest learning rate.
             steps: whole numbers beyond the warm-up, in any order.
 
@@ -158,7 +161,7 @@ class Path:
 
     @classmethod
     def along(cls, lr: FloatArray, steps: IntArray, factor: float) -> Path:
-        """At ascending ``steps`` along one learning rate a step; sums are multiplied by ``factor``."""
+        """At ascending ``steps`` along one learning rate per step; sums are multiplied by ``factor``."""
         until = np.concatenate([[0.0], np.cumsum(lr)]) * factor
         drops = -np.diff(lr)
         k = 1 + np.flatnonzero(drops)  # lr[k] is not lr[k - 1]
@@ -206,7 +209,7 @@ def _law(path: Path, theta: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 def _used(curve: LossCurve) -> NDArray[np.bool_]:
-    """Which observations are fitted: those after the warm-up, or MOST of them."""
+    """Which observations are fitted: those after the warm-up, or MAX_OBSERVATIONS of them."""
     here = curve.steps > peak_step(curve.lr)
-    every = -(-int(here.sum()) // MOST)
+    every = -(-int(here.sum()) // MAX_OBSERVATIONS)
     return here & (np.cumsum(here) % max(every, 1) == 0)

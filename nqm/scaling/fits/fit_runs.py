@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .. import _checks
-from .._checks import FloatArray
-from .._io import write_whole
-from ..problems.quadratic import NoisyQuadratic
-from ..schedules import Schedule
-from . import fitting
-from .final import NAMES, SHAPES, Rates, Rows, Shape, held, named
-from .law import DRAWS, LossLaw, checked_runs
-from .model import modes
+from ... import _checks, _statistics
+from ..._checks import FloatArray
+from ...problems.quadratic import NoisyQuadratic
+from ...schedules import Schedule
+from ..models.final_loss import NAMES, FinalLosses, learned_fraction, natural_parameters
+from ..models.modes import modes
+from ..models.relative_lr import SHAPES, RelativeLR, ScheduleShape
+from .bootstrap import bootstrap
+from .fitted_model import FittedModel
+from .loss_law import DRAWS, LossLaw, checked_runs
+from .robust_least_squares import Function, deviation, solution_at, solve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from ..plotting import Drawn
+    from ...plotting import Drawn
+
+__all__ = ["RunsFit", "fit_runs"]
 
 LOW: Final = np.array([*np.log([0.005, 0.05, 1e-3, 0.005, 1e-6, 1.0]), 0.0])
 HIGH: Final = np.array([*np.log([2.0, 2.0, 1e6, 1.95, 1e9, 1e8]), np.inf])  # Q < 2: no mode may ever diverge
@@ -40,8 +41,8 @@ MEANINGS: Final = {
     "E": "irreducible loss",
 }
 CHUNK: Final = 4096  # rows at a time
-MOST: Final = 1e13  # parameters
-OUTLIER, SHOWN = 6.0, 3  # robust standard deviations of a residual that is told, and how many are
+MAX_PARAMS: Final = 1e13  # parameters
+OUTLIER, SHOWN = 6.0, 3  # robust standard deviations of a residual that is reported, and how many are
 UNDETERMINED: Final = 3.0  # ends of an interval whose ratio is above this
 
 
@@ -51,7 +52,7 @@ def fit_runs(
     K: ArrayLike,
     loss: ArrayLike,
     *,
-    lr_schedule: Shape = "constant",
+    lr_schedule: ScheduleShape = "constant",
     warmup: float = 0.0,
     exclude: ArrayLike | None = None,
     min_steps: float = 100,
@@ -60,8 +61,8 @@ def fit_runs(
     """Fit the noisy quadratic to the final losses of training runs.
 
     The least sum of Huber's function of the residuals of log loss (1.345 robust standard deviations), by trust-region
-    least squares with the exact Jacobian from 8 starts (:mod:`nqm.scaling.fitting`). The model and what each parameter
-    means: :mod:`nqm.scaling.final`.
+    least squares with the exact Jacobian from 8 starts (:mod:`nqm.scaling.fits.robust_least_squares`). The model, and
+    what each parameter means: :mod:`nqm.scaling.models.final_loss`.
 
     Args:
         N: parameters, 1 to 10^13.
@@ -74,7 +75,7 @@ def fit_runs(
         warmup: share of the steps, in [0, 1), in which the learning rate rises linearly.
         exclude: runs to leave out, whatever their numbers: True or False for each.
         min_steps: runs of fewer steps are left out too: Adam's averages, which the model takes for settled, are not yet
-            (:mod:`nqm.scaling.final` has what that changes).
+            (:mod:`nqm.scaling.models.final_loss` has what that changes).
         seed: of the bootstrap, for intervals.
 
     Raises:
@@ -89,17 +90,17 @@ def fit_runs(
     shortest = _checks.real(min_steps, "min_steps", low=0.0, closed="low")
     runs = checked_runs(N, B, K, loss, exclude, len(NAMES), shortest)
     _require_spread(runs)
-    rates = Rates(lr_schedule, _checks.real(warmup, "warmup", low=0.0, high=1.0, closed="low"))
+    rates = RelativeLR(lr_schedule, _checks.real(warmup, "warmup", low=0.0, high=1.0, closed="low"))
     seed = _checks.whole(seed, "seed")
     rates.require_peak(runs["K"])
     low, high = _box(runs)
-    solution = fitting.solve(_function(runs, rates), _starts(runs), low, high)
+    solution = solve(_residuals(runs, rates), _starts(runs), low, high)
     theta = _scaled(solution.theta, _unit(runs))
     return RunsFit(runs, rates.shape, rates.warmup, seed, theta, solution.agreeing, solution.followed)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class RunsFit(LossLaw):
+class RunsFit(LossLaw, FittedModel):
     """What :func:`fit_runs` found; printing it shows the parameters with their intervals.
 
     runs: N, B, K, loss, as fitted. agreeing, followed: how many of the starts that were followed to the end came to
@@ -107,23 +108,19 @@ class RunsFit(LossLaw):
     """
 
     runs: Mapping[str, FloatArray]
-    lr_schedule: Shape
+    lr_schedule: ScheduleShape
     warmup: float
     seed: int
     theta: FloatArray = field(repr=False)
     agreeing: int
     followed: int
     count = len(NAMES)
+    kind = "nqm.scaling.RunsFit 1"
 
     @property
     def parameters(self) -> dict[str, float]:
         """p, q, P, Q, R, T0, E; the learning rate's peak is the unit of 1 / Q."""
-        return dict(zip(NAMES, named(self.theta).tolist(), strict=True))
-
-    def parameter_intervals(self, level: float = 0.9) -> dict[str, tuple[float, float]]:
-        """(low, high) of each parameter: quantiles of the bootstrap's draws."""
-        low, high = fitting.quantiles(named(self.draws), _checks.real(level, "level", low=0.0, high=1.0))
-        return {name: (float(a), float(b)) for name, a, b in zip(NAMES, low, high, strict=True)}
+        return dict(zip(NAMES, self._natural(self.theta).tolist(), strict=True))
 
     @property
     def undetermined(self) -> tuple[str, ...]:
@@ -135,9 +132,9 @@ class RunsFit(LossLaw):
         What they do together may still be known well: trust intervals of predictions.
         """
         to_unit = 1.0 / _unit(self.runs)
-        low, high = fitting.quantiles(_scaled(self.draws, to_unit), 0.9)
-        deviation = fitting.deviation(fitting.at(_function(self.runs, self._rates), _scaled(self.theta, to_unit)))
-        width = np.maximum(high - low, 2.0 * 1.645 * deviation)
+        low, high = _statistics.interval(_scaled(self.draws, to_unit), 0.9)
+        solution = solution_at(_residuals(self.runs, self._rates), _scaled(self.theta, to_unit))
+        width = np.maximum(high - low, 2.0 * 1.645 * deviation(solution))
         wide = width > np.append(np.full(len(NAMES) - 1, np.log(UNDETERMINED)), 0.1)
         bottom, top = _box(self.runs)
         at_limit = (low <= bottom + 1e-3) | (high >= top - 1e-3)
@@ -150,7 +147,7 @@ class RunsFit(LossLaw):
         found = np.empty((len(thetas), n.size))
         for first in range(0, n.size, CHUNK):
             part = slice(first, first + CHUNK)
-            rows = Rows(n.ravel()[part], b.ravel()[part], self._rates.pieces(k.ravel()[part]))
+            rows = FinalLosses(n.ravel()[part], b.ravel()[part], self._rates.pieces(k.ravel()[part]))
             for i, theta in enumerate(thetas):
                 found[i, part] = rows.losses(theta)
         return found.reshape(-1, *n.shape)
@@ -163,20 +160,22 @@ class RunsFit(LossLaw):
         """
         size = _size(N)
         n, weight = modes()
-        p, q, P, Q, R = named(self.theta)[:5]
+        p, q, P, Q, R = natural_parameters(self.theta)[:5]
         h = Q * n**-q
-        return NoisyQuadratic(h, R / n, P * n**-p / h, weight * held(n, np.array(size)))
+        return NoisyQuadratic(h, R / n, P * n**-p / h, weight * learned_fraction(n, np.array(size)))
 
     def floor(self, N: float) -> float:
         """E and the loss of what a model of N parameters does not hold: what no training can go below."""
-        return float(Rows(np.array([_size(N)]), np.ones(1), self._rates.pieces(np.ones(1))).untrained(self.theta)[0])
+        return float(
+            FinalLosses(np.array([_size(N)]), np.ones(1), self._rates.pieces(np.ones(1))).untrained(self.theta)[0]
+        )
 
     def effective_lr(self, N: float, B: float, K: int) -> Schedule:
         """The learning rate that the model trains with, relative to the peak: batch size and weight norm taken in."""
         steps = _checks.whole(K, "K", low=1)
         size, batch = _size(N), _checks.real(B, "B", low=0.0)
         pieces = self._rates.pieces(np.array([float(steps)]))
-        rates = Rows(np.array([size]), np.array([batch]), pieces).rates(self.theta)[0]
+        rates = FinalLosses(np.array([size]), np.array([batch]), pieces).rates(self.theta)[0]
         ends = np.rint(np.cumsum(pieces.lengths)).astype(np.int64)
         lengths = np.diff(ends, prepend=0)
         return Schedule(rates[lengths > 0], lengths[lengths > 0])
@@ -185,29 +184,26 @@ class RunsFit(LossLaw):
     def draws(self) -> FloatArray:
         """theta of 100 bootstrap draws, (100, 7): log(p - 1), log q, log P, log Q, log R, log T0, E.
 
-        Bayesian bootstrap over runs (:func:`nqm.scaling.fitting.bootstrap`), when first asked for.
+        Bayesian bootstrap over runs (:mod:`nqm.scaling.fits.bootstrap`), when first asked for.
         """
         unit = _unit(self.runs)
         low, high = _box(self.runs)
-        function = _function(self.runs, self._rates)
-        solution = fitting.at(function, _scaled(self.theta, 1.0 / unit))
+        function = _residuals(self.runs, self._rates)
+        solution = solution_at(function, _scaled(self.theta, 1.0 / unit))
         each = np.arange(self.runs["N"].size)
-        return _frozen(_scaled(fitting.bootstrap(function, solution, low, high, each, DRAWS, self.seed), unit))
+        return _read_only(_scaled(bootstrap(function, solution, low, high, each, DRAWS, self.seed), unit))
 
     @cached_property
-    def _rates(self) -> Rates:
-        return Rates(self.lr_schedule, self.warmup)
+    def _rates(self) -> RelativeLR:
+        return RelativeLR(self.lr_schedule, self.warmup)
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the fit, its runs and its bootstrap to a JSON file, whole or not at all.
+    def _natural(self, theta: FloatArray) -> FloatArray:
+        return natural_parameters(theta)
 
-        Raises:
-            ValueError: for a schedule that is a function, which no file can hold.
-        """
+    def _to_json(self) -> dict[str, Any]:
         if not isinstance(self.lr_schedule, str):
             raise ValueError(f"lr_schedule: expected one of {', '.join(SHAPES)} to save the fit, got a function")
-        data = {
-            "kind": _KIND,
+        return {
             "parameters": self.parameters,
             "lr_schedule": self.lr_schedule,
             "warmup": self.warmup,
@@ -218,33 +214,16 @@ class RunsFit(LossLaw):
             "draws": self.draws.tolist(),
             "runs": {name: values.tolist() for name, values in self.runs.items()},
         }
-        return write_whole(path, lambda temporary: temporary.write_text(json.dumps(data), encoding="utf-8"))
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> RunsFit:
-        """Read what :meth:`save` wrote: the same predictions and intervals, to the bit.
-
-        Raises:
-            ValueError: for any other file.
-        """
-        try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-            if data["kind"] != _KIND:
-                raise KeyError(data["kind"])
-            runs = checked_runs(**data["runs"], exclude=None, parameters=len(NAMES))
-            theta, draws = fitting.restored(data, len(NAMES))
-            Rates(data["lr_schedule"], data["warmup"])
-            fit = cls(
-                runs, data["lr_schedule"], data["warmup"], data["seed"], theta, data["agreeing"], data["followed"]
-            )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path}: expected a file that RunsFit.save wrote ({error})") from error
-        fit.__dict__["draws"] = draws
-        return fit
+    def _from_json(cls, data: Mapping[str, Any], theta: FloatArray) -> Self:
+        runs = checked_runs(**data["runs"], exclude=None, parameters=len(NAMES))
+        RelativeLR(data["lr_schedule"], data["warmup"])  # checks
+        return cls(runs, data["lr_schedule"], data["warmup"], data["seed"], theta, data["agreeing"], data["followed"])
 
     def plot(self, ax: Axes | None = None) -> Drawn:
         """Predicted against actual loss of the runs, with 90% intervals of a new run."""
-        from ..plotting import plot_predictions
+        from ...plotting import plot_predictions
 
         sizes = self.runs["N"], self.runs["B"], self.runs["K"]
         low, high = self.interval(*sizes)
@@ -267,12 +246,9 @@ class RunsFit(LossLaw):
         return "\n".join(lines)
 
 
-_KIND = "nqm.scaling.RunsFit 1"
-
-
-def _function(runs: Mapping[str, FloatArray], rates: Rates) -> fitting.Function:
+def _residuals(runs: Mapping[str, FloatArray], rates: RelativeLR) -> Function:
     """Residuals and Jacobian in theta of losses over their median: the box and the starts are for losses about 1."""
-    rows, logs = Rows(runs["N"], runs["B"], rates.pieces(runs["K"])), np.log(runs["loss"] / _unit(runs))
+    rows, logs = FinalLosses(runs["N"], runs["B"], rates.pieces(runs["K"])), np.log(runs["loss"] / _unit(runs))
 
     def function(theta: FloatArray) -> tuple[FloatArray, FloatArray]:
         losses, jacobian = rows.jacobian(theta)
@@ -321,15 +297,15 @@ def _require_spread(runs: Mapping[str, FloatArray]) -> None:
             raise ValueError(
                 f"expected runs of several {of_what}, got {values[0]:.6g} only: {unknown} cannot then be known"
             )
-    if runs["N"].max() > MOST or runs["N"].min() < 1.0:
+    if runs["N"].max() > MAX_PARAMS or runs["N"].min() < 1.0:
         raise ValueError(f"N: expected 1 to 1e13 parameters, got {runs['N'].min():.6g} to {runs['N'].max():.6g}")
 
 
 def _size(N: float) -> float:
-    return _checks.real(N, "N", low=1.0, high=MOST, closed="both")
+    return _checks.real(N, "N", low=1.0, high=MAX_PARAMS, closed="both")
 
 
-def _frozen(values: Any) -> FloatArray:
+def _read_only(values: Any) -> FloatArray:
     array = np.array(values, dtype=float)
     array.flags.writeable = False
     return array

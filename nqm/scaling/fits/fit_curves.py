@@ -1,49 +1,49 @@
 """Fit the noisy quadratic to loss curves, and predict the curve of another learning-rate schedule.
 
-The model, how it was chosen and what it gets wrong: :mod:`nqm.scaling.trajectory`.
+The model, how it was chosen and what it gets wrong: :mod:`nqm.scaling.models.loss_curve_model`.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, overload
+from typing import TYPE_CHECKING, Any, Final, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .. import _checks
-from .._checks import FloatArray, IntArray
-from .._io import write_whole
-from ..schedules import Schedule
-from . import fitting
-from .curve import Curves, LossCurve, named_curves, per_step
-from .trajectory import NAMES, Search, Trajectories, named
+from ... import _checks, _statistics
+from ..._checks import FloatArray, IntArray
+from ...schedules import Schedule
+from ..decisions.best_schedule import best_schedule
+from ..decisions.fit import FAR
+from ..logs import LossCurve
+from ..logs.loss_curve import Curves, named_curves, per_step
+from ..models.loss_curve_model import NAMES, CurveLosses, natural_parameters
+from .bootstrap import bootstrap
+from .curve_residuals import CurveResiduals
+from .fitted_model import FittedModel
+from .robust_least_squares import solution_at, solve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from .annealing import BestSchedule
+__all__ = ["CurvesFit", "fit_curves"]
 
 STARTS: Final = 12
 DRAWS: Final = 200
-FAR: Final = 10.0  # times the longest curve, beyond which a prediction warns
 UNDETERMINED: Final = 10.0  # ends of an interval whose ratio is above this
 NEAR: Final = 12  # residuals at least that say how wide they are near a step
 BELLS: Final = 9  # equally likely values that stand for a normal distribution
-_KIND: Final = "nqm.scaling.CurvesFit 1"
 
 
 def fit_curves(curves: Curves, *, seed: int = 0) -> CurvesFit:
     """Fit the noisy quadratic to loss curves, best of different schedules with the same peak learning rate.
 
     Least Huber cost of the log loss, residuals weighing step / last step, from 12 starts with the exact Jacobian
-    (:mod:`nqm.scaling.fitting`). Curves of more than 500 observations are averaged in groups.
+    (:mod:`nqm.scaling.fits.robust_least_squares`). Curves of more than 500 observations are averaged in groups.
 
     Args:
         curves: at least one :class:`LossCurve`, or a dict of them by name, of one model on one kind of data.
@@ -69,7 +69,7 @@ def fit_curves(curves: Curves, *, seed: int = 0) -> CurvesFit:
             f"curves: expected more than {len(NAMES)} observations, for the {len(NAMES)} parameters "
             f"{', '.join(NAMES)}, got {count}: give at least {len(NAMES) + 1 - count} more"
         )
-    seed, search = _checks.whole(seed, "seed"), Search(given)
+    seed, search = _checks.whole(seed, "seed"), CurveResiduals(given)
     if len(_shapes(given, search.unit)) == 1:
         warnings.warn(
             "curves: one schedule only: how the loss answers to the learning rate, R and kappa, is hardly known, and "
@@ -78,7 +78,7 @@ def fit_curves(curves: Curves, *, seed: int = 0) -> CurvesFit:
             stacklevel=2,
         )
     starts = np.random.default_rng(seed).uniform(*search.starts, (STARTS, len(NAMES)))
-    found = fitting.solve(search, starts, search.low, search.high, search.weights)
+    found = solve(search, starts, search.low, search.high, search.weights)
     return CurvesFit(given, seed, found.theta, found.scale, found.agreeing, found.followed)
 
 
@@ -89,7 +89,7 @@ def _shapes(curves: Mapping[str, LossCurve], unit: float) -> set[bytes]:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class CurvesFit:
+class CurvesFit(FittedModel):
     """What :func:`fit_curves` found.
 
     curves: by name, as fitted. scale: robust standard deviation of the weighted residuals of the log loss. agreeing,
@@ -102,18 +102,15 @@ class CurvesFit:
     scale: float
     agreeing: int
     followed: int
+    count = len(NAMES)
+    kind = "nqm.scaling.CurvesFit 1"
 
     @property
     def parameters(self) -> dict[str, float]:
         """E, P, p: the floor, and the start P/2 n^-p of mode n above it, as losses; Q: curvature of the first mode
         times the largest learning rate seen; R: gradient noise of one example, as a loss; kappa: weight decay times
-        the largest learning rate, a step."""
-        return dict(zip(NAMES, named(self.theta, self.search.total).tolist(), strict=True))
-
-    def parameter_intervals(self, level: float = 0.9) -> dict[str, tuple[float, float]]:
-        """(low, high) of each parameter: quantiles of the bootstrap's draws."""
-        low, high = np.quantile(named(self.draws, self.search.total), tails(level), axis=0)
-        return {name: (float(a), float(b)) for name, a, b in zip(NAMES, low, high, strict=True)}
+        the largest learning rate, per step."""
+        return dict(zip(NAMES, self._natural(self.theta).tolist(), strict=True))
 
     @property
     def undetermined(self) -> tuple[str, ...]:
@@ -167,26 +164,21 @@ class CurvesFit:
         curve: as at its end). What the model itself gets wrong further out is not in it. The rest as in
         :meth:`predict`.
         """
-        tails(level)  # checks
+        level = _checks.real(level, "level", low=0.0, high=1.0)
         at, lr, batch = self.asked(schedule, steps, batch_size)
         low, high = self.ends(self.losses(lr, at, batch)[1:], at, level)
         return (low, high) if low.ndim else (float(low), float(high))
 
-    def best_schedule(self, steps: int, peak_lr: float, **options: Any) -> BestSchedule:
-        """Schedule of the lowest loss after ``steps`` steps, against cosine and warmup-stable-decay of the same length
-        and peak: :func:`nqm.scaling.annealing.best_schedule`."""
-        from .annealing import best_schedule
-
-        return best_schedule(self, steps, peak_lr, **options)
+    best_schedule = best_schedule
 
     def losses(self, lr: FloatArray, steps: IntArray, batch: float, draws: int | None = None) -> FloatArray:
         """(draws + 1, ...): the prediction, then that of each of the first ``draws`` bootstrap draws (None: all 200).
 
-        Expected losses: without a run's own residual, and without checks or warnings; one learning rate a step.
+        Expected losses: without a run's own residual, and without checks or warnings; one learning rate per step.
         """
         thetas = self.theta[None] if draws == 0 else np.concatenate([self.theta[None], self.draws[:draws]])
         ordered, place = np.unique(steps, return_inverse=True)
-        run = Trajectories([(lr / self.search.unit, ordered, batch)], self.search.total)
+        run = CurveLosses([(lr / self.search.unit, ordered, batch)], self.search.total)
         return np.stack([run.jacobian(theta)[0][place.reshape(steps.shape)] for theta in thetas])
 
     def ends(self, losses: FloatArray, steps: IntArray, level: float) -> FloatArray:
@@ -196,10 +188,10 @@ class CurvesFit:
         bell = ndtri((np.arange(BELLS) + 0.5) / BELLS)
         bell = bell / np.sqrt(np.mean(bell**2))
         scattered = losses[:, None] * np.exp(np.multiply.outer(bell, self._spread(steps)))
-        return np.quantile(scattered.reshape(-1, *steps.shape), tails(level), axis=0)
+        return _statistics.interval(scattered.reshape(-1, *steps.shape), level)
 
     def asked(
-        self, schedule: Schedule | ArrayLike, steps: ArrayLike, batch_size: float | None, stacklevel: int = 3
+        self, schedule: Schedule | ArrayLike, steps: ArrayLike, batch_size: float | None
     ) -> tuple[IntArray, FloatArray, float]:
         """Steps, learning rates of all steps, batch size, checked; a warning where they are far from the curves."""
         at = _checks.wholes(steps, "steps", low=1)
@@ -207,42 +199,43 @@ class CurvesFit:
         whole = schedule.values if isinstance(schedule, Schedule) else _checks.reals(schedule, "schedule")
         usual = next(iter(self.curves.values())).batch_size
         batch = usual if batch_size is None else _checks.real(batch_size, "batch_size", low=0.0)
-        told, total, peaks = [], self.search.total, [float(curve.lr.max()) for curve in self.curves.values()]
+        total, peak, peaks = self.search.total, float(whole.max()), [float(c.lr.max()) for c in self.curves.values()]
+        near, batches = min(max(peak, min(peaks)), max(peaks)), [curve.batch_size for curve in self.curves.values()]
+        messages = []
         if at.max() > FAR * total:
-            told.append(f"steps: {at.max()} is {at.max() / total:.3g} times the {total:.0f} steps of the longest curve")
-        peak = float(whole.max())
-        near = min(max(peak, min(peaks)), max(peaks))
+            messages.append(
+                f"steps: {at.max()} is {at.max() / total:.3g} times the {total:.0f} steps of the longest curve"
+            )
         if abs(peak - near) > 0.001 * near:
-            told.append(
+            messages.append(
                 f"schedule: its largest learning rate {peak:.4g} is {peak / near:.3g} times that of the curves, "
                 f"{near:.4g}: the curves do not say what another one does"
             )
-        batches = [curve.batch_size for curve in self.curves.values()]
         if not min(batches) <= batch <= max(batches):
-            told.append(
+            messages.append(
                 f"batch_size: {batch:g} is none of the curves' {min(batches):g} to {max(batches):g}: they do not say "
                 "what another one does; the model takes noise to fall as 1 / batch_size"
             )
-        for line in told:
-            warnings.warn(line, UserWarning, stacklevel=stacklevel)
+        for message in messages:
+            warnings.warn(message, UserWarning, stacklevel=3)
         return at, lr, batch
 
     @cached_property
     def draws(self) -> FloatArray:
-        """theta (:class:`nqm.scaling.trajectory.Trajectories`) of 200 bootstrap draws, (200, 6).
+        """theta (:class:`nqm.scaling.models.loss_curve_model.CurveLosses`) of 200 bootstrap draws, (200, 6).
 
-        Bayesian bootstrap over 8 blocks of each curve (:func:`nqm.scaling.fitting.bootstrap`), when first asked for.
+        Bayesian bootstrap over 8 blocks of each curve (:mod:`nqm.scaling.fits.bootstrap`), when first asked for.
         """
         s = self.search
-        found = replace(fitting.at(s, self.theta), scale=self.scale)
-        draws = fitting.bootstrap(s, found, s.low, s.high, s.blocks, DRAWS, self.seed, s.weights)
+        found = replace(solution_at(s, self.theta), scale=self.scale)
+        draws = bootstrap(s, found, s.low, s.high, s.blocks, DRAWS, self.seed, s.weights)
         draws.flags.writeable = False
         return draws
 
     @cached_property
-    def search(self) -> Search:
+    def search(self) -> CurveResiduals:
         """What was searched: observations, units and the box of theta."""
-        return Search(self.curves)
+        return CurveResiduals(self.curves)
 
     def _spread(self, steps: IntArray) -> FloatArray:
         """Standard deviation of the log loss around the fit near each step: of residuals within a factor of two."""
@@ -253,8 +246,10 @@ class CurvesFit:
             found.append(1.4826 * np.median(sizes[far <= max(np.log(2.0), np.partition(far, near)[near])]))
         return np.array(found).reshape(steps.shape) * np.sqrt(sizes.size / max(sizes.size - len(NAMES), 1))
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the fit, its curves and its bootstrap to a JSON file, whole or not at all."""
+    def _natural(self, theta: FloatArray) -> FloatArray:
+        return natural_parameters(theta, self.search.total)
+
+    def _to_json(self) -> dict[str, Any]:
         curves = {}
         for name, curve in self.curves.items():
             lr = Schedule(curve.lr, 1).merged()
@@ -262,35 +257,19 @@ class CurvesFit:
                 "steps": curve.steps.tolist(), "loss": curve.loss.tolist(), "batch_size": curve.batch_size,
                 "lr": [lr.values.tolist(), lr.lengths.tolist()],
             }  # fmt: skip
-        data = {
-            "kind": _KIND, "parameters": self.parameters, "seed": self.seed, "scale": self.scale,
-            "agreeing": self.agreeing, "followed": self.followed, "theta": self.theta.tolist(),
-            "draws": self.draws.tolist(), "curves": curves,
+        return {
+            "parameters": self.parameters, "seed": self.seed, "scale": self.scale, "agreeing": self.agreeing,
+            "followed": self.followed, "theta": self.theta.tolist(), "draws": self.draws.tolist(), "curves": curves,
         }  # fmt: skip
-        return write_whole(path, lambda temporary: temporary.write_text(json.dumps(data), encoding="utf-8"))
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> CurvesFit:
-        """Read what :meth:`save` wrote: the same predictions and intervals, to the bit.
-
-        Raises:
-            ValueError: for any other file.
-        """
-        try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-            if data["kind"] != _KIND:
-                raise KeyError(data["kind"])
-            curves = {name: LossCurve(**{**c, "lr": Schedule(*c["lr"])}) for name, c in data["curves"].items()}
-            theta, draws = fitting.restored(data, len(NAMES))
-            fit = cls(curves, data["seed"], theta, data["scale"], data["agreeing"], data["followed"])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path}: expected a file that CurvesFit.save wrote ({error})") from error
-        fit.__dict__["draws"] = draws
-        return fit
+    def _from_json(cls, data: Mapping[str, Any], theta: FloatArray) -> Self:
+        curves = {name: LossCurve(**{**c, "lr": Schedule(*c["lr"])}) for name, c in data["curves"].items()}
+        return cls(curves, data["seed"], theta, data["scale"], data["agreeing"], data["followed"])
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Loss against step: observations, and the fit as lines."""
-        from ..plotting import plot_curves
+        from ...plotting import plot_curves
 
         curves = self.curves.values()
         columns = {
@@ -306,11 +285,5 @@ class CurvesFit:
         count = sum(curve.steps.size for curve in self.curves.values())
         typical = 1.4826 * float(np.median(np.abs(self.search(self.theta)[0])))
         loose = ", ".join(self.undetermined)
-        told = f"; not determined: {loose}" if loose else ""
-        return f"CurvesFit({len(self.curves)} curves, {count} losses, residual {typical:.2g} of them: {values}{told})"
-
-
-def tails(level: float) -> list[float]:
-    """Shares of the quantiles that enclose ``level``."""
-    share = _checks.real(level, "level", low=0.0, high=1.0)
-    return [0.5 - 0.5 * share, 0.5 + 0.5 * share]
+        note = f"; not determined: {loose}" if loose else ""
+        return f"CurvesFit({len(self.curves)} curves, {count} losses, residual {typical:.2g} of them: {values}{note})"

@@ -1,6 +1,6 @@
-"""The noisy quadratic with a power-law spectrum, as fits to training logs need it: losses and their exact Jacobian.
+"""The noisy quadratic with a power-law spectrum, as fits to training logs need it: sums over modes, with derivatives.
 
-Mode n = 1, 2, ... has curvature Q n^-q, starts with a share P/2 n^-p of the loss and has gradient noise R n^-r. One
+Mode n = 1, 2, ... has curvature Q n^-q, starts with a loss of P/2 n^-p and has gradient noise R n^-r. One
 row is one training run: pieces of m steps at an effective learning rate g, with x = g Q n^-q (zhang2019 eq. 4):
 
     d = (1 - x)^(2 m)      b <- d b      v <- d v + (g R n^-r / 2 B) (1 - d) / (2 - x)      loss = sum_n (b + v)
@@ -12,6 +12,8 @@ the learning rate alone sets (as Adam's have) and shrinks by weight decay:
 
 with s the learning rate relative to its peak; over a piece that starts at V and ends at V', 1 / sqrt(V) is taken as
 2 / (sqrt(V) + sqrt(V')), which is its mean where kappa = 0.
+
+Only this module calls compiled code.
 """
 
 from __future__ import annotations
@@ -21,8 +23,10 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from .._checks import FloatArray, IntArray
-from ..problems.quadrature import lanczos_rule
+from ..._checks import FloatArray, IntArray
+from ...problems.quadrature import lanczos_rule
+
+__all__ = ["LAST", "Pieces", "effective_lrs", "mode_sums", "modes"]
 
 LAST: Final = 46.0  # log of the last mode that may be trained: far beyond the 10^13 parameters a model may have
 
@@ -63,16 +67,16 @@ def modes() -> tuple[FloatArray, FloatArray]:
     return n, weight
 
 
-def effective(pieces: Pieces, growth: float, decay: float) -> tuple[FloatArray, FloatArray]:
+def effective_lrs(pieces: Pieces, growth: float, decay: float) -> tuple[FloatArray, FloatArray]:
     """g of every piece, and its derivatives by growth = 1 / T0 and by decay = kappa, (pieces, 2)."""
-    from ..backends.kernels import scaling as kernels
+    from ...backends.kernels import scaling as kernels
 
     found, tangents = np.empty(pieces.lrs.size), np.empty((pieces.lrs.size, 2))
     kernels.effective(pieces.first, pieces.lengths, pieces.lrs, float(growth), float(decay), found, tangents)
     return found, tangents
 
 
-def course(
+def mode_sums(
     n: FloatArray, h: FloatArray, start: FloatArray, noise: FloatArray, pieces: Pieces, tangents: FloatArray
 ) -> FloatArray:
     """Sums over modes at the end of every piece that is seen, (seen, 6 + D).
@@ -81,7 +85,7 @@ def course(
     D), derivatives of the pieces' learning rates in D directions. Columns: b, b log n, v, v log n, w, w log n with w
     the derivative of b + v by log h, and the derivatives of b + v in the D directions.
     """
-    from ..backends.kernels import scaling as kernels
+    from ...backends.kernels import scaling as kernels
 
     sums = np.zeros((int(np.count_nonzero(pieces.seen)), kernels.SUMS + tangents.shape[1]))
     kernels.course(np.log(n), h, start, noise, pieces.first, pieces.lengths, pieces.lrs, tangents, pieces.seen, sums)

@@ -1,33 +1,38 @@
-"""What decisions share: the fit they ask, the box they search, and the search for a minimum and for a crossing."""
+"""What decisions share: the box that they search, and the search for a minimum and for a crossing in it."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from .. import _checks
-from .._checks import FloatArray
+from ... import _checks
+from ..._checks import FloatArray
+from .fit import Fit, far_beyond
 
-FAR: Final = 10.0  # how many times beyond the data an answer warns
+__all__ = [
+    "DRAWS",
+    "OFFSETS",
+    "REACH",
+    "StepTime",
+    "box",
+    "draw_crossings",
+    "first_below",
+    "log_losses",
+    "lowest",
+    "seconds_of",
+    "seen_by",
+    "warn_far",
+]
+
 REACH: Final = 100.0  # how many times beyond the data is searched
 DRAWS: Final = 50  # bootstrap draws that decisions are made again for
 OFFSETS: Final = np.linspace(-3.0, 3.0, 13)  # in log, where draws are evaluated
 
 Function = Callable[[FloatArray], FloatArray]  # an array of functions, each at points of its own
 StepTime = float | Callable[[float, float], float]
-
-
-class Fit(Protocol):
-    """What decisions need of a fit: expected losses, (draws + 1, ...), and the runs N, B, K it has seen."""
-
-    @property
-    def runs(self) -> Mapping[str, FloatArray]: ...
-
-    def losses(self, N: ArrayLike, B: ArrayLike, K: ArrayLike, draws: int | None = None) -> FloatArray: ...
 
 
 def box(fit: Any) -> FloatArray:
@@ -52,7 +57,7 @@ def log_losses(fit: Fit, n: Any, b: Any, k: Any, draws: int = 0) -> FloatArray:
 
 
 def seconds_of(step_time: StepTime | None) -> Callable[[Any, Any], FloatArray]:
-    """Seconds a step at arrays N, B; 1 without step_time, so that time is steps."""
+    """Seconds per step at arrays N, B; 1 without step_time, so that time is steps."""
     if not callable(step_time):
         constant = 1.0 if step_time is None else _checks.real(step_time, "step_time", low=0.0)
         return lambda N, B: np.full(np.broadcast_shapes(np.shape(N), np.shape(B)), constant)
@@ -66,12 +71,6 @@ def seconds_of(step_time: StepTime | None) -> Callable[[Any, Any], FloatArray]:
         return np.asarray(found)
 
     return seconds
-
-
-def quantiles(draws: FloatArray, level: float) -> FloatArray:
-    """Ends, (2, ...), of the central interval along the first axis, values that occur; NaN where there is no draw."""
-    draws = draws if len(draws) else np.full((1, *draws.shape[1:]), np.nan)
-    return np.quantile(draws, [0.5 - 0.5 * level, 0.5 + 0.5 * level], axis=0, method="inverted_cdf")
 
 
 def lowest(function: Function, points: FloatArray, rounds: int) -> tuple[FloatArray, FloatArray]:
@@ -130,21 +129,15 @@ def draw_crossings(fit: Fit, n: Any, b: Any, k: Any, along: FloatArray, goal: An
     return np.where((values <= 0.0).any(axis=-1), right - share * (right - left), np.inf)
 
 
-def beyond(fit: Fit, answer: Mapping[str, Any], flop: float = 6.0) -> dict[str, FloatArray]:
-    """How many times params, batch_size, steps or compute lie beyond those of the runs, either way; 1: among them."""
-    runs = fit.runs
-    seen = {"params": runs["N"], "batch_size": runs["B"], "steps": runs["K"]}
-    seen["compute"] = flop * runs["N"] * runs["B"] * runs["K"]
-    return {
-        name: np.maximum(1.0, np.maximum(values / seen[name].max(), seen[name].min() / values))
-        for name, values in answer.items()
-    }
+def seen_by(fit: Fit, flop: float = 6.0) -> dict[str, FloatArray]:
+    """Params, batch_size, steps and compute of the runs, at ``flop`` per parameter and example."""
+    N, B, K = (fit.runs[name] for name in ("N", "B", "K"))
+    return {"params": N, "batch_size": B, "steps": K, "compute": flop * N * B * K}
 
 
 def warn_far(fit: Fit, what: str, answer: Mapping[str, Any], flop: float = 6.0) -> None:
-    """Warn where numbers (or arrays) lie far :func:`beyond` the runs."""
-    factors = {name: float(np.max(times)) for name, times in beyond(fit, answer, flop).items()}
-    told = [f"{name} {times:.3g} times" for name, times in factors.items() if times > FAR]
-    if told:
+    """Warn where numbers (or arrays) of an answer lie far outside the runs."""
+    far = [f"{name} {times:.3g} times" for name, times in far_beyond(seen_by(fit, flop), answer).items()]
+    if far:
         message = f"{what} far outside the data, where the law has not been seen to hold"
-        warnings.warn(f"{message}: {', '.join(told)} beyond the runs", UserWarning, stacklevel=3)
+        warnings.warn(f"{message}: {', '.join(far)} beyond the runs", UserWarning, stacklevel=3)

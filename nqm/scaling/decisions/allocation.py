@@ -10,12 +10,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from .. import _checks
-from .._checks import FloatArray
-from . import searching
-from .searching import DRAWS, REACH, Fit, StepTime, log_losses, lowest, quantiles
+from ... import _checks
+from ..._checks import FloatArray
+from ..._statistics import interval
+from .box_search import DRAWS, REACH, StepTime, box, log_losses, lowest, seconds_of, warn_far
+from .fit import Fit
 
-FEW: Final = 2**15  # so many whole-number allocations are all tried
+__all__ = ["Allocation", "best"]
+
+EXHAUSTIVE: Final = 2**15  # so many whole-number allocations are all tried
 ENDLESS: Final = 10**99
 ROUNDS: Final = 3  # of finer grids, for the optimum of each draw
 
@@ -81,13 +84,13 @@ def best(
 
     Args:
         fit: anything with ``.losses`` and ``.runs``, such as a ``RunsFit``.
-        compute: FLOP, 6 N B K sequence_length (Kaplan et al. 2020: 2 forward and 4 backward a parameter and token).
-        steps_max, batch_max: most steps, most examples a step.
+        compute: FLOP, 6 N B K sequence_length (Kaplan et al. 2020: 2 forward and 4 backward per parameter, token).
+        steps_max, batch_max: most steps, most examples per step.
         params_max: most parameters; what the memory has room for.
         time: most seconds, together with ``step_time``.
-        step_time: seconds a step: a number, or a function (N, B) -> seconds; inf says that it cannot be done, for
+        step_time: seconds per step: a number, or a function (N, B) -> seconds; inf says that it cannot be done, for
             lack of memory say.
-        sequence_length: tokens an example. 1, if B counts tokens.
+        sequence_length: tokens per example; 1, if B counts tokens.
         level: of the intervals, over 50 bootstrap draws, each with its own N and B.
 
     Compute alone leaves time free: the answer may take very many small steps; then give time or steps_max as well.
@@ -101,7 +104,7 @@ def best(
     less matters, a better one may lie farther off (up to 3% of the loss in contrived cases).
 
     Raises:
-        TypeError, ValueError: for wrong arguments, a limit that is missing (its name is told), or limits that allow
+        TypeError, ValueError: for wrong arguments, a limit that is missing (which is named), or limits that allow
             not even one parameter, one example and one step.
 
     >>> import numpy as np, nqm
@@ -116,11 +119,11 @@ def best(
     N, B, K = search.lowest()
     losses = np.asarray(fit.losses(float(N), float(B), float(K), draws=DRAWS))
     optima = search.optima(math.log(B)) if len(losses) > 1 else np.empty((0, 3))
-    ends = [*quantiles(optima, level).T.tolist(), quantiles(losses[1:], level).tolist()]
+    ends = [*interval(optima, level).T.tolist(), interval(losses[1:], level).tolist()]
     ends = [[min(low, at), max(high, at)] for (low, high), at in zip(ends, (N, B, K, ends[3][0]), strict=True)]
     flop = 6.0 * search.length
     answer = {"params": N, "batch_size": B, "steps": K, "compute": flop * N * B * K}
-    searching.warn_far(fit, "the best allocation lies", answer, flop)
+    warn_far(fit, "the best allocation lies", answer, flop)
     upper = any(v > 0.999 * e and e < most for v, e, most in zip((N, B, K), search.edge, search.limits, strict=True))
     return Allocation(
         params=N, batch_size=B, steps=K, loss=float(losses[0]), compute=flop * N * B * K, examples=B * K,
@@ -136,7 +139,7 @@ class _Search:
     def __init__(
         self, fit: Any, compute: Any, most: tuple[Any, Any, Any], time: Any, step_time: Any, length: Any
     ) -> None:
-        self.fit, self.ends, self.seconds = fit, searching.box(fit), searching.seconds_of(step_time)
+        self.fit, self.ends, self.seconds = fit, box(fit), seconds_of(step_time)
         self.time = math.inf if time is None else _checks.real(time, "time", low=0.0)
         self.length = _checks.real(length, "sequence_length", low=0.0)
         self.limits = [
@@ -199,7 +202,7 @@ class _Search:
 
     def lowest(self) -> tuple[int, int, int]:
         """The best whole numbers of all there are, if they are few; else near the lowest point, then near those."""
-        if math.prod(self.most) <= FEW:
+        if math.prod(self.most) <= EXHAUSTIVE:
             every = 1.0 + np.indices(self.most).reshape(3, -1)
             fits = (every.prod(axis=0) <= self.product) & (every[2] * self.seconds(*every[:2]) <= self.time)
             losses = self.fit.losses(*every[:, fits], draws=0)[0]

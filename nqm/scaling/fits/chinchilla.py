@@ -11,10 +11,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .. import _checks
-from .._checks import FloatArray
-from .fitting import stretch
-from .law import DRAWS, LossLaw, checked_runs
+from ... import _checks
+from ..._checks import FloatArray
+from .bootstrap import stretch
+from .loss_law import DRAWS, LossLaw, checked_runs
+
+__all__ = ["ChinchillaFit", "chinchilla"]
 
 HUBER: Final = 1e-3  # of a log residual, as in the paper
 STARTS: Final = tuple(product((0.2, 0.7), (0.1, 0.4), (0.2, 0.6), (0.1, 0.4), (0.2, 0.6)))

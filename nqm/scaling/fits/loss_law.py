@@ -3,40 +3,34 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from typing import Any, Final, overload
+from typing import Any, ClassVar, Final, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .. import _checks
-from .._checks import FloatArray
-from .allocation import best
-from .critical import critical_batch_size
-from .fitting import quantiles, stretch
-from .frontier import frontier
+from ... import _checks, _statistics
+from ..._checks import FloatArray
+from ..decisions.allocation import best
+from ..decisions.critical_batch_size import critical_batch_size
+from ..decisions.fit import Fit, far_beyond
+from ..decisions.frontier import frontier
+from .bootstrap import stretch
 
-FAR: Final = 10.0  # beyond the data by more than this factor, predictions warn
+__all__ = ["DRAWS", "LossLaw", "checked_runs"]
+
 DRAWS: Final = 100  # of the bootstrap
 SPARE: Final = 5  # settings beyond the number of parameters: with less, residuals do not tell the scatter
 
 
-class LossLaw:
-    """A loss L(N, B, K), fitted to ``runs``: N parameters, K steps of B examples, the loss in the data's unit (nats).
+class LossLaw(Fit):
+    """A fitted loss that predicts, with intervals and decisions.
 
-    Subclasses have ``runs`` (N, B, K, loss: read-only arrays of equal length), ``seed`` and :meth:`losses`.
+    Subclasses have :meth:`losses` and ``runs`` (N, B, K, loss: read-only arrays of equal length, the loss in the data's
+    unit, nats). count: of parameters.
     """
 
-    runs: Mapping[str, FloatArray]
     seed: int
-    count: int  # of parameters
-
-    def losses(self, N: ArrayLike, B: ArrayLike, K: ArrayLike, draws: int | None = None) -> FloatArray:
-        """(draws + 1, ...): the prediction, then that of each of the first ``draws`` bootstrap draws (None: all 100).
-
-        Expected losses: without a run's own residual, and without checks or warnings.
-        """
-        raise NotImplementedError
+    count: ClassVar[int]
 
     @overload
     def predict(self, N: float, B: float, K: float) -> float: ...
@@ -74,9 +68,9 @@ class LossLaw:
         residuals = self.residuals * stretch(self.residuals.size, self.count)
         logs = np.log(self.losses(N, B, K)[1:])
         ends = np.empty((2, *logs.shape[1:]))
-        for at in np.ndindex(logs.shape[1:]):  # draws * residuals numbers a point
+        for at in np.ndindex(logs.shape[1:]):  # draws * residuals numbers per point
             spread = np.add.outer(logs[(slice(None), *at)], residuals)
-            ends[(slice(None), *at)] = quantiles(spread.ravel(), level)
+            ends[(slice(None), *at)] = _statistics.interval(spread.ravel(), level)
         low, high = np.exp(ends)
         return (low, high) if low.ndim else (float(low), float(high))
 
@@ -99,15 +93,13 @@ class LossLaw:
         """Checked; a warning where they are far outside the data."""
         N, B, K = (_checks.reals(value, name, low=0.0) for name, value in (("N", N), ("B", B), ("K", K)))
         _checks.broadcast(N=N.shape, B=B.shape, K=K.shape)
-        runs, told = self.runs, []
-        seen = {**runs, "B K": runs["B"] * runs["K"]}
-        for name, asked in (("N", N), ("B", B), ("K", K), ("B K", B * K)):
-            low, high = float(seen[name].min()), float(seen[name].max())
-            factor = max(float(asked.max()) / high, low / float(asked.min()))
-            if factor > FAR:
-                told.append(f"{name} is {factor:.3g} times beyond the {low:.4g} to {high:.4g} of the runs")
-        if told:
-            warnings.warn(f"far outside the data: {'; '.join(told)}", UserWarning, stacklevel=3)
+        seen = {**self.runs, "B K": self.runs["B"] * self.runs["K"]}
+        far = [
+            f"{name} is {times:.3g} times beyond the {seen[name].min():.4g} to {seen[name].max():.4g} of the runs"
+            for name, times in far_beyond(seen, {"N": N, "B": B, "K": K, "B K": B * K}).items()
+        ]
+        if far:
+            warnings.warn(f"far outside the data: {'; '.join(far)}", UserWarning, stacklevel=3)
         return N, B, K
 
 

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .. import _checks
-from .._checks import FloatArray
-from . import searching
-from .searching import OFFSETS, REACH, Fit, first_below, log_losses, lowest, quantiles
+from ... import _checks
+from ..._checks import FloatArray
+from ..._statistics import interval
+from .box_search import OFFSETS, REACH, box, draw_crossings, first_below, log_losses, lowest, warn_far
+from .fit import Fit
+
+__all__ = ["CriticalBatchSize", "critical_batch_size"]
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +40,7 @@ class CriticalBatchSize:
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Critical batch size, on a logarithmic axis, against loss, with intervals; a line for each size."""
-        from ..plotting import plot_critical_batch_size
+        from ...plotting import plot_critical_batch_size
 
         names = ("params", "loss", "value", "low", "high")
         return plot_critical_batch_size({name: np.ravel(getattr(self, name)) for name in names}, ax)
@@ -69,7 +72,7 @@ def critical_batch_size(fit: Fit, N: ArrayLike, loss: ArrayLike, level: float = 
     >>> fit.critical_batch_size(1e9, 2.6).on_edge  # steps fall as 1 / B for ever: it has none
     True
     """
-    ends = searching.box(fit)
+    ends = box(fit)
     sizes = _checks.reals(N, "N", low=1.0, closed="low")
     targets = _checks.reals(loss, "loss", low=0.0)
     level = _checks.real(level, "level", low=0.0, high=1.0)
@@ -91,15 +94,25 @@ def critical_batch_size(fit: Fit, N: ArrayLike, loss: ArrayLike, level: float = 
     reached = np.isfinite(log_steps)
     log_steps[~reached] = log_examples[~reached] = np.nan
     on_edge = reached & (b_steps >= batches[-1] - 1e-9) & (fall > 0.1 * gap)
-    b, k = np.stack([b_steps, b_examples]), np.stack([log_steps, log_examples - b_examples])
-    around = k[..., None] + OFFSETS
-    crossed = searching.draw_crossings(fit, n[:, None], b[..., None], around, around, goal) - k  # (draws, 2, pairs)
-    ratios = [crossed[np.isfinite(crossed[:, :, i]).all(axis=1), :, i] for i in range(n.size)]
-    low, high = np.transpose([quantiles(np.exp(r[:, 1] - r[:, 0]), level) for r in ratios])
+    # nqm._statistics.critical_batch_size is the same ratio over cells that are given; here both minima are searched for
+    # over all batch sizes, each where it lies.
     value = np.exp(log_examples - log_steps)
-    searching.warn_far(fit, "critical batch sizes are asked for", {"params": sizes})
+    b, k = np.stack([b_steps, b_examples]), np.stack([log_steps, log_examples - b_examples])
+    low, high = value * _relative_ends(fit, n, b, k, goal, level)
+    warn_far(fit, "critical batch sizes are asked for", {"params": sizes})
     columns = (
         *(np.broadcast_to(v, shape).ravel() for v in (sizes, targets)),
-        value, value * low, value * high, np.exp(log_steps), np.exp(log_examples), on_edge,
+        value, low, high, np.exp(log_steps), np.exp(log_examples), on_edge,
     )  # fmt: skip
     return CriticalBatchSize(*(v.reshape(shape) if shape else v.item() for v in columns))
+
+
+def _relative_ends(fit: Fit, n: FloatArray, b: FloatArray, k: FloatArray, goal: FloatArray, level: float) -> FloatArray:
+    """Ends of intervals over the prediction, (2, pairs), from the steps of each draw at the batch sizes of both minima.
+
+    n, goal: (pairs,); b, k: (2, pairs), logs of batch size and steps where steps, and where examples, are fewest.
+    """
+    around = k[..., None] + OFFSETS
+    crossed = draw_crossings(fit, n[:, None], b[..., None], around, around, goal) - k  # (draws, 2, pairs)
+    ratios = [crossed[np.isfinite(crossed[:, :, i]).all(axis=1), :, i] for i in range(n.size)]
+    return np.transpose([interval(np.exp(r[:, 1] - r[:, 0]), level) for r in ratios])

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from .. import _checks, schedules
-from .._checks import FloatArray
-from ..schedules import Schedule
-from .curves import CurvesFit, tails
-from .model import Pieces
-from .trajectory import WEIGHT, along, cut, named
+from ... import _checks, schedules
+from ..._checks import FloatArray
+from ..._statistics import interval
+from ..._table import Table
+from ...schedules import Schedule
+from ..models.loss_curve_model import cut_into_pieces, loss_after
+from .tabulated import Tabulated
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from ..fits.fit_curves import CurvesFit
+
+__all__ = ["BestSchedule", "best_schedule"]
 
 DECAYS: Final = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)  # shares of the steps after the warm-up
 COOLDOWNS: Final[tuple[tuple[Any, float], ...]] = (  # shapes, and shares of the peak that they end at
@@ -26,7 +32,7 @@ COOLDOWNS: Final[tuple[tuple[Any, float], ...]] = (  # shapes, and shares of the
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class BestSchedule:
+class BestSchedule(Tabulated):
     """What :func:`best_schedule` found.
 
     schedule: the best; cosine, wsd: the best of those families. table: columns schedule ("best", "cosine", "wsd"),
@@ -38,7 +44,7 @@ class BestSchedule:
     cosine: Schedule
     wsd: Schedule
     level: float
-    table: dict[str, Any]
+    table: Table
 
     @property
     def loss(self) -> float:
@@ -52,7 +58,7 @@ class BestSchedule:
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Learning rate against step, of the three."""
-        from ..plotting import plot_schedules
+        from ...plotting import plot_schedules
 
         rows = zip(self.table["schedule"], self.table["loss"], (self.schedule, self.cosine, self.wsd), strict=True)
         return plot_schedules({f"{name}, loss {loss:.4f}": schedule for name, loss, schedule in rows}, ax)
@@ -107,8 +113,8 @@ def best_schedule(
     usual = min(max(int(np.argmax(curve.lr)) for curve in fit.curves.values()), length // 10)
     up = usual if warmup is None else _checks.whole(warmup, "warmup", high=length - 1)
     count = min(_checks.whole(pieces, "pieces", low=1), length - up)
-    ends = tails(level)
-    _, _, batch = fit.asked(schedules.constant(peak, length), length, batch_size, stacklevel=4)
+    level = _checks.real(level, "level", low=0.0, high=1.0)
+    _, _, batch = fit.asked(schedules.constant(peak, length), length, batch_size)
 
     def losses(schedule: Schedule, draws: int | None = None) -> FloatArray:
         return fit.losses(np.repeat(schedule.values, schedule.lengths), np.array(length), batch, draws)
@@ -116,18 +122,24 @@ def best_schedule(
     def loss(schedule: Schedule) -> float:
         return float(losses(schedule, 0)[0])
 
-    cosine = min((schedules.warmup(schedules.cosine(peak, length - up, end), up) for end in (0.0, 0.1)), key=loss)
-    downs = [max(1, round(share * (length - up))) for share in DECAYS]
-    wsd = min((schedules.wsd(peak, length, up, d, *end) for d, end in product(downs, COOLDOWNS)), key=loss)
+    cosine, wsd = _rivals(loss, length, peak, up)
     flat = schedules.warmup(schedules.constant(peak, length - up), up)
     best = min((cosine, wsd, *(_annealed(fit, s, peak, up, count, batch) for s in (cosine, wsd, flat))), key=loss)
     found = np.stack([losses(schedule) for schedule in (best, cosine, wsd)], axis=1)  # (draws + 1, 3)
     low, high = fit.ends(found[1:], np.full(3, length), level)
     above = found - found[:, :1]
-    above_low, above_high = np.quantile(above[1:], ends, axis=0)
-    names = np.array(["best", "cosine", "wsd"])
-    table = {"schedule": names, "loss": found[0], "low": low, "high": high, "above": above[0]}
-    return BestSchedule(best, cosine, wsd, level, {**table, "above_low": above_low, "above_high": above_high})
+    above_low, above_high = interval(above[1:], level)
+    columns = {"schedule": ["best", "cosine", "wsd"], "loss": found[0], "low": low, "high": high, "above": above[0]}
+    table = Table({**columns, "above_low": above_low, "above_high": above_high})
+    return BestSchedule(best, cosine, wsd, level, table)
+
+
+def _rivals(loss: Callable[[Schedule], float], length: int, peak: float, up: int) -> tuple[Schedule, Schedule]:
+    """The best cosine and the best warmup-stable-decay."""
+    cosines = (schedules.warmup(schedules.cosine(peak, length - up, end), up) for end in (0.0, 0.1))
+    downs = [max(1, round(share * (length - up))) for share in DECAYS]
+    decays = (schedules.wsd(peak, length, up, d, *end) for d, end in product(downs, COOLDOWNS))
+    return min(cosines, key=loss), min(decays, key=loss)
 
 
 def _annealed(fit: CurvesFit, start: Schedule, peak: float, up: int, count: int, batch: float) -> Schedule:
@@ -138,11 +150,11 @@ def _annealed(fit: CurvesFit, start: Schedule, peak: float, up: int, count: int,
     lengths = schedules.equal_lengths(lr.size - up, count)
     rest = Schedule(lr[up:], 1).coarsened(count)
     shares = rest(np.cumsum(lengths) - 1) / fit.search.unit / top
-    fixed, rising, _ = cut(lr[:up] / fit.search.unit, np.array([up]))
+    fixed, rising, _ = cut_into_pieces(lr[:up] / fit.search.unit, np.array([up]))
 
     def loss(shares: FloatArray) -> tuple[float, FloatArray]:
         lrs = np.append(rising, top * shares)
-        found, slopes = final_loss(fit.theta, fit.search.total, batch, np.append(fixed, lengths), lrs, count)
+        found, slopes = loss_after(fit.theta, fit.search.total, batch, np.append(fixed, lengths), lrs, count)
         return found, top * slopes
 
     found = minimize(
@@ -151,35 +163,3 @@ def _annealed(fit: CurvesFit, start: Schedule, peak: float, up: int, count: int,
     )  # fmt: skip
     best = Schedule(np.clip(found.x, 0.0, 1.0) * peak, lengths)
     return start.cut(up).then(best) if up else best
-
-
-def final_loss(
-    theta: FloatArray, total: float, batch: float, lengths: FloatArray, lrs: FloatArray, free: int
-) -> tuple[float, FloatArray]:
-    """The loss after pieces of relative learning rates, and its derivatives by the last ``free`` of these.
-
-    theta, total: as in :class:`nqm.scaling.trajectory.Trajectories`.
-    """
-    rates, tangents = _effective(float(named(theta, total)[-1]), lengths, lrs, free)
-    pieces = Pieces(np.array([0, lrs.size]), lengths, rates, np.eye(lrs.size, dtype=np.int64)[-1])
-    (sums,), tail = along(theta, total, np.array([batch]), pieces, tangents)
-    return float(theta[0] + sums[0] + sums[2] + tail), sums[6:]
-
-
-def _effective(kappa: float, lengths: FloatArray, lrs: FloatArray, free: int) -> tuple[FloatArray, FloatArray]:
-    """g of every piece and its derivatives by the last ``free`` learning rates, (pieces, free)."""
-    first = lrs.size - free
-    v, dv = 1.0, np.zeros(free)
-    found, tangents = np.empty(lrs.size), np.zeros((lrs.size, free))
-    for j, (s, m) in enumerate(zip(lrs, lengths, strict=True)):
-        e, root, droot = np.exp(-2.0 * kappa * s * m), np.sqrt(v), 0.5 * dv / np.sqrt(v)
-        dv = e * dv
-        if j >= first:
-            dv[j - first] += (1.0 - e) / WEIGHT + 2.0 * kappa * m * e * (s / WEIGHT - v)
-        v = e * v + s * (1.0 - e) / WEIGHT
-        roots = root + np.sqrt(v)
-        found[j] = 2.0 * s / roots
-        tangents[j] = -found[j] / roots * (droot + 0.5 * dv / np.sqrt(v))
-        if j >= first:
-            tangents[j, j - first] += 2.0 / roots
-    return found, tangents

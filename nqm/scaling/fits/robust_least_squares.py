@@ -1,15 +1,16 @@
-"""Robust least squares from many starts, and the Bayesian bootstrap: what all fits to training logs share."""
+"""Robust least squares from many starts: what fits of the noisy quadratic to training logs share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .._checks import FloatArray
+from ..._checks import FloatArray
+
+__all__ = ["HUBER", "Function", "Solution", "deviation", "minimise", "solution_at", "solve", "weighted"]
 
 Function = Callable[[FloatArray], tuple[FloatArray, FloatArray]]
 """theta, (p,), to residuals of the log loss, (n,), and their Jacobian, (n, p)."""
@@ -48,20 +49,20 @@ def solve(
     scale that their residuals have (1.4826 times the median absolute one), until it stays.
     """
     share = 1.0 if weights is None else weights
-    weighted = _weighted(function, share)
-    tried = [_minimise(weighted, start, low, high, FIRST_SCALE, 8) for start in np.atleast_2d(starts)]
+    scaled = weighted(function, share)
+    tried = [minimise(scaled, start, low, high, FIRST_SCALE, 8) for start in np.atleast_2d(starts)]
     best = [found.x for found in sorted(tried, key=lambda found: float(found.cost))[:POLISHED]]
     ends = []
     for theta in best:
         scale = FIRST_SCALE
         for _ in range(4):
-            found = _minimise(weighted, theta, low, high, HUBER * scale, 200)
-            theta, before, scale = found.x, scale, _scale(weighted(found.x)[0])
+            found = minimise(scaled, theta, low, high, HUBER * scale, 200)
+            theta, before, scale = found.x, scale, _scale(scaled(found.x)[0])
             if abs(scale - before) <= 1e-3 * before:
                 break
         ends.append(found)
     # costs compare at one scale only
-    residuals = [weighted(end.x)[0] for end in ends]
+    residuals = [scaled(end.x)[0] for end in ends]
     scale = min(_scale(r) for r in residuals)
     costs = [_huber(r / scale) for r in residuals]
     chosen = int(np.argmin(costs))
@@ -72,7 +73,7 @@ def solve(
     return Solution(theta, plain, jacobian, scale, 1.0 / np.maximum(1.0, far), costs[chosen], int(agreeing), len(costs))
 
 
-def at(function: Function, theta: FloatArray) -> Solution:
+def solution_at(function: Function, theta: FloatArray) -> Solution:
     """The solution that is known to lie at ``theta``."""
     residuals, jacobian = function(theta)
     scale = _scale(residuals)
@@ -89,71 +90,17 @@ def deviation(solution: Solution) -> FloatArray:
     return np.asarray(solution.scale * np.sqrt(terms.sum(axis=0)))
 
 
-def bootstrap(
-    function: Function,
-    solution: Solution,
-    low: FloatArray,
-    high: FloatArray,
-    groups: NDArray[np.int64],
-    count: int,
-    seed: int = 0,
-    weights: FloatArray | None = None,
-) -> FloatArray:
-    """Draws of theta, (count, p): the Bayesian bootstrap (Rubin 1981) over groups of residuals.
+def weighted(function: Function, weights: Any) -> Function:
+    """Residuals and Jacobian times weights, one per residual."""
 
-    Each group gets a weight drawn from Exp(1), and theta is fitted again from the solution: the least weighted Huber
-    cost at the solution's scale. The draws' distances from the solution are stretched by sqrt(G / (G - p)) for the p
-    parameters that the G groups have already been bent to, and kept in the box. Spread over the backend's threads; the
-    draws do not depend on how many.
-    """
-    from concurrent.futures import ThreadPoolExecutor
-
-    from ..backends.selection import threads
-
-    names = np.unique(groups, return_inverse=True)[1]
-    size, parameters = int(names.max()) + 1, solution.theta.size
-    random = np.random.default_rng(seed)
-    weighted = _weighted(function, 1.0 if weights is None else weights)
-    longer = stretch(size, parameters)
-    shares = random.exponential(size=(count, size))[:, names]
-
-    def draw(row: FloatArray) -> FloatArray:
-        found = _minimise(weighted, solution.theta, low, high, HUBER * solution.scale, 100, row, 1e-6).x
-        return np.asarray(solution.theta + longer * (found - solution.theta))
-
-    with ThreadPoolExecutor(threads()) as pool:
-        return np.clip(list(pool.map(draw, shares)), low, high)
-
-
-def restored(data: Mapping[str, Any], parameters: int) -> tuple[FloatArray, FloatArray]:
-    """theta and draws of a saved fit, read-only; a ValueError where they are not such."""
-    theta, draws = (np.array(data[name], dtype=float) for name in ("theta", "draws"))
-    if theta.shape != (parameters,) or draws.shape[1:] != theta.shape or not draws.size:
-        raise ValueError(f"theta of shape {theta.shape}, draws of shape {draws.shape}")
-    if not (np.isfinite(theta).all() and np.isfinite(draws).all()):
-        raise ValueError("numbers that are not finite")
-    theta.flags.writeable = draws.flags.writeable = False
-    return theta, draws
-
-
-def quantiles(draws: FloatArray, level: float) -> FloatArray:
-    """The two ends, (2, ...), of the middle ``level`` of draws, (m, ...): of m draws the k-th is at k / (m + 1)."""
-    return np.asarray(np.quantile(draws, [0.5 - 0.5 * level, 0.5 + 0.5 * level], axis=0, method="weibull"))
-
-
-def stretch(runs: int, parameters: int) -> float:
-    return float(np.sqrt(runs / max(runs - parameters, 1)))
-
-
-def _weighted(function: Function, weights: Any) -> Function:
-    def weighted(theta: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def scaled(theta: FloatArray) -> tuple[FloatArray, FloatArray]:
         residuals, jacobian = function(theta)
         return weights * residuals, np.multiply(weights, jacobian.T).T
 
-    return weighted
+    return scaled
 
 
-def _minimise(
+def minimise(
     function: Function,
     start: FloatArray,
     low: FloatArray,

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .. import _checks
-from .._checks import FloatArray, IntArray
-from ..schedules import Schedule
+from ... import _checks
+from ..._checks import FloatArray, IntArray
+from ...schedules import Schedule
+
+__all__ = ["Curves", "LossCurve", "named_curves", "per_step"]
 
 Curves = Sequence["LossCurve"] | Mapping[str, "LossCurve"]
 
@@ -21,17 +23,17 @@ class LossCurve:
     """One training run: the loss at some of its steps, and the learning rate at every step.
 
     Units are free, but one for all curves fitted together, and fits speak in them: of the loss (for language models
-    mostly nats a token), of the learning rate, of the batch size (sequences, tokens). A step is one update of the
+    mostly nats per token), of the learning rate, of the batch size (sequences, tokens). A step is one update of the
     weights.
 
     Args:
         steps: steps taken when the loss was measured, whole, increasing, from 1, (n,).
         loss: > 0, (n,); best a validation loss.
-        lr: learning rate from the first step on, warm-up included: a :class:`nqm.Schedule`, or one entry a step, (at
+        lr: learning rate from the first step on, warm-up included: a :class:`nqm.Schedule`, or one entry per step, (at
             least ``steps[-1]``,), entry k for the step from k to k + 1.
-        batch_size: examples a step, > 0, the same at all steps. 1 by default: then gradient noise is that of a batch.
+        batch_size: examples per step, > 0, the same at all steps. 1 by default: then gradient noise is that of a batch.
 
-    Attributes ``steps`` (int64), ``loss`` and ``lr`` (float64, one entry a step up to ``steps[-1]``) are read-only.
+    Attributes ``steps`` (int64), ``loss`` and ``lr`` (float64, one entry per step up to ``steps[-1]``) are read-only.
 
     Raises:
         TypeError, ValueError: for what is not that, or a schedule shorter than the steps.
@@ -75,7 +77,7 @@ class LossCurve:
 
 
 def per_step(schedule: Schedule | ArrayLike, steps: int) -> FloatArray:
-    """The learning rate of each of the first ``steps`` steps, (steps,), of a Schedule or one entry a step."""
+    """The learning rate of each of the first ``steps`` steps, (steps,), of a Schedule or one entry per step."""
     if isinstance(schedule, Schedule):
         if schedule.beyond == "error" and schedule.steps < steps:
             raise ValueError(f"lr: a schedule shorter than the steps: {schedule.steps} steps, where {steps} are needed")
