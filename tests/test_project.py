@@ -1,4 +1,4 @@
-"""The project as a whole: lint, types, the law of imports, what an import loads, notebooks, the README's numbers."""
+"""The project as a whole: its files, what an import loads, the README's numbers. Lint, types, notebooks: .ci/."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import sys
 import tarfile
 import tomllib
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -35,37 +34,6 @@ def run(*command: str, **environment: str) -> str:
 def tool(name: str) -> str:
     """A program of the environment that runs the tests."""
     return str(Path(sys.executable).parent / name)
-
-
-def linter(name: str) -> str:
-    """A program of the extra `lint`."""
-    if not Path(tool(name)).exists():
-        pytest.skip(f"needs {name}: pip install -e '.[lint]'")
-    return tool(name)
-
-
-def needs_torch() -> None:
-    if not find_spec("torch"):
-        pytest.skip("needs torch: pip install -e '.[validation]'")
-
-
-def test_lint():
-    run(linter("ruff"), "check", ".")
-
-
-def test_format():
-    run(linter("ruff"), "format", "--check", ".")
-
-
-@pytest.mark.thorough
-def test_types():
-    """Of nqm, and of a user's script."""
-    needs_torch()  # whose types nqm.validation is checked against
-    run(linter("mypy"))
-
-
-def test_law_of_imports():
-    run(linter("lint-imports"))
 
 
 def test_one_version():
@@ -100,8 +68,16 @@ def test_sdist_is_whole(tmp_path):
     with tarfile.open(tmp_path / f"nqm-{nqm.__version__}.tar.gz") as file:
         held = {name.partition("/")[2] for name in file.getnames()}
         page = file.extractfile(f"nqm-{nqm.__version__}/PKG-INFO").read().decode()
-    wanted = {*linked_files(), ".ci/run", "CONTRIBUTING.md", "conftest.py", "figures/validation/README.md", "setup.cfg"}
-    for folder in ("nqm", "notebooks", "tests"):
+    wanted = {
+        *linked_files(),
+        ".ci/run",
+        "CONTRIBUTING.md",
+        "conftest.py",
+        "docs/architecture.svg",
+        "figures/validation/README.md",
+        "setup.cfg",
+    }
+    for folder in ("docs", "nqm", "notebooks", "tests"):
         wanted |= {p.relative_to(ROOT).as_posix() for p in (ROOT / folder).rglob("*") if p.suffix in (".py", ".cu")}
     assert not wanted - held
     source = PROJECT["project"]["urls"]["Source"]  # PyPI shows README too, where relative links lead nowhere
@@ -121,7 +97,7 @@ def test_workflows():
     assert commands["readme"][-1] == readme.split("<!-- test -->\n```sh\n")[1].split("\n```")[0]
     words = {word for lines in commands.values() for line in lines for word in line.split()}
     scripts = {word for word in words if word.startswith(".ci/")}
-    assert scripts == {".ci/oldest", ".ci/processors", ".ci/wheel"}
+    assert scripts == {".ci/lint", ".ci/notebooks", ".ci/oldest", ".ci/processors", ".ci/wheel"}
     assert all((ROOT / script).is_file() for script in scripts)
     named = [c.rpartition(" :: ")[2] for c in PROJECT["project"]["classifiers"] if ":: Python :: 3." in c]
     assert jobs["core"]["strategy"]["matrix"]["python"] == named
@@ -154,19 +130,6 @@ def test_works_where_no_cache_can_be_written(tmp_path):
     program = "import nqm; print(repr(nqm.risk(nqm.NoisyQuadratic([1.0]), nqm.SGD(0.5), 4, 3)))"
     blocked = "from numba.core.caching import CacheImpl as c; c._locator_classes = []; "
     assert run(sys.executable, "-c", blocked + program) == run(sys.executable, "-c", program, NQM_CACHE="0")
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_runs(notebook, tmp_path):
-    if "nqm.validation" in notebook.read_text(encoding="utf-8"):
-        needs_torch()
-    target = tmp_path / f"{notebook.stem}.ipynb"
-    run(tool("jupytext"), "--to", "ipynb", "--output", str(target), str(notebook))
-    run(
-        sys.executable, "-m", "pytest", "--nbmake", str(target), "-o", "addopts=", "-p", "no:cacheprovider",
-        "--rootdir", str(tmp_path), NQM_POINTS="12",
-    )  # fmt: skip
 
 
 def test_every_notebook_is_named_in_the_readme():
