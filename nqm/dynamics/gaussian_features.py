@@ -340,7 +340,7 @@ class March:
         ramp: Schedule | None = None,
     ) -> None:
         self._rows = _rows(problem, optimizer, values, batch_size, 1)
-        self._decay = float(values.get("decay", 0.0)) if "momentum" in values else None
+        self._decay = optimizer.step_map(values).decay_at_zero_lr
         self._parts, self.end = additive.whole_course(schedule, ramp)
 
     def run(self, target: float, last: bool) -> float:

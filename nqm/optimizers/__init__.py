@@ -1,19 +1,43 @@
-"""Optimizers as small linear filters: immutable descriptions, no state, no training loop.
+"""Optimizers as small linear step maps: immutable descriptions, no state, no training loop.
 
 On a coordinate with curvature h, preconditioner h^-p and x = lr h^(1-p), every optimizer here is
 
     z' = A z - lr h^-p gain (h query . z + eps),   theta = readout . z,   z = start * theta_0 at step 0,
 
-with a state z of one to three numbers. ``transition`` A, ``gain``, ``query`` (where the gradient is taken),
-``readout`` (what the risk is the risk of) and ``start`` are what :class:`LinearOptimizer` asks for; one step is
-M(x) = A - x gain query^T.
+with a state z of one to eight numbers. ``transition`` A, ``gain``, ``query`` (where the gradient is taken),
+``readout`` (what the risk is the risk of) and ``start`` are what :class:`LinearOptimizer` asks for, and what a
+subclass of :class:`Optimizer` puts into its :class:`StepMap`; one step is M(x) = A - x gain query^T.
 """
 
+from .._double_double import Pair
 from .averages import EMA
-from .base import FREE, Optimizer
+from .base import FREE, Optimizer, Wrapper
 from .custom import LinearOptimizer
-from .one_step import step, transition_matrix
+from .hyperparameter import DECAY, LR, MOMENTUM, POWER, SCALES, STANDARD, Hyperparameter, Scan, can_be_free
 from .preconditioned import Preconditioned
 from .sgd import SGD
+from .step_map import StepMap, one_step, step, transition_matrix
 
-__all__ = ["EMA", "FREE", "SGD", "LinearOptimizer", "Optimizer", "Preconditioned", "step", "transition_matrix"]
+__all__ = [
+    "DECAY",
+    "EMA",
+    "FREE",
+    "LR",
+    "MOMENTUM",
+    "POWER",
+    "SCALES",
+    "SGD",
+    "STANDARD",
+    "Hyperparameter",
+    "LinearOptimizer",
+    "Optimizer",
+    "Pair",
+    "Preconditioned",
+    "Scan",
+    "StepMap",
+    "Wrapper",
+    "can_be_free",
+    "one_step",
+    "step",
+    "transition_matrix",
+]

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 import numpy as np
 
 from .._checks import FloatArray
-from .._double_double import pair_mul, pair_of, two_sum
-from .base import Hyperparameter, Number, Numbers, Optimizer, is_zero, require_wrapped, shown
-from .step_map import Filter, packed
+from .._double_double import Pair, two_sum
+from .base import Number, Numbers, Optimizer, Value, Wrapper, is_zero
+from .hyperparameter import DECAY
+from .step_map import MOST_STATES, StepMap, as_pair
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class EMA(Optimizer[Hyperparameter]):
+class EMA(Wrapper[Value]):
     """``optimizer`` with an exponential moving average of its iterates (zhang2019 eq. 11).
 
         average' = decay average + (1 - decay) theta',   average = theta_0 at step 0
@@ -27,9 +29,9 @@ class EMA(Optimizer[Hyperparameter]):
     EMA(SGD(lr=0.1), decay=0.99)
     """
 
-    optimizer: Optimizer[Hyperparameter]
-    decay: Hyperparameter
-    _limits: ClassVar[dict[str, dict[str, Any]]] = {"decay": {"low": 0.0, "high": 1.0, "closed": "low"}}
+    optimizer: Optimizer[Value]
+    decay: Value
+    declared: ClassVar = (DECAY,)
 
     if TYPE_CHECKING:
 
@@ -40,40 +42,45 @@ class EMA(Optimizer[Hyperparameter]):
         def __init__(self, optimizer: Any, decay: Any) -> None: ...
 
     def __post_init__(self) -> None:
-        require_wrapped(self, "decay")
-        if self.optimizer.states > 2:
-            raise ValueError(f"EMA: expected an optimizer of at most 2 state variables, got {self.optimizer} with 3")
         super().__post_init__()
+        inner, most = self.optimizer.states, MOST_STATES - 1
+        if inner > most:
+            raise ValueError(
+                f"EMA: expected an optimizer of at most {most} state variables, got {self.optimizer} with {inner}"
+            )
 
-    def __repr__(self) -> str:
-        return f"EMA({self.optimizer}, decay={shown(self.decay)})"
+    def step_map(self, values: Mapping[str, Any]) -> StepMap:
+        """One state more, the average: of two states what they read out after their step, as the backends know it.
 
-    def filter(self, values: Mapping[str, Any] | None = None) -> Filter:
-        """One state more, the average. Of a single state z: average' = (1 - decay) readout A z + decay average."""
-        decay = (values or self.hyperparameters)["decay"]
-        inner = self.optimizer.filter(values)
-        k = len(inner.start)
+        Else in the optimizer's own coordinates: average' = (1 - decay) readout (A z - lr gain g) + decay average.
+        """
+        decay = values["decay"]
+        inner = self.optimizer.step_map(values)
         if is_zero(decay):
             return inner
-        fresh = two_sum(1.0, -np.asarray(decay))
-        start = (*inner.start, float(inner.readout @ np.array(inner.start)))
-        query = [*inner.query, 0.0]
-        if k == 1:
-            a, g = pair_of(inner.transition[..., :, 0, 0]), pair_of(inner.gain[..., :, 0])
-            weight = pair_mul(fresh, (inner.readout[0], 0.0))
-            transition = [[a, 0.0], [pair_mul(weight, a), decay]]
-            return packed(transition, [g, pair_mul(weight, g)], query=query, readout=[0.0, 1.0], start=start)
-        rows = [[pair_of(inner.transition[..., :, i, j]) for j in range(2)] for i in range(2)]
-        gain = [pair_of(inner.gain[..., :, i]) for i in range(2)]
-        return packed(
-            [[*rows[0], 0.0], [*rows[1], 0.0], [0.0, 0.0, decay]],
-            [*gain, 0.0],
-            query=query,
-            readout=[*inner.readout, 0.0],
-            start=start,
-            fresh=fresh,
-            scaled=(*inner.scaled, 0),
+        weight = Pair(*two_sum(1.0, -np.asarray(decay)))
+        rows, gain, of_average = list(inner.transition), list(inner.gain), [0.0] * inner.states
+        average: dict[str, Any] = {}
+        if inner.states == 2:
+            average = {"averaging_weight": weight, "averaged": [*inner.readout, 0.0]}
+            gain.append(0.0)
+        else:
+            weights = [(i, weight * r) for i, r in enumerate(inner.readout) if r != 0.0]
+            of_average = [_sum(w * as_pair(rows[i][j]) for i, w in weights) for j in range(inner.states)]
+            gain.append(_sum(w * as_pair(gain[i]) for i, w in weights))
+        return StepMap(
+            [*([*row, 0.0] for row in rows), [*of_average, decay]],
+            gain,
+            [*inner.query, 0.0],
+            [0.0] * inner.states + [1.0],
+            (*inner.start, float(np.dot(inner.readout, inner.start))),
+            lr_scaled=(*inner.scaled, 0),
+            iterate_rests_at_zero_lr=inner.iterate_rests_at_zero_lr,
+            average_decay=decay,
+            **average,
         )
 
-    def stability_limit(self, values: Mapping[str, Any] | None = None) -> Any:
-        return self.optimizer.stability_limit(values)
+
+def _sum(terms: Iterable[Pair]) -> Any:
+    each = list(terms)
+    return reduce(Pair.__add__, each) if each else 0.0

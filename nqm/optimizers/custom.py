@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import _checks
 from .._checks import FloatArray
-from .base import Optimizer, shown
-from .step_map import Filter, packed
+from ..schedules import Schedule
+from .base import Number, Numbers, Optimizer, Value, shown
+from .hyperparameter import LR
+from .stability import long_run_noise
+from .step_map import MOST_STATES, StepMap
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LinearOptimizer(Optimizer[Any]):
+class LinearOptimizer(Optimizer[Value]):
     """Bring your own filter: any optimizer that is linear in its state and takes one gradient a step.
 
         z' = transition z - lr gain g,   g = h (query . z) + noise,   theta = readout . z,   z = start theta_0
@@ -23,7 +27,7 @@ class LinearOptimizer(Optimizer[Any]):
     Args:
         lr: learning rate > 0, number, array, :class:`nqm.Schedule` or ``nqm.FREE``. Changes of a schedule leave z as it
             is; a state that should follow the learning rate has to be written in units of it.
-        transition: (k, k) matrix A, k = 1, 2 or 3.
+        transition: (k, k) matrix A, k = 1, 2 ... 8.
         gain: (k,), how the gradient enters each state.
         query: (k,), where the gradient is taken; default: the first state.
         readout: (k,), the iterate whose risk is reported; default: the first state.
@@ -41,13 +45,31 @@ class LinearOptimizer(Optimizer[Any]):
     query: Any = None
     readout: Any = None
     start: Any = None
-    _limits: ClassVar[dict[str, dict[str, Any]]] = {"lr": {"low": 0.0}}
+    declared: ClassVar = (LR,)
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self: LinearOptimizer[float], lr: Number | Schedule, transition: ArrayLike, gain: ArrayLike,
+            query: ArrayLike | None = None, readout: ArrayLike | None = None, start: ArrayLike | None = None,
+        ) -> None: ...  # fmt: skip
+        @overload
+        def __init__(
+            self: LinearOptimizer[FloatArray], lr: Numbers | Schedule, transition: ArrayLike, gain: ArrayLike,
+            query: ArrayLike | None = None, readout: ArrayLike | None = None, start: ArrayLike | None = None,
+        ) -> None: ...  # fmt: skip
+        def __init__(
+            self, lr: Any, transition: Any, gain: Any, query: Any = None, readout: Any = None, start: Any = None
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         super().__post_init__()
         matrix = _checks.reals(self.transition, "transition")
-        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not 1 <= len(matrix) <= 3:
-            raise ValueError(f"transition: expected a (k, k) matrix with k = 1, 2 or 3, got shape {matrix.shape}")
+        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not 1 <= len(matrix) <= MOST_STATES:
+            raise ValueError(
+                f"transition: expected a (k, k) matrix with k = 1, 2 ... {MOST_STATES}, got shape {matrix.shape}"
+            )
         first = np.eye(len(matrix))[0]
         for name in ("gain", "query", "readout", "start"):
             given = getattr(self, name)
@@ -66,11 +88,7 @@ class LinearOptimizer(Optimizer[Any]):
     def states(self) -> int:
         return len(self.transition)
 
-    @property
-    def noise_gain_grows(self) -> bool:
-        return False
-
-    def filter(self, values: Mapping[str, Any] | None = None) -> Filter:
+    def step_map(self, values: Mapping[str, Any]) -> StepMap:
         """As given; but where the readout of two states goes its own way (r^T M is a multiple of r^T), by itself.
 
         The kernels' coordinates for two states are r . z and how it changes, which would then be only one.
@@ -81,10 +99,10 @@ class LinearOptimizer(Optimizer[Any]):
             alone = image[0] * r[1] == image[1] * r[0] and taken * q[0] * r[1] == taken * q[1] * r[0]
             if alone and np.any(r):
                 i = int(np.argmax(np.abs(r)))
-                return packed([[image[i] / r[i]]], [taken], [q[i] / r[i]], [1.0], (float(r @ s),))
-        return packed(a, b, q, r, tuple(float(x) for x in s))
+                return StepMap([[image[i] / r[i]]], [taken], [q[i] / r[i]], [1.0], (float(r @ s),))
+        return StepMap(a, b, q, r, tuple(float(x) for x in s))
 
-    def stability_limit(self, values: Mapping[str, Any] | None = None) -> float:
+    def stability_limit(self, values: Mapping[str, Any]) -> float:
         """Where the spectral radius of M(x) first reaches 1, found on a grid over 16 decades and by bisection."""
         if "_limit" not in self.__dict__:  # thousands of matrices
             object.__setattr__(self, "_limit", self._first_unstable())
@@ -105,19 +123,9 @@ class LinearOptimizer(Optimizer[Any]):
             low, high = (middle, high) if stable(middle) else (low, middle)
         return float(low)
 
-    def noise_gain(self, x: FloatArray, values: Mapping[str, Any] | None = None) -> FloatArray:
-        """From S = M S M^T + gain gain^T, a linear system for each x."""
-        k, points = len(self.transition), np.asarray(x, dtype=float)
-        one = np.eye(k)
-        forgets = (points > 0.0) & (points < self.stability_limit(values) * (1.0 - 1e-13))
-        w = (self.transition - one) - points[..., None, None] * np.outer(self.gain, self.query)
-        w = np.where(forgets[..., None, None], w, -one)
-        # 1 - M x M, without rounding what is small
-        lost = -(np.einsum("ij,...kl->...ikjl", one, w) + np.einsum("...ij,...kl->...ikjl", w, w + one))
-        kick = np.broadcast_to(np.outer(self.gain, self.gain).reshape(-1, 1), (*points.shape, k * k, 1))
-        moments = np.linalg.solve(lost.reshape(*points.shape, k * k, k * k), kick)
-        read = np.outer(self.query, self.query).ravel()
-        return np.where(forgets, points**2 * (moments[..., 0] @ read), np.inf)
+    def noise_gain(self, x: FloatArray, values: Mapping[str, Any]) -> FloatArray:
+        """From a linear system for each x."""
+        return long_run_noise(self.transition, self.gain, self.query, x, self.stability_limit(values))
 
 
 def _spectral_radius(matrix: FloatArray) -> float:

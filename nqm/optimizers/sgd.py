@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 import numpy as np
 
 from .. import _checks
 from .._checks import FloatArray
-from .._double_double import two_sum
+from .._double_double import Pair, two_sum
 from ..schedules import Schedule
-from .base import FREE, Hyperparameter, Number, Numbers, Optimizer, is_zero, shown
-from .step_map import Filter, packed
+from .base import FREE, Free, Number, Numbers, Optimizer, Value, is_zero
+from .hyperparameter import LR, MOMENTUM
+from .step_map import StepMap
+
+PLAIN = StepMap([[1.0]], [1.0], [1.0], [1.0], (1.0,), iterate_rests_at_zero_lr=True)
+"""theta' = theta - lr g."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SGD(Optimizer[Hyperparameter]):
+class SGD(Optimizer[Value]):
     """Stochastic gradient descent in the conventions of ``torch.optim.SGD`` with dampening 0.
 
         m' = momentum m + g,   theta' = theta - lr m'                       (heavy ball; zhang2019 eq. 5)
@@ -41,13 +44,10 @@ class SGD(Optimizer[Hyperparameter]):
     SGD(lr=0.1, momentum=0.9)
     """
 
-    lr: Hyperparameter
-    momentum: Hyperparameter = 0.0  # type: ignore[assignment]
+    lr: Value
+    momentum: Value = 0.0  # type: ignore[assignment]
     nesterov: bool = False
-    _limits: ClassVar[dict[str, dict[str, Any]]] = {
-        "lr": {"low": 0.0},
-        "momentum": {"low": 0.0, "high": 1.0, "closed": "low"},
-    }
+    declared: ClassVar = (LR, MOMENTUM)
 
     if TYPE_CHECKING:
 
@@ -73,40 +73,38 @@ class SGD(Optimizer[Hyperparameter]):
             return replace(self, nesterov=False).with_values(**values)
         return super().with_values(**values)
 
-    def __repr__(self) -> str:
-        parts = [f"lr={shown(self.lr)}"]
-        if not is_zero(self.momentum):
-            parts.append(f"momentum={shown(self.momentum)}")
-        if self.nesterov:
-            parts.append("nesterov=True")
-        return f"SGD({', '.join(parts)})"
-
     @property
-    def states(self) -> int:
-        return 1 if is_zero(self.momentum) else 2
+    def oscillates(self) -> bool:
+        return not isinstance(self.momentum, Free) and bool(np.any(self.momentum))
 
-    def filter(self, values: Mapping[str, Any] | None = None) -> Filter:
+    def step_map(self, values: Mapping[str, Any]) -> StepMap:
         """Plain: z = theta. Heavy ball: z = (theta, v) with v = -lr m. Nesterov: z = (theta, momentum v)."""
-        momentum = (values or self.hyperparameters)["momentum"]
+        momentum = values["momentum"]
         if is_zero(momentum):
-            return _plain()
+            return PLAIN
         # M = [[1 - x, m], [-x, m]], for Nesterov [[1 - (1 + m) x, m], [-m x, m]]
-        gain = [two_sum(1.0, momentum), momentum] if self.nesterov else [1.0, 1.0]
+        gain = [Pair(*two_sum(1.0, momentum)), momentum] if self.nesterov else [1.0, 1.0]
         transition = [[1.0, momentum], [0.0, momentum]]
-        return packed(transition, gain, query=[1.0, 0.0], readout=[1.0, 0.0], start=(1.0, 0.0), scaled=(0, 1))
+        return StepMap(
+            transition, gain, [1.0, 0.0], [1.0, 0.0], (1.0, 0.0), lr_scaled=(0, 1), iterate_rests_at_zero_lr=True
+        )
 
-    def stability_limit(self, values: Mapping[str, Any] | None = None) -> Any:
+    def stability_limit(self, values: Mapping[str, Any]) -> Any:
         """2 (1 + m); with Nesterov's momentum 2 (1 + m) / (1 + 2 m): where a root of M reaches -1."""
-        momentum = (values or self.hyperparameters)["momentum"]
+        momentum = values["momentum"]
         limit = 2.0 * (1.0 + momentum)
         return limit / (1.0 + 2.0 * momentum) if self.nesterov else limit
 
-    def noise_gain(self, x: FloatArray, values: Mapping[str, Any] | None = None) -> FloatArray:
+    @property
+    def noise_gain_grows(self) -> bool:
+        return True
+
+    def noise_gain(self, x: FloatArray, values: Mapping[str, Any]) -> FloatArray:
         """Of theta, an ARMA(2, 1) process: x (1 + m) / ((1 - m) (2 + 2 m - x)), or with Nesterov's momentum
 
         x ((1 + m)^2 + m^2 - m (1 - x) (1 + 2 m)) / ((1 - m + m x) (2 + 2 m - (1 + 2 m) x)).
         """
-        m = np.asarray((values or self.hyperparameters)["momentum"])
+        m = np.asarray(values["momentum"])
         if self.nesterov:
             above = (1.0 + m) ** 2 + m * m - m * (1.0 - x) * (1.0 + 2.0 * m)
             below = (1.0 - m + m * x) * (2.0 + 2.0 * m - (1.0 + 2.0 * m) * x)
@@ -114,9 +112,3 @@ class SGD(Optimizer[Hyperparameter]):
             above, below = 1.0 + m, (1.0 - m) * (2.0 + 2.0 * m - x)
         with np.errstate(divide="ignore"):
             return np.where(below > 0.0, x * above / below, np.inf)
-
-
-@cache
-def _plain() -> Filter:
-    """z' = z - lr g."""
-    return packed([[1.0]], [1.0], query=[1.0], readout=[1.0], start=(1.0,))

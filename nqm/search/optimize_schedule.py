@@ -21,8 +21,9 @@ from .._risk import one_batch, risk
 from ..optimizers import FREE, SGD, Optimizer
 from ..problems.quadratic import NoisyQuadratic
 from ..schedules import Schedule
+from .fewest_steps import bracket
 from .schedule_objective import LEAST, Course
-from .tune import bracket, check_tunable, examples_seen, require_held
+from .tune import check_tunable, examples_seen, require_held
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

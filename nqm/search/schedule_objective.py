@@ -21,7 +21,7 @@ from .first_passage import searchable
 from .tune import tune
 
 ROOM = 40.0  # how far below the bound a log learning rate may go
-LEAST, MOST = 1e-6, 18.0  # -log(1 - value) of a momentum or decay
+LEAST, MOST = 1e-6, 18.0  # how near to the ends of what is searched, and how far, hyperparameters other than lr may go
 MOST_ASKED = 10**6  # steps of a shape
 FEW = 12  # up to so many variables, starts all over the place are cheap
 SHORT = 32  # pieces of fewer steps than these have several minima
@@ -60,11 +60,12 @@ class Course:
         self.pieces = weights if isinstance(weights, int) else weights.size
         self.names = tuple(name for name in optimizer.free if name != "lr")
         self.fixed = {k: v for k, v in optimizer.hyperparameters.items() if v is not FREE and k != "lr"}
+        self.described = [optimizer.described[name] for name in self.names]
         self.given = None if optimizer.hyperparameters["lr"] is FREE else optimizer.hyperparameters["lr"]
         self.rates_free = 0 if self.given is not None else self.pieces if shape is None else 1
         self.size = self.rates_free + len(self.names)
         # Where the largest stable learning rate lies, for momentum 0, relative to the bound.
-        stable = float(np.asarray(stable_lr(problem, optimizer, {**self.fixed, **dict.fromkeys(self.names, 0.0)})))
+        stable = float(np.asarray(stable_lr(problem, optimizer, {**self.fixed, **self.neutral()})))
         self.stable = math.log(stable / max_lr) if isinstance(max_lr, float) and 0.0 < stable < math.inf else 0.0
         self.bounded = max_lr is not None and self.stable > -1e-9
         self.stable = min(self.stable, 0.0)
@@ -72,7 +73,8 @@ class Course:
         self.low = np.full(self.size, self.stable - ROOM)
         if max_lr is None:
             self.high[: self.rates_free] = ROOM
-        self.low[self.rates_free :], self.high[self.rates_free :] = LEAST, MOST
+        for i, one in enumerate(self.described, self.rates_free):
+            self.low[i], self.high[i] = one.search[0] + LEAST, min(one.search[1] - LEAST, MOST)
 
     def levels(self) -> list[Course]:
         """The same question with each number of pieces that divides this one, the course itself last."""
@@ -128,15 +130,19 @@ class Course:
         return np.diff(ends, prepend=0.0).astype(np.int64)
 
     def values(self, point: FloatArray) -> dict[str, Any]:
-        """Momentum, decay and power at a point, as numbers."""
-        free = point[self.rates_free :]
-        return {**self.fixed, **{name: float(-np.expm1(-u)) for name, u in zip(self.names, free, strict=True)}}
+        """All hyperparameters but lr at a point, as numbers."""
+        free = zip(self.described, point[self.rates_free :], strict=True)
+        return {**self.fixed, **{one.name: float(one.from_line(u)) for one, u in free}}
+
+    def neutral(self) -> dict[str, float]:
+        """What is free beside lr, where it does nothing."""
+        return {one.name: one.neutral for one in self.described}
 
     def limit(self, values: dict[str, Any]) -> float:
         """The learning rate that the variables are relative to."""
         if isinstance(self.max_lr, (int, float)):
             return float(self.max_lr)
-        return float(np.asarray(stable_lr(self.problem, self.optimizer, {"momentum": 0.0, **values})))
+        return float(np.asarray(stable_lr(self.problem, self.optimizer, values)))
 
     def layout(self, steps: float) -> Layout:
         """The pieces of so many steps; the last ones asked for are kept."""
@@ -212,20 +218,20 @@ class Course:
         by_lr = np.bincount(layout.owner, found.by_log_lr, self.pieces) / found.risk
         if self.given is None:
             gradient[: self.rates_free] = by_lr if self.shape is None else by_lr.sum()
-        for i, name in enumerate(self.names, self.rates_free):
-            rest = 1.0 - values[name]  # d value / d u
-            gradient[i] = rest * found.by_value[i - self.rates_free] / found.risk
-            if self.given is None and name == "momentum" and not isinstance(self.max_lr, float):  # the limit moves too
-                span = 1e-5 * min(values[name], rest)
+        for i, one in enumerate(self.described, self.rates_free):
+            name, slope = one.name, one.slope(values[one.name])
+            gradient[i] = slope * found.by_value[i - self.rates_free] / found.risk
+            if self.given is None and not isinstance(self.max_lr, float):  # the limit moves too
+                span = 2e-5 * one.span(values[name])
                 ends = [self.limit({**values, name: values[name] + sign * span}) for sign in (0.5, -0.5)]
-                gradient[i] += rest * float(by_lr.sum()) * math.log(ends[0] / ends[1]) / span
+                gradient[i] += slope * float(by_lr.sum()) * math.log(ends[0] / ends[1]) / span
         return math.log(found.risk), gradient
 
     def minimise(
-        self, points: FloatArray, steps: float, goal: float | None = None, radius: float | None = None
+        self, points: FloatArray, steps: float, log_target: float | None = None, *, radius: float = 0.0
     ) -> tuple[FloatArray, FloatArray]:
-        """Local minima from ``points`` (S, size), and log risk there. (goal is for Landscape.minimise's callers.)"""
-        del goal, radius
+        """Local minima from ``points`` (S, size), and log risk there. (log_target and radius: for brackets.)"""
+        del log_target, radius
         found = [self._descend(point, steps) for point in points]
         return np.array([point for point, _ in found]), np.array([value for _, value in found])
 
@@ -288,7 +294,8 @@ class Course:
         decays; without a bound, Chebyshev's steps."""
         levels = [np.zeros(0)]
         if self.names:
-            levels = [np.full(len(self.names), u) for u in (0.01, 2.0, max(0.5, math.log(steps) - 2.0))]
+            memories = (0.01, 2.0, max(0.5, math.log(steps) - 2.0))
+            levels = [np.array([one.start(u) for one in self.described]) for u in memories]
         if self.given is not None:
             return levels
         few_enough = self.size <= (FEW if self.bounded else FEW // 2) and self.shape is None
@@ -329,9 +336,8 @@ class Course:
         """Steps to start from: what the best constant learning rate takes to log risk ``goal``."""
         if self.examples is not None:
             return self._scanned(goal)
-        zero = dict.fromkeys(self.names, 0.0)
         size = self.batch if self.ramp is None else float(self.ramp.values[-1])
-        plain = self.optimizer.with_values(**zero)
+        plain = self.optimizer.with_values(**self.neutral())
         tuned = tune(self.problem, plain, size, math.exp(goal)).steps
         return tuned if math.isfinite(tuned) else 2.0**30
 
