@@ -125,8 +125,8 @@ def _losses(
     """Losses (runs, columns), with the arrays of ``xp``: NumPy's or CuPy's; the state z is k arrays (runs, dim)."""
     runs = shape[0]
     scale = h ** -float(optimizer.hyperparameters.get("power", 0.0))
-    parts = optimizer.filter()
-    readout = _weights(xp, np.eye(3)[2] if np.any(parts.fresh) else parts.readout)
+    parts = optimizer.step_map(optimizer.hyperparameters)
+    readout = _weights(xp, np.asarray(parts.readout))
     origin = xp.sqrt(init) * generator.standard_normal((runs, h.size))
     state = [start * origin for start in parts.start]
     losses = xp.empty(shape)
@@ -137,7 +137,7 @@ def _losses(
             matrix, gain = step(optimizer, curvature, lr)
             taken = np.moveaxis(np.dstack([matrix, -scales[:, None] * gain]), 0, -1)  # (k, k + 1, dim)
             rows = [_weights(xp, row) for row in taken]
-            queried = _weights(xp, parts.query * lr ** np.array(parts.scaled))
+            queried = _weights(xp, np.asarray(parts.query) * lr ** np.array(parts.scaled))
             for _ in range(length):
                 error = noise.draw(xp, h, c, share, partial(_sum, xp, queried, state), generator, runs)
                 for first in range(0, runs, block):

@@ -426,7 +426,7 @@ def test_searches_that_cannot_all_begin_do_not_wait_for_each_other(monkeypatch):
 def test_filters_that_differ_are_not_put_together():
     """An average and a filter of one's own with the same vectors: what the third state is tells them apart."""
     averaged = EMA(SGD(0.3, 0.5), 0.9)
-    parts = averaged.filter()
+    parts = averaged.step_map(averaged.hyperparameters).packed
     own = nqm.LinearOptimizer(0.3, np.diag([0.9, 0.8, 0.7]), [1.0, 0.5, 0.2], parts.query, parts.readout, parts.start)
     with nqm.use_backend("numpy"):
         alone = [nqm.risk(EXPLICIT, optimizer, 4, 10) for optimizer in (averaged, own)]

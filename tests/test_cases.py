@@ -382,14 +382,14 @@ def test_log_steps(last, count):
 
 def test_a_search_does_not_step_back_one_step_at_a_time(monkeypatch):
     """It held a minimum that reached the target 0.08% before, and asked for T - 1, T - 2, ... from another one."""
-    asked, minimise = [], objective.Landscape.minimise
+    asked, minimise = [], objective.LogRisk.minimise
 
     def counting(self, *arguments, **named):
         asked.append(1)
         assert len(asked) < 1000, "goes on and on"
         return minimise(self, *arguments, **named)
 
-    monkeypatch.setattr(objective.Landscape, "minimise", counting)
+    monkeypatch.setattr(objective.LogRisk, "minimise", counting)
     problem, batch = nqm.NoisyQuadratic.power_law(10**5), float(np.geomspace(1, 1e6, 2000)[48])
     best = nqm.tune(problem, nqm.SGD(nqm.FREE, nqm.FREE), batch, 0.01)
     assert best.steps < 45_951_000  # where it crawled

@@ -76,8 +76,8 @@ class Additive(Dynamics):
         from ..backends.first_passage import along_schedules
 
         batch = rows(self.problem, self.optimizer, values, batch_size, 1)
-        rests = float(values.get("decay", 0.0)) if "momentum" in values else None
-        return along_schedules(batch, word, end, rests, target, last)
+        decay = self.optimizer.step_map(values).decay_at_zero_lr
+        return along_schedules(batch, word, end, decay, target, last)
 
     def steady_risk(self, values: Values, batch_size: Any, count: int) -> FloatArray:
         return self.dyadic_risk(values, batch_size, count, FOREVER)[:, -1]
@@ -90,11 +90,12 @@ class Additive(Dynamics):
         self, values: Values, free: tuple[str, ...], lr: FloatArray, inverse_batch: FloatArray, lengths: IntArray
     ) -> Slopes:
         """Risk after pieces of ``lengths`` steps, and its derivatives: by the pieces' log lr and log 1 / batch size,
-        and by the ``free`` ones of momentum and decay (not 0)."""
-        spans = np.array([0.5 * min(values[name], 1.0 - values[name]) for name in free])
-        filters = [self.optimizer.filter(values)]
+        and by the ``free`` hyperparameters (not at an end of their domain)."""
+        spans = np.array([self.optimizer.described[name].span(values[name]) for name in free])
+        filters = [self.optimizer.step_map(values).packed]
         for name, span in zip(free, spans, strict=True):
-            filters += [self.optimizer.filter({**values, name: values[name] + sign * span}) for sign in (0.5, -0.5)]
+            ends = ({**values, name: values[name] + sign * span} for sign in (0.5, -0.5))
+            filters += [self.optimizer.step_map(end).packed for end in ends]
         nodes, first = _prepared(self.problem), filters[0]
         curvature = _preconditioned(self.problem, float(values.get("power", 0.0)))
         exponent = unit_of(float(lr.max()))
@@ -103,8 +104,8 @@ class Additive(Dynamics):
         found: Slopes = backends.chosen().slopes(
             still, nodes.bias, noise, np.ldexp(lr, -exponent),
             np.stack([f.transition for f in filters]), np.stack([f.gain for f in filters]),
-            np.stack([f.fresh for f in filters]), first.query, first.readout, first.start,
-            np.array(first.scaled, dtype=np.int64), inverse_batch, lengths, spans,
+            np.stack([f.averaging_weight for f in filters]), first.query, first.readout, first.start,
+            first.lr_scaled, inverse_batch, lengths, spans,
         )  # fmt: skip
         return found
 
@@ -137,7 +138,7 @@ def rows(problem: NoisyQuadratic, optimizer: Optimizer, values: Values, batch_si
         curvature = np.stack([_preconditioned(problem, float(p)) for p in powers])
     with np.errstate(over="ignore"):  # a batch size below 1e-308: infinitely much noise
         inverse_batch = 1.0 / np.asarray(batch_size)
-    parts = optimizer.filter(values)
+    parts = optimizer.step_map(values).packed
     k = len(parts.start)
     return Rows(
         curvature,
@@ -147,12 +148,12 @@ def rows(problem: NoisyQuadratic, optimizer: Optimizer, values: Values, batch_si
         _spread(values["lr"], (count,)),
         _spread(parts.transition, (count, 2, k, k)),
         _spread(parts.gain, (count, 2, k)),
-        _spread(parts.fresh, (count, 2)),
+        _spread(parts.averaging_weight, (count, 2)),
         parts.query,
         parts.readout,
         parts.start,
         _spread(inverse_batch, (count,)),
-        np.array(parts.scaled, dtype=np.int64),
+        parts.lr_scaled,
     )
 
 

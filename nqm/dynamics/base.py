@@ -93,6 +93,10 @@ class Dynamics(ABC):
         next."""
         return min(1e-5, 0.02 / steps)
 
+    def under(self, optimizer: Optimizer) -> Any:
+        """The same dynamics with another optimizer's numbers."""
+        return type(self)(self.problem, optimizer)
+
     # --- rules for the spectrum -------------------------------------------------------------------------------------
 
     def on(self, problem: NoisyQuadratic) -> Any:

@@ -72,10 +72,10 @@ def best_of(
 def starts(objective: ScheduleObjective, steps: float) -> list[FloatArray]:
     """Starting points: a decay from the limit, the best constant learning rate; for each of some momenta and decays;
     without a bound, Chebyshev's steps."""
-    levels = [np.zeros(0)]
-    count, rates = len(objective.names), objective.rates_free
-    if count:
-        levels = [np.full(count, u) for u in (0.01, 2.0, max(0.5, math.log(steps) - 2.0))]
+    levels, rates = [np.zeros(0)], objective.rates_free
+    if objective.names:
+        memories = (0.01, 2.0, max(0.5, math.log(steps) - 2.0))
+        levels = [np.array([one.start(u) for one in objective.described]) for u in memories]
     if objective.given_lr is not None:
         return levels
     few_enough = objective.size <= (FEW if objective.bounded else FEW // 2) and objective.profile is None
@@ -134,7 +134,7 @@ def guess_steps(objective: ScheduleObjective, log_target: float) -> float:
     """Steps to start from: what the best constant learning rate takes."""
     if objective.examples is not None:
         return _scanned(objective, log_target)
-    plain = objective.optimizer.with_values(**dict.fromkeys(objective.names, 0.0))
+    plain = objective.optimizer.with_values(**objective.neutral())
     ramp = objective.batch_schedule
     size = objective.batch_size if ramp is None else float(ramp.values[-1])
     tuned = tune(objective.problem, plain, size, math.exp(log_target)).steps

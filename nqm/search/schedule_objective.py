@@ -18,13 +18,13 @@ from ..schedules import Schedule
 from .schedule_layout import Layout, Pieces, Profile, best_batch_sizes
 
 ROOM = 40.0  # how far below the bound a log learning rate may go
-LEAST, MOST = 1e-6, 18.0  # -log(1 - value) of a momentum or decay
+LEAST, MOST = 1e-6, 18.0  # how near to the ends of what is searched, and how far, hyperparameters other than lr may go
 DIVERGED = 1e10  # stands for the log of a risk that is none
 
 
 class ScheduleObjective:
     """log risk after T steps over the variables of one question: log(lr / limit) of each piece (of the peak, where
-    there is a shape), -log(1 - value) of momentum and decay."""
+    there is a shape), and the other hyperparameters on the lines that they describe."""
 
     def __init__(
         self,
@@ -45,10 +45,11 @@ class ScheduleObjective:
         hyperparameters = self.optimizer.hyperparameters
         self.names = tuple(name for name in self.optimizer.free if name != "lr")
         self.fixed = {k: v for k, v in hyperparameters.items() if v is not FREE and k != "lr"}
+        self.described = [self.optimizer.described[name] for name in self.names]
         self.given_lr = None if hyperparameters["lr"] is FREE else hyperparameters["lr"]
         self.given = [s for s in (self.given_lr, batch_schedule) if isinstance(s, Schedule)]
         # Where the largest stable learning rate lies, for momentum 0, relative to the bound.
-        stable = float(np.asarray(dynamics.stability_limit({**self.fixed, **dict.fromkeys(self.names, 0.0)})))
+        stable = float(np.asarray(dynamics.stability_limit({**self.fixed, **self.neutral()})))
         self.stable = math.log(stable / max_lr) if isinstance(max_lr, float) and 0.0 < stable < math.inf else 0.0
         self.bounded = max_lr is not None and self.stable > -1e-9
         self.stable = min(self.stable, 0.0)
@@ -63,7 +64,8 @@ class ScheduleObjective:
         self.low = np.full(self.size, self.stable - ROOM)
         if self.max_lr is None:
             self.high[: self.rates_free] = ROOM
-        self.low[self.rates_free :], self.high[self.rates_free :] = LEAST, MOST
+        for i, one in enumerate(self.described, self.rates_free):
+            self.low[i], self.high[i] = one.search[0] + LEAST, min(one.search[1] - LEAST, MOST)
 
     @property
     def problem(self) -> NoisyQuadratic:
@@ -112,15 +114,19 @@ class ScheduleObjective:
         return np.repeat([-1.0, 0.5], [self.rates_free, len(self.names)])
 
     def values(self, point: FloatArray) -> dict[str, Any]:
-        """Momentum, decay and power at a point, as numbers."""
-        free = point[self.rates_free :]
-        return {**self.fixed, **{name: float(-np.expm1(-u)) for name, u in zip(self.names, free, strict=True)}}
+        """All hyperparameters but lr at a point, as numbers."""
+        free = zip(self.described, point[self.rates_free :], strict=True)
+        return {**self.fixed, **{one.name: float(one.from_line(u)) for one, u in free}}
+
+    def neutral(self) -> dict[str, float]:
+        """What is free beside lr, where it does nothing."""
+        return {one.name: one.neutral for one in self.described}
 
     def limit(self, values: dict[str, Any]) -> float:
         """The learning rate that the variables are relative to."""
         if isinstance(self.max_lr, (int, float)):
             return float(self.max_lr)
-        return float(np.asarray(self.dynamics.stability_limit({"momentum": 0.0, **values})))
+        return float(np.asarray(self.dynamics.stability_limit(values)))
 
     def rates(self, point: FloatArray, steps: float) -> FloatArray:
         """Learning rates of the parts of the pieces."""
@@ -159,13 +165,13 @@ class ScheduleObjective:
         by_lr = np.bincount(layout.piece_of_part, found.by_log_lr, self.pieces.count) / found.risk
         if self.given_lr is None:
             gradient[: self.rates_free] = by_lr if self.profile is None else by_lr.sum()
-        for i, name in enumerate(self.names, self.rates_free):
-            rest = 1.0 - values[name]  # d value / d u
-            gradient[i] = rest * found.by_value[i - self.rates_free] / found.risk
-            if self.given_lr is None and name == "momentum" and not isinstance(self.max_lr, float):  # the limit moves
-                span = 1e-5 * min(values[name], rest)
+        for i, one in enumerate(self.described, self.rates_free):
+            name, slope = one.name, one.slope(values[one.name])
+            gradient[i] = slope * found.by_value[i - self.rates_free] / found.risk
+            if self.given_lr is None and not isinstance(self.max_lr, float):  # the limit moves too
+                span = 2e-5 * one.span(values[name])
                 ends = [self.limit({**values, name: values[name] + sign * span}) for sign in (0.5, -0.5)]
-                gradient[i] += rest * float(by_lr.sum()) * math.log(ends[0] / ends[1]) / span
+                gradient[i] += slope * float(by_lr.sum()) * math.log(ends[0] / ends[1]) / span
         return math.log(found.risk), gradient
 
     def rough(self, steps: float) -> bool:

@@ -83,7 +83,7 @@ class GaussianFeatures(Dynamics):
     def first_passage_along(
         self, values: Values, batch_size: float, word: Pieces, end: int, target: float, last: bool
     ) -> float:
-        decay = float(values.get("decay", 0.0)) if "momentum" in values else None
+        decay = self.optimizer.step_map(values).decay_at_zero_lr
         return first_passage_along(self._recursions(values, batch_size, 1), 0, decay, word, end, target, last)
 
     def steady_risk(self, values: Values, batch_size: Any, count: int) -> FloatArray:
