@@ -17,11 +17,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import _checks
 from ._risk import ARRAYS, risk
+from ._status import Status
 from .backends import on_device, use_backend
 from .backends.selection import current, until
 from .optimizers import Optimizer
 from .problems.quadratic import NoisyQuadratic
-from .search.first_passage import AFTER_END, after_end, crossings
+from .search.first_passage import after_end, first_passage
 from .search.tune import tuned
 
 if TYPE_CHECKING:
@@ -125,12 +126,12 @@ def sweep(
         raise SweepInterrupted(_table(rows), len(rows)) from stop
     result = _table(rows)
     columns = result.table
-    late = columns["status"] == AFTER_END
+    late = columns["status"] == Status.AFTER_END
     if late.any():
         names = ", ".join(dict.fromkeys(columns["optimizer"][late].tolist()))
         warnings.warn(
-            f"{late.sum()} of {late.size} cells have status {AFTER_END!r} ({names}): the schedule's last value was "
-            'held for more steps than it has. Take a longer one, or beyond="error" for "unreachable"',
+            f"{late.sum()} of {late.size} cells have status {Status.AFTER_END!r} ({names}): the schedule's last value "
+            'was held for more steps than it has. Take a longer one, or beyond="error" for "unreachable"',
             UserWarning,
             stacklevel=2,
         )
@@ -360,19 +361,19 @@ def _computed(problem: NoisyQuadratic, cells: list[Cell], wanted: list[int]) -> 
 def _row(problem: NoisyQuadratic, name: str, optimizer: Optimizer, target: float, batch: float) -> Row:
     """Compute one cell."""
     steps = reached = float("nan")
-    found = optimizer
+    found, status = optimizer, ""
     try:
         if optimizer.free:
             best = tuned(problem, optimizer, batch, target)
             found, steps, reached, status = best.optimizer, best.steps, best.risk, best.status
         else:
-            steps = float(crossings(problem, optimizer, batch, target))
+            steps = float(first_passage(problem, optimizer, batch, target))
             schedule = optimizer.schedule
             end = 2.0**53 if schedule is None or schedule.beyond == "hold" else schedule.steps
             reached = float(risk(problem, optimizer, batch, min(steps, end)))
-            status = "fixed" if np.isfinite(steps) else "unreachable"
+            status = Status.FIXED if np.isfinite(steps) else Status.UNREACHABLE
             if after_end(optimizer, steps):
-                status = AFTER_END
+                status = Status.AFTER_END
     except Exception as error:  # whatever it is, it is this cell's answer
         steps = reached = float("nan")
         status = f"failed: {_line(error)}"

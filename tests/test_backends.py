@@ -18,6 +18,7 @@ from nqm import EMA, FREE, SGD, Preconditioned, Schedule, _checks
 from nqm.backends import numba_backend, selection
 from nqm.backends.request_batching import Gathered, together
 from nqm.dynamics import additive
+from nqm.dynamics.words import word_until
 
 PROBLEM = nqm.NoisyQuadratic.power_law(300)
 EXPLICIT = nqm.NoisyQuadratic(1.0 / np.arange(1.0, 101.0))
@@ -171,15 +172,15 @@ def columns(count=3000):
 def everything():
     """Results of every entry that spreads rows over threads."""
     optimizer, batch = columns()
-    values = optimizer.hyperparameters
-    parts = additive.pieces(Schedule([1.0, 0.3, 0.1], 70), None, np.array([100, 210]))
+    values, dynamics = optimizer.hyperparameters, additive.Additive(EXPLICIT, optimizer)
+    word = word_until(Schedule([1.0, 0.3, 0.1], 70), None, np.array([100, 210]))
     few = {name: value[:500] for name, value in values.items()}
     return [
-        additive.risk(EXPLICIT, optimizer, values, batch, np.arange(3000)),
-        additive.dyadic_risk(EXPLICIT, optimizer, values, batch, 3000, 20),
-        additive.chained_risk(EXPLICIT, optimizer, values, batch, 3000, parts, 2),
-        additive.crossings(EXPLICIT, optimizer, few, batch[:500], np.full(500, 0.1), last=False),
-        additive.crossings(EXPLICIT, optimizer, few, batch[:500], np.full(500, 0.1), last=True),
+        dynamics.risk(values, batch, np.arange(3000)),
+        dynamics.dyadic_risk(values, batch, 3000, 20),
+        dynamics.risk_along(values, batch, 3000, word, 2),
+        dynamics.first_passage(few, batch[:500], np.full(500, 0.1), last=False),
+        dynamics.first_passage(few, batch[:500], np.full(500, 0.1), last=True),
     ]
 
 

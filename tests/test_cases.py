@@ -15,7 +15,7 @@ import pytest
 
 import nqm
 from nqm.backends import first_passage, numba_backend
-from nqm.dynamics import gaussian_features
+from nqm.dynamics.gaussian_features import first_passage as coupled_first_passage
 from nqm.search import objective
 
 ROOT = Path(__file__).parents[1]
@@ -208,7 +208,7 @@ def test_looks_at_the_keyboard_change_nothing(monkeypatch, momentum, crossing):
 @pytest.mark.parametrize("schedule", [None, nqm.Schedule([0.2, 0.5], [1000, 1])])
 def test_noise_that_grows_with_the_loss_says_so_too(monkeypatch, schedule):
     """Two coordinates that swing around the target, out of step, for very long."""
-    monkeypatch.setattr(gaussian_features, "MOST", 3e7)
+    monkeypatch.setattr(coupled_first_passage, "MOST", 3e7)
     problem = nqm.NoisyQuadratic([1.0, 0.7], init=[1.0, 1.0], noise_model="gaussian-features", label_noise=0.0)
     swings = nqm.SGD(0.5 if schedule is None else schedule, momentum=1.0 - 1e-9)
     with pytest.raises(ArithmeticError, match=r"crosses 1e-09 can't be told in .* leaps .* got to step") as caught:

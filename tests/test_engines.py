@@ -16,6 +16,7 @@ from sizes import every
 import nqm
 from nqm.backends import numba_backend, reference_backend
 from nqm.dynamics import additive
+from nqm.dynamics.words import word_until
 
 TOLERANCE = 1e-12
 
@@ -127,7 +128,7 @@ def test_dyadic_risk(family, xp):
 
 
 def pieces_of(lr, batch, times):
-    return additive.pieces(lr, batch, np.array(times))
+    return word_until(lr, batch, np.array(times))
 
 
 WARM_UP = nqm.Schedule([*np.linspace(0.0, 1.0, 10), 0.3], [1] * 10 + [500])

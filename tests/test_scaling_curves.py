@@ -11,7 +11,7 @@ from scipy.special import loggamma
 
 import nqm
 from nqm import schedules
-from nqm.problems.spectra import _index_rule
+from nqm.problems.quadrature import index_rule
 from nqm.scaling import curves, trajectory
 from nqm.scaling.annealing import final_loss
 from nqm.scaling.curve import LossCurve
@@ -271,7 +271,7 @@ def test_a_single_curve_needs_no_list_but_warns():
 
 def test_curves_of_plain_sgd_are_predicted_three_times_as_far():
     """Made by the engine of the package, weights of a norm that stays: kappa may be as good as 0."""
-    n, weight = _index_rule(10**6, 8, 1)
+    n, weight = index_rule(10**6, 8, 1)
     problem = nqm.NoisyQuadratic(0.2 / n, 8.0 * n**-1.3, 20.0 * n**-1.5 / (0.2 / n), weight)
     seen = [schedules.warmup(s, 300) for s in (schedules.constant(1.0, 5700), schedules.cosine(1.0, 5700, end=0.1))]
     steps = np.arange(600, 6001, 50)

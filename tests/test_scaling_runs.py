@@ -14,7 +14,7 @@ from real_logs import DATA, real_logs
 from sizes import every
 
 import nqm
-from nqm.problems.spectra import _index_rule
+from nqm.problems.quadrature import index_rule
 from nqm.scaling import RunsFit, chinchilla, final, fit_runs
 from nqm.scaling.model import LAST, Pieces, course, effective, modes
 
@@ -142,7 +142,7 @@ def test_modes_against_many_more_nodes(q, K, N):
         held, d = 1 / (1 + np.sqrt(n / N)), (1 - 1.5 * n**-q) ** (2 * K)
         return (weight * (2 * n**-1.12 * (held * d + 1 - held) + held * 0.5 / n * (1 - d) / (2 - 1.5 * n**-q))).sum()
 
-    exact = loss(*_index_rule(10**24, 16, 2)) + 2 * 1e24**-0.12 / 0.12
+    exact = loss(*index_rule(10**24, 16, 2)) + 2 * 1e24**-0.12 / 0.12
     assert loss(*modes()) + 2 * np.exp(-0.12 * LAST) / 0.12 == pytest.approx(exact, rel=2e-7)
 
 
@@ -381,7 +381,7 @@ def published(columns):
     p, q, P, Q, E, R, r, lr = 1.11313, 0.58424, 3.39269, 0.88533, 0.35450, 8.41003, 2.58293, 1.999
     found = []
     for N, B, K in zip(*(columns[name] for name in ("N", "B", "K")), strict=True):
-        n, weight = _index_rule(int(N), 8, 1)
+        n, weight = index_rule(int(N), 8, 1)
         x = lr * Q * n**-q
         d = (1 - x) ** (2 * K)
         each = P / 2 * n**-p * d + lr / (2 * B) * R * n**-r * (1 - d) / (2 - x)

@@ -16,7 +16,7 @@ from sizes import every
 import nqm
 from nqm import schedules
 from nqm.backends.kernels import additive as _kernels
-from nqm.dynamics import additive
+from nqm.dynamics.additive import Additive
 from nqm.schedules import Schedule
 from nqm.search import first_passage
 
@@ -441,9 +441,8 @@ def test_gradients(family, power, averaged, seed):
     optimizer = optimizer_of(rule)
     names = tuple(name for name in ("momentum", "decay") if optimizer.hyperparameters.get(name))
     risk, *expected = exact_slopes(rule, names, h, c, init, lr, inverse_batch, lengths.tolist())
-    found = additive.slopes(
-        nqm.NoisyQuadratic(h, c, init), optimizer, optimizer.hyperparameters, names, lr, inverse_batch, lengths
-    )
+    dynamics = Additive(nqm.NoisyQuadratic(h, c, init), optimizer)
+    found = dynamics.risk_and_gradient(optimizer.hyperparameters, names, lr, inverse_batch, lengths)
     assert found.risk == pytest.approx(float(risk), rel=1e-11)
     for slopes, exact in zip(found[1:], expected, strict=True):
         np.testing.assert_allclose(slopes, exact, rtol=1e-11, atol=1e-14 * risk)

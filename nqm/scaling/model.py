@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from .._checks import FloatArray, IntArray
-from ..problems.spectra import _lanczos_rule
+from ..problems.quadrature import lanczos_rule
 
 LAST: Final = 46.0  # log of the last mode that may be trained: far beyond the 10^13 parameters a model may have
 
@@ -51,7 +51,7 @@ def modes() -> tuple[FloatArray, FloatArray]:
     parts = [(np.arange(1.0, 9.0), np.ones(8))]
     for first, last in ((9, 72), (72, 576), (576, 1001)):
         within = np.log(np.arange(first, last, dtype=float))
-        log_n, weight = _lanczos_rule(within, np.ones(within.size), 6)
+        log_n, weight = lanczos_rule(within, np.ones(within.size), 6)
         parts.append((np.exp(log_n), weight))
     edges = np.linspace(np.log(1000.5), LAST, 6)
     x, gauss = np.polynomial.legendre.leggauss(14)

@@ -14,8 +14,10 @@ import numpy as np
 
 from .. import _checks
 from .._checks import FloatArray, IntArray
-from .._risk import engine, split, stable_lr
-from ..dynamics import additive
+from .._risk import take_out_schedule
+from ..dynamics.base import Dynamics
+from ..dynamics.select import dynamics_of
+from ..dynamics.words import word_until
 from ..optimizers import FREE, Optimizer
 from ..problems.quadratic import NoisyQuadratic
 from ..schedules import Schedule
@@ -36,8 +38,10 @@ class Space:
         batch: float | Schedule,
     ) -> None:
         self.problem, self.optimizer, self.batch = problem, optimizer, batch
+        size = 1.0 if isinstance(batch, Schedule) else batch
+        self.dynamics = dynamics_of(problem, optimizer, size).coarse_rule()
         self.names = optimizer.free
-        self.schedule, values = split(optimizer)
+        self.schedule, values = take_out_schedule(optimizer)
         self.fixed = {k: v for k, v in values.items() if v is not FREE}
         self.bounds = _checked_bounds({} if bounds is None else bounds, self.names)
         ranges = [self._range(name) for name in self.names]
@@ -77,7 +81,7 @@ class Space:
     def _limit(self, values: Mapping[str, Any]) -> Any:
         """The stability limit; with noise that grows with the loss that of the largest batch."""
         largest = float(self.batch.values.max()) if isinstance(self.batch, Schedule) else self.batch
-        return stable_lr(self.problem, self.optimizer, {k: v for k, v in values.items() if k != "lr"}, largest)
+        return self.dynamics.stability_limit({k: v for k, v in values.items() if k != "lr"}, largest)
 
     def optimizer_at(self, point: FloatArray) -> Any:
         """The optimizer, of its own type, with the numbers of a point."""
@@ -85,25 +89,25 @@ class Space:
         return self.optimizer.with_values(**{name: float(values[name][0]) for name in self.names})
 
     def risks(
-        self, nodes: NoisyQuadratic, values: Mapping[str, Any], batch: float | Schedule, steps: int, count: int
+        self, nodes: Dynamics, values: Mapping[str, Any], batch: float | Schedule, steps: int, count: int
     ) -> FloatArray:
         """Risk after ``steps`` steps, one a row of values: (count,)."""
         if self.schedule is None and not isinstance(batch, Schedule):
-            return engine(nodes).risk(nodes, self.optimizer, values, batch, np.full(count, steps))
+            return nodes.risk(values, batch, np.full(count, steps))
         return self._along(nodes, values, batch, np.array([steps]), count)[:, 0]
 
     def dyadic_risks(self, values: Mapping[str, Any], batch: float | Schedule, levels: int, count: int) -> FloatArray:
         """Risk after 2^j steps, on the coarsest rule: (count, levels)."""
         if self.schedule is None and not isinstance(batch, Schedule):
-            return engine(self.problem).dyadic_risk(self.problem, self.optimizer, values, batch, count, levels)
-        return self._along(self.problem, values, batch, 2 ** np.arange(levels), count)
+            return self.dynamics.dyadic_risk(values, batch, count, levels)
+        return self._along(self.dynamics, values, batch, 2 ** np.arange(levels), count)
 
     def _along(
-        self, nodes: NoisyQuadratic, values: Mapping[str, Any], batch: float | Schedule, times: IntArray, count: int
+        self, nodes: Dynamics, values: Mapping[str, Any], batch: float | Schedule, times: IntArray, count: int
     ) -> FloatArray:
         size, ramp = (1.0, batch) if isinstance(batch, Schedule) else (batch, None)
-        parts = additive.pieces(self.schedule, ramp, times)
-        return engine(nodes).chained_risk(nodes, self.optimizer, values, size, count, parts, times.size)
+        word = word_until(self.schedule, ramp, times)
+        return nodes.risk_along(values, size, count, word, times.size)
 
     def without(self, name: str) -> Space:
         """The space with ``name`` fixed at its least value."""
@@ -132,7 +136,7 @@ class Landscape:
     """log risk over a space, at any number of steps, on one rule for the spectrum."""
 
     def __init__(self, space: Space, batch: float | Schedule) -> None:
-        self.space, self.batch, self.nodes = space, batch, space.problem
+        self.space, self.batch, self.nodes = space, batch, space.dynamics
         n = space.low.size
         axes = [sign * row for row in np.eye(n) for sign in (1.0, -1.0)]
         pairs = [np.eye(n)[i] + np.eye(n)[j] for i in range(n) for j in range(i + 1, n)]
@@ -140,7 +144,7 @@ class Landscape:
         self.size = min(5e-4, 0.5 * float(np.min(space.high - space.low)))
         self.offsets = np.array([np.zeros(n), *axes, *pairs])
 
-    def log_risk(self, points: FloatArray, steps: float, nodes: NoisyQuadratic | None = None) -> FloatArray:
+    def log_risk(self, points: FloatArray, steps: float, nodes: Dynamics | None = None) -> FloatArray:
         """At points of shape (..., free), after ``steps`` steps: shape (...). ``nodes``: another rule than the own."""
         flat = points.reshape(-1, points.shape[-1])
         found = self.space.risks(nodes or self.nodes, self.space.values(flat), self.batch, int(steps), len(flat))
@@ -148,16 +152,13 @@ class Landscape:
 
     def screen(self, points: FloatArray, steps: float) -> FloatArray:
         """:meth:`log_risk` on the coarsest rule: good to a thousandth or so, to see where minima are."""
-        return self.log_risk(points, steps, self.space.problem)
+        return self.log_risk(points, steps, self.space.dynamics)
 
     def refine(self, point: FloatArray, steps: float) -> bool:
-        """Go to a finer rule where this one is too coarse to tell one T from the next; whether it was.
-
-        Where coordinates feel each other, finer rules cost too much to tell apart more than 1e-5 of the risk.
-        """
-        tolerance = min(1e-5, 0.02 / steps) if self.nodes.label_noise is None else 1e-5
+        """Go to a finer rule where this one is too coarse to tell one T from the next; whether it was."""
+        tolerance = self.nodes.risk_tolerance(steps)
         here, nodes, moved = self.log_risk(point[None, :], steps)[0], self.nodes, False
-        while (finer := nodes._finer()) is not None:
+        while (finer := nodes.finer()) is not None:
             self.nodes = finer
             there = self.log_risk(point[None, :], steps)[0]
             if abs(here - there) <= tolerance:

@@ -15,11 +15,13 @@ import numpy as np
 
 from .. import _checks
 from .._checks import FloatArray
-from .._risk import ARRAYS, check_problem, one_batch, risk
+from .._risk import ARRAYS, check_one_batch_size, check_problem, risk
+from .._status import Status
 from ..optimizers import Optimizer
 from ..problems.quadratic import NoisyQuadratic
 from ..schedules import Schedule
-from .first_passage import AFTER_END, after_end, crossings, roughly, warn_of_the_end
+from .bracket import Candidate, Lowest, bracket
+from .first_passage import after_end, first_passage, warn_of_the_end
 from .objective import Landscape, Space
 
 AnyOptimizer = TypeVar("AnyOptimizer", bound=Optimizer)
@@ -41,7 +43,17 @@ class Tuned(Generic[AnyOptimizer]):
     risk: float
     batch_size: float | Schedule
     target: float | None
-    status: str
+    status: Status
+
+    @property
+    def success(self) -> bool:
+        """Whether some choice reaches the target."""
+        return self.status.success
+
+    @property
+    def message(self) -> str:
+        """The status in a sentence."""
+        return self.status.message
 
     @property
     def examples(self) -> float:
@@ -90,7 +102,7 @@ def tune(
     if (target is None) == (steps is None):
         raise ValueError("expected exactly one of target and steps, got " + ("none" if target is None else "both"))
     best = tuned(problem, optimizer, batch_size, target, bounds, steps)
-    if best.status == AFTER_END:
+    if best.status == Status.AFTER_END:
         warn_of_the_end(best.optimizer, best.steps)
     return best
 
@@ -107,29 +119,29 @@ def tuned(
     check_tunable(problem, optimizer)
     if not optimizer.free:
         raise ValueError(f"optimizer: expected nqm.FREE for at least one of lr, momentum, decay, got {optimizer}")
-    size, ramp = one_batch(batch_size)
+    size, ramp = check_one_batch_size(batch_size)
     batch = size if ramp is None else ramp
-    if ramp is None and math.isinf(size):
-        problem = problem._additive()
     if given is not None:
         count = _checks.whole(given, "steps", low=1)
-        space = Space(roughly(problem), optimizer, bounds, batch)
+        space = Space(problem, optimizer, bounds, batch)
         chosen = space.optimizer_at(_least_risk(space, batch, float(count)))
-        return Tuned(chosen, count, float(risk(problem, chosen, batch, count)), batch, None, "tuned")
+        return Tuned(chosen, count, float(risk(problem, chosen, batch, count)), batch, None, Status.TUNED)
     require_held(optimizer.schedule, ramp)
     goal = _checks.real(target, "target", low=0.0)
-    space = Space(roughly(problem), optimizer, bounds, batch)
+    space = Space(problem, optimizer, bounds, batch)
     if problem.initial_risk <= goal:
         start = np.clip(np.zeros((1, space.low.size)), space.low, space.high)
-        return Tuned(space.optimizer_at(start[0]), 0, problem.initial_risk, batch, goal, "already there")
+        return Tuned(space.optimizer_at(start[0]), 0, problem.initial_risk, batch, goal, Status.ALREADY_THERE)
     point, steps = _fewest_steps(space, batch, goal)
     chosen = space.optimizer_at(point)
     if math.isfinite(steps):  # where the risk is not monotone, it may have been there before
-        steps = float(crossings(problem, chosen, batch, goal))
+        steps = float(first_passage(problem, chosen, batch, goal))
     reached = float(risk(problem, chosen, batch, steps if math.isfinite(steps) else 2**53))
     if math.isinf(steps):
-        return Tuned(chosen, math.inf, reached, batch, goal, "unreachable")
-    return Tuned(chosen, int(steps), reached, batch, goal, AFTER_END if after_end(chosen, steps) else "tuned")
+        return Tuned(chosen, math.inf, reached, batch, goal, Status.UNREACHABLE)
+    return Tuned(
+        chosen, int(steps), reached, batch, goal, Status.AFTER_END if after_end(chosen, steps) else Status.TUNED
+    )
 
 
 def check_tunable(problem: Any, optimizer: Any) -> None:
@@ -157,8 +169,6 @@ def examples_seen(batch_size: float | Schedule, steps: float) -> float:
     return float(course.values @ course.lengths)
 
 
-_Candidate = tuple[FloatArray, float]  # a point in a Space, and the steps it takes
-
 FEW = 1024.0
 """Up to so many steps, ripples of the landscape decide the optimum and evaluations are cheap: look closer."""
 
@@ -166,7 +176,7 @@ RIPPLES_UNTIL = 2.0**15
 """Beyond so many steps, ripples are not searched where noise grows with the loss: it would take minutes."""
 
 
-def _fewest_steps(space: Space, batch: float | Schedule, target: float) -> _Candidate:
+def _fewest_steps(space: Space, batch: float | Schedule, target: float) -> Candidate:
     """The best point and its steps (inf if none reaches the target; then the point of least risk seen)."""
     goal = math.log(target)
     known = [_embedded(space, name, batch, target) for name in space.names[1:] if name in ("momentum", "decay")]
@@ -177,20 +187,18 @@ def _fewest_steps(space: Space, batch: float | Schedule, target: float) -> _Cand
         return points[0], math.inf  # nothing that converges
     own = "momentum" not in space.optimizer.hyperparameters and space.optimizer.states > 1  # anything may oscillate
     oscillates = len(space.names) > 1 or own or bool(np.any(space.fixed.get("momentum", 0.0)))
-    point, steps = bracket(landscape, points[np.argmin(values)], guess, goal, loose=oscillates)
-    coupled, alone = space.problem.label_noise is not None, len(space.names) == 1
-    if coupled and (FEW if alone else RIPPLES_UNTIL) < steps < math.inf:
-        # ripples are some 0.7% deep there, and a look costs too much
+    point, steps = bracket(_followed(landscape, goal), points[np.argmin(values)], guess, goal, loose=oscillates)
+    alone = len(space.names) == 1
+    if math.isfinite(steps) and not space.dynamics.looks_for_ripples(steps, len(space.names)):
         oscillates = False
-        point, steps = bracket(landscape, point, steps, goal)
+        point, steps = bracket(_followed(landscape, goal), point, steps, goal)
     if alone:
-        count = 601 if coupled else 6001
         ends = np.minimum(point, 0.0) - 6.0, point + 10.0  # whichever basin was found first, the others are in it
-        grid = np.linspace(*ends, count).clip(space.low, np.minimum(space.high, 9.0))
+        grid = np.linspace(*ends, space.dynamics.line_points).clip(space.low, np.minimum(space.high, 9.0))
     explored = not oscillates
     while math.isfinite(steps):
         if landscape.refine(point, steps):
-            point, steps = bracket(landscape, point, steps, goal, loose=oscillates)
+            point, steps = bracket(_followed(landscape, goal), point, steps, goal, loose=oscillates)
             explored = not oscillates
         elif not explored:
             point, steps = _explore(landscape, point, steps, goal, grid, known)
@@ -217,7 +225,7 @@ def _least_risk(space: Space, batch: float | Schedule, steps: float) -> FloatArr
     landscape, n = Landscape(space, batch), space.low.size
     grid = _grid(space, known, steps, density=2.5 if n == 2 else 1.0)
     if n == 1:
-        grid = np.linspace(space.low, np.minimum(space.high, 9.0), 601 if space.problem.label_noise else 6001)
+        grid = np.linspace(space.low, np.minimum(space.high, 9.0), space.dynamics.line_points)
     order = _local_minima(landscape.screen(grid, steps))
     starts = np.vstack([*(point for point, _ in known), grid.reshape(-1, n)[order[:12]]])
     while True:
@@ -241,7 +249,7 @@ def _least_risk(space: Space, batch: float | Schedule, steps: float) -> FloatArr
     return point
 
 
-def _embedded(space: Space, name: str, batch: float | Schedule, target: float) -> _Candidate:
+def _embedded(space: Space, name: str, batch: float | Schedule, target: float) -> Candidate:
     """What is possible with ``name`` at its least value, as a candidate of ``space``."""
     point, steps = _fewest_steps(space.without(name), batch, target)
     column = space.names.index(name)
@@ -249,7 +257,7 @@ def _embedded(space: Space, name: str, batch: float | Schedule, target: float) -
 
 
 def _scan(
-    space: Space, batch: float | Schedule, target: float, known: list[_Candidate]
+    space: Space, batch: float | Schedule, target: float, known: list[Candidate]
 ) -> tuple[FloatArray, FloatArray, float]:
     """A grid over the space, starting points, and a guess of the steps.
 
@@ -273,7 +281,7 @@ def _scan(
     return grid, np.array(starts), max(1.0, round(guess))
 
 
-def _grid(space: Space, known: list[_Candidate], ceiling: float, density: float = 1.0) -> FloatArray:
+def _grid(space: Space, known: list[Candidate], ceiling: float, density: float = 1.0) -> FloatArray:
     """Points of shape (*counts, free). The learning rate of a momentum starts where its effective rate is the
     best one without."""
     widest = math.log(min(ceiling, 2.0**53)) + 0.5
@@ -324,49 +332,19 @@ def _local_minima(values: FloatArray) -> list[int]:
     return list(found[np.argsort(values.ravel()[found], kind="stable")])
 
 
-def bracket(
-    landscape: Any, start: FloatArray, guess: float, goal: float, radius: float = 0.3, loose: bool = False
-) -> _Candidate:
-    """Follow one minimum to the fewest steps T at which it reaches the goal: regula falsi on its log risk in log T.
+def _followed(landscape: Landscape, goal: float, radius: float = 0.3) -> Lowest:
+    """The minimum near a point, as :func:`bracket` follows it."""
 
-    ``loose``: half a percent more steps will do.
-    Between ends of equal sign twice in a row the other end's value is halved (the Illinois rule).
-    """
-    point, steps = start, guess
-    below: _Candidate | None = None  # the last T at or under the goal, and its point
-    ends: dict[bool, tuple[float, float]] = {}  # reached? -> (T, log risk - goal)
-    before = None
-    for _ in range(200):
+    def lowest(point: FloatArray, steps: float) -> tuple[FloatArray, float]:
         points, values = landscape.minimise(point[None, :], steps, goal, radius=radius)
-        point, excess = points[0], float(values[0]) - goal
-        reached = excess <= 0.0
-        if reached:
-            below = (point, steps)
-        elif below is not None:
-            point = below[0]  # what came instead may be another minimum, which gets there later
-        if reached == before and len(ends) == 2:
-            other = ends[not reached]
-            ends[not reached] = (other[0], 0.5 * other[1])
-        ends[reached], before = (steps, excess), reached
-        low, high = ends.get(False, (0.0, 0.0))[0], ends.get(True, (math.inf, 0.0))[0]
-        if high - low <= (max(1.0, 0.005 * high) if loose and math.isfinite(high) else 1.0):
-            break
-        if len(ends) == 2:
-            (t0, f0), (t1, f1) = ends[False], ends[True]
-            steps = t0 * math.exp(math.log(t1 / t0) * f0 / (f0 - f1)) if 0.0 < f0 < math.inf else 0.5 * (t0 + t1)
-            steps = min(max(math.ceil(steps), low + 1.0), high - 1.0)
-        elif reached:  # the risk falls about as 1 / T
-            steps = min(max(math.floor(steps * math.exp(max(1.1 * excess, -1.4))), 1.0), high - 1.0)
-        else:
-            steps = max(math.ceil(steps * math.exp(min(1.1 * excess, 1.4))), low + 1.0)
-            if steps > 2.0**52:
-                return point, math.inf
-    return below or (point, math.inf)
+        return points[0], float(values[0])
+
+    return lowest
 
 
 def _explore(
-    landscape: Landscape, point: FloatArray, steps: float, goal: float, grid: FloatArray, known: list[_Candidate]
-) -> _Candidate:
+    landscape: Landscape, point: FloatArray, steps: float, goal: float, grid: FloatArray, known: list[Candidate]
+) -> Candidate:
     """Look for other basins that reach the goal sooner, and go down to the best; at its T, take the lowest.
 
     With momentum, coordinates oscillate, and the landscape at fixed T is a smooth valley with ripples along it (the
@@ -400,7 +378,7 @@ def _explore(
             )
             found, heights = np.vstack([found, points]), np.append(heights, values)
         if heights.min() <= goal:
-            point, steps = bracket(landscape, found[np.argmin(heights)], sooner, goal, radius=0.01)
+            point, steps = bracket(_followed(landscape, goal, 0.01), found[np.argmin(heights)], sooner, goal)
             everywhere = n == 1
         elif not everywhere:
             everywhere = True
@@ -408,13 +386,13 @@ def _explore(
             dip = _earlier(landscape, grid, steps, goal)
             if dip is None:
                 break
-            point, steps = bracket(landscape, *dip, goal, radius=0.01)
+            point, steps = bracket(_followed(landscape, goal, 0.01), *dip, goal)
     chosen = found[np.argsort(heights)[:3]]  # near misses at T - 1 may be lower at T than the first to get there
     points, values = landscape.minimise(np.vstack([point, chosen]), steps, radius=0.01)
     return points[np.argmin(values)], steps
 
 
-def _earlier(landscape: Landscape, grid: FloatArray, steps: float, goal: float) -> _Candidate | None:
+def _earlier(landscape: Landscape, grid: FloatArray, steps: float, goal: float) -> Candidate | None:
     """A point that reaches the goal well before T - 1, where a few steps end in the dip of an oscillation.
 
     The least risk at T need not fall with T then, so T - 1 out of reach proves little: look at every step down to

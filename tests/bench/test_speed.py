@@ -15,7 +15,9 @@ import pytest
 import nqm
 from nqm.backends.first_passage import first_states
 from nqm.backends.kernels import additive as _kernels
-from nqm.dynamics import additive, gaussian_features
+from nqm.dynamics.additive import Additive, rows
+from nqm.dynamics.gaussian_features.recursion import Recursions
+from nqm.dynamics.words import word_until
 from nqm.papers.zhang2019 import constant as zhang2019
 
 from .published_schedule import fewest_steps as fewest_with_schedule
@@ -54,7 +56,7 @@ def tell(what, seconds, baseline=None, of=""):
 def test_one_risk_in_a_batch(optimizer):
     """100 nodes, t = 10^6; baseline: the same doubling in NumPy, plain doubles, all rows at once."""
     rows, steps = 2000, np.full(2000, 10**6)
-    seconds = best_of(lambda: additive.risk(EXPLICIT, optimizer, optimizer.hyperparameters, 16.0, steps)) / rows
+    seconds = best_of(lambda: Additive(EXPLICIT, optimizer).risk(optimizer.hyperparameters, 16.0, steps)) / rows
     matrix, gain = nqm.optimizers.step(optimizer, optimizer.hyperparameters["lr"] * EXPLICIT.curvature)
     matrix, gain = (np.broadcast_to(a, (200, *a.shape)).copy() for a in (matrix, gain))
 
@@ -81,7 +83,7 @@ def test_distance_to_the_floor():
     instructions = (19 * 57 + 7 * 60 + 230) * 104  # 100 nodes are padded to 104
     steps = np.full(2000, 10**6)
     optimizer = nqm.SGD(0.3, 0.97)
-    seconds = best_of(lambda: additive.risk(EXPLICIT, optimizer, optimizer.hyperparameters, 16.0, steps)) / 2000
+    seconds = best_of(lambda: Additive(EXPLICIT, optimizer).risk(optimizer.hyperparameters, 16.0, steps)) / 2000
     rate = _peak_flops() / 2
     tell("floor of momentum: its arithmetic at twice the rate of an FMA loop", instructions / (2 * rate))
     print(f"  reached {instructions / seconds / rate:.2f} times that rate, of at most 2", end="")
@@ -194,8 +196,8 @@ def _environment():
 def test_a_schedule(optimizer):
     """50 pieces of 200 steps, 100 nodes: the kernel, the public call, the gradient; baseline: NumPy, step by step."""
     schedule = nqm.Schedule(np.geomspace(1.9, 0.01, 50), 200)
-    values, course = optimizer.hyperparameters, additive.pieces(schedule, None, np.array([schedule.steps]))
-    row = additive.rows(EXPLICIT, optimizer, values, 16.0, 1)
+    values, course = optimizer.hyperparameters, word_until(schedule, None, np.array([schedule.steps]))
+    row = rows(EXPLICIT, optimizer, values, 16.0, 1)
     states, out = first_states(row), np.zeros((1, 1))
     inverse = np.full(50, 1 / 16.0)
 
@@ -216,7 +218,9 @@ def test_a_schedule(optimizer):
     public = best_of(lambda: [nqm.risk(EXPLICIT, follow, 16, schedule.steps) for _ in range(50)]) / 50
     tell("    nqm.risk", public, slow, "step by step")
     lengths = schedule.lengths
-    both = best_of(lambda: additive.slopes(EXPLICIT, optimizer, values, (), schedule.values, inverse, lengths))
+    both = best_of(
+        lambda: Additive(EXPLICIT, optimizer).risk_and_gradient(values, (), schedule.values, inverse, lengths)
+    )
     tell("    risk and its gradient", both, slow, "step by step")
 
 
@@ -224,8 +228,8 @@ def test_distance_to_the_floor_of_a_schedule():
     """Instructions of k = 1, a node and piece of 200 steps (3 bits of 8): 7 doublings of 9, 3 advances of 11, 12."""
     schedule = nqm.Schedule(np.geomspace(1.9, 0.01, 50), 200)
     instructions = 50 * (7 * 9 + 3 * 11 + 12) * 104
-    course = additive.pieces(schedule, None, np.array([schedule.steps]))
-    row = additive.rows(EXPLICIT, nqm.SGD(1.0), {"lr": 1.0, "momentum": 0.0}, 16.0, 1)
+    course = word_until(schedule, None, np.array([schedule.steps]))
+    row = rows(EXPLICIT, nqm.SGD(1.0), {"lr": 1.0, "momentum": 0.0}, 16.0, 1)
     states, out = first_states(row), np.zeros((1, 1))
     seconds = best_of(lambda: [_kernels.chain_rows(*row, *course, states.copy(), out) for _ in range(100)]) / 100
     rate = _peak_flops() / 2
@@ -276,7 +280,7 @@ def test_noise_that_grows_with_the_loss(optimizer):
         seconds = best_of(lambda steps=steps: nqm.risk(regression, optimizer, 16, steps))
         of = "step by step in NumPy, one rule" if steps == 10**4 else ""
         tell(f"regression, t = {steps:.0e}, {optimizer}", seconds, baseline if of else None, of)
-    powers = gaussian_features._rows(regression, optimizer, optimizer.hyperparameters, 16.0, 1).recursion(0)
+    powers = Recursions(regression, optimizer, optimizer.hyperparameters, 16.0, 1).recursion(0)
     power = powers._one_step()
     matrix = power.matrix
     squaring, product = best_of(power.squared), best_of(lambda: matrix @ matrix)

@@ -15,7 +15,7 @@ from ... import scaling, schedules
 from ..._risk import risk
 from ...optimizers import SGD
 from ...problems.quadratic import NoisyQuadratic
-from ...problems.spectra import _index_rule as index_rule
+from ...problems.quadrature import index_rule
 from ...scaling.example import LENGTH, WARMUP
 from ...schedules import Schedule
 from .. import Data, Figure, rows
