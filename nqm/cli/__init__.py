@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import scaling as cli_scaling
 from . import warmup as cli_warmup
+from .optimizer_options import add_optimizer, optimizer_of
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -68,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         default="first",
         help="with --lr: first step at or below the target, or step after the last above it",
     )
-    _add_optimizer(steps)
+    add_optimizer(steps)
     _add_problem(steps)
 
     sweep = _command(
@@ -88,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         "--plot", metavar="FILE", help="also draw steps against batch size into FILE (png, pdf, svg); makes its folder"
     )
     sweep.add_argument("--workers", type=int, default=1, metavar="N", help="processes to spread the cells over")
-    _add_optimizer(sweep)
+    add_optimizer(sweep)
     _add_problem(sweep)
 
     schedule = _command(
@@ -114,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     schedule.add_argument(
         "--plot", metavar="FILE", help="also draw the schedule into FILE (png, pdf, svg); makes its folder"
     )
-    _add_optimizer(schedule)
+    add_optimizer(schedule)
     _add_problem(schedule)
 
     scaling = _command(
@@ -181,23 +182,6 @@ def _command(
     return parser
 
 
-def _add_optimizer(parser: argparse.ArgumentParser) -> None:
-    group, number = parser.add_argument_group("optimizer (numbers, or 'free' to tune them)"), _number_or("free")
-    group.add_argument("--lr", type=number, default="free", metavar="L", help="learning rate; default: free")
-    group.add_argument("--momentum", type=number, default=0.0, metavar="M", help="in [0, 1); default: 0")
-    group.add_argument("--nesterov", action="store_true", help="Nesterov's form of momentum")
-    group.add_argument(
-        "--power", type=float, default=0.0, metavar="P", help="precondition by H^-P, P in [0, 1]; default: 0"
-    )
-    group.add_argument(
-        "--ema",
-        type=number,
-        default=None,
-        metavar="D",
-        help="decay of an average of the iterates, in [0, 1)",
-    )
-
-
 def _add_problem(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("problem: curvatures i^-A, i = 1 ... N, unit start, noise covariance = Hessian")
     group.add_argument("--dim", type=_sized, default=10_000, metavar="N", help="number of coordinates; default: 10000")
@@ -253,21 +237,6 @@ def _check_picture(path: str | None) -> None:
         cli_scaling.require_writable("plot", path)
 
 
-def _optimizer(arguments: argparse.Namespace) -> Any:
-    from .. import EMA, FREE, SGD, Preconditioned
-
-    def value(given: Any) -> Any:
-        return FREE if given == "free" else given
-
-    if arguments.nesterov and arguments.momentum == 0.0:
-        raise ValueError("--nesterov: expected --momentum with it, got none")
-
-    optimizer: Any = SGD(value(arguments.lr), value(arguments.momentum), arguments.nesterov)
-    if arguments.power != 0.0:
-        optimizer = Preconditioned(optimizer, arguments.power)
-    return optimizer if arguments.ema is None else EMA(optimizer, value(arguments.ema))
-
-
 def _problem(arguments: argparse.Namespace) -> Any:
     from .. import NoisyQuadratic
 
@@ -279,7 +248,7 @@ def _steps(arguments: argparse.Namespace) -> int:
     from .. import steps_to_target, tune
     from .._risk import risk
 
-    problem, optimizer = _problem(arguments), _optimizer(arguments)
+    problem, optimizer = _problem(arguments), optimizer_of(arguments)
     batch, target = arguments.batch_size, arguments.target
     if arguments.crossing == "last" and (optimizer.free or target is None):
         told = "some to tune" if optimizer.free else "--steps"
@@ -327,7 +296,7 @@ def _schedule(arguments: argparse.Namespace) -> int:
         steps=arguments.steps,
         examples=arguments.examples,
         pieces=arguments.pieces if arguments.pieces is not None else _pieces(arguments.steps),
-        optimizer=_optimizer(arguments),
+        optimizer=optimizer_of(arguments),
         shape=getattr(schedules, arguments.shape) if arguments.shape else None,
         max_lr=None if arguments.max_lr == "none" else arguments.max_lr,
     )
@@ -385,7 +354,7 @@ def _scaling(arguments: argparse.Namespace) -> int:
 def _sweep(arguments: argparse.Namespace) -> int:
     from .._sweep import SweepInterrupted, sweep
 
-    problem, optimizer = _problem(arguments), _optimizer(arguments)
+    problem, optimizer = _problem(arguments), optimizer_of(arguments)
     if arguments.workers < 1:
         raise ValueError(f"--workers: expected at least 1, got {arguments.workers}")
     _check_picture(arguments.plot)
