@@ -20,7 +20,7 @@ from ._risk import ARRAYS, risk
 from ._status import Status
 from .backends import on_device, use_backend
 from .backends.selection import current, until
-from .optimizers import Optimizer
+from .optimizers import STANDARD, Hyperparameter, Optimizer
 from .problems.quadratic import NoisyQuadratic
 from .search.first_passage import after_end, first_passage
 from .search.tune import tuned
@@ -31,12 +31,9 @@ if TYPE_CHECKING:
 
     from .plotting import Drawn
 
-COLUMNS = (
-    "optimizer", "target", "batch_size", "steps", "examples", "risk", "lr", "momentum", "power", "decay", "status",
-)  # fmt: skip
-
 Cell = tuple[str, Optimizer, float, float]  # name, optimizer, target, batch size
-Row = tuple[Any, ...]  # in the order of COLUMNS
+Row = tuple[Any, ...]  # in the order of the columns
+Numbers = tuple[Hyperparameter, ...]  # that have a column
 PRINTED = 30  # rows of a table, at most
 
 
@@ -113,18 +110,19 @@ def sweep(
         for t in targets
         for b in batches
     ]
+    numbers = _numbers(optimizers)
     rows: list[Row | None] = [None] * len(cells)
     try:
         with _bar(len(cells), progress) as advance:
             if executor is not None:
-                _spread(executor, problem, cells, rows, advance)
+                _spread(executor, problem, cells, numbers, rows, advance)
             left = [index for index, row in enumerate(rows) if row is None]
-            for index, row in _computed(problem, cells, left):
+            for index, row in _computed(problem, cells, numbers, left):
                 rows[index] = row
                 advance(1)
     except KeyboardInterrupt as stop:
-        raise SweepInterrupted(_table(rows), len(rows)) from stop
-    result = _table(rows)
+        raise SweepInterrupted(_table(rows, numbers), len(rows)) from stop
+    result = _table(rows, numbers)
     columns = result.table
     late = columns["status"] == Status.AFTER_END
     if late.any():
@@ -151,10 +149,17 @@ class SweepInterrupted(KeyboardInterrupt):
         )
 
 
-def _table(rows: list[Row | None]) -> Sweep:
+def _numbers(optimizers: Mapping[str, Optimizer]) -> Numbers:
+    """The hyperparameters that the table has columns for: the standard ones, and what others some optimizer has."""
+    others = [one for optimizer in optimizers.values() for one in optimizer.described.values()]
+    return tuple({one.name: one for one in (*STANDARD, *others)}.values())
+
+
+def _table(rows: list[Row | None], numbers: Numbers) -> Sweep:
     """Of the rows that are there; threads of an interrupted sweep may still be adding some."""
     there = [row for row in rows if row]
-    columns = {column: np.array([row[i] for row in there]) for i, column in enumerate(COLUMNS)}
+    names = ("optimizer", "target", "batch_size", "steps", "examples", "risk", *(one.name for one in numbers), "status")
+    columns = {name: np.array([row[i] for row in there]) for i, name in enumerate(names)}
     for column in columns.values():
         column.flags.writeable = False
     return Sweep(columns)
@@ -165,8 +170,9 @@ class Sweep:
     """Results of :func:`sweep`, one row a cell.
 
     table: columns of equal length by name: optimizer, target, batch_size, steps, examples (steps * batch_size), risk
-    (at that step), lr, momentum, power, decay (0 where the optimizer has none), status ("tuned", "fixed" for an
-    optimizer without free values, "already there", "unreachable", "reached after the schedule's end" at the rate that
+    (at that step), lr, momentum, power, decay (0 where the optimizer has none), other hyperparameters that some
+    optimizer has (their default, or NaN, where another has none), status ("tuned", "fixed" for an optimizer without
+    free values, "already there", "unreachable", "reached after the schedule's end" at the rate that
     a schedule has come down to by then, "failed: ..."). Printing shows the first and last rows of a long one.
     """
 
@@ -228,7 +234,7 @@ class Sweep:
         most = count if max_rows is None else min(count, _checks.whole(max_rows, "max_rows", low=2))
         head, tail = most - most // 2, most // 2
         at = np.concatenate([np.arange(head), np.arange(count - tail, count)])
-        shown = ("optimizer", "target", "batch_size", "steps", "lr", "momentum", "power", "decay", "status")
+        shown = tuple(column for column in self.table if column not in ("examples", "risk"))
         lines = [shown, *zip(*([_text(v) for v in self.table[column][at]] for column in shown), strict=True)]
         widths = [max(len(line[i]) for line in lines) for i in range(len(shown))]
         text = ["  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) for line in lines]
@@ -252,9 +258,10 @@ class _Task:
     many times as long as to pickle the whole.
     """
 
-    def __init__(self, problem: NoisyQuadratic, cells: list[Cell], here: _Here) -> None:
+    def __init__(self, problem: NoisyQuadratic, cells: list[Cell], numbers: Numbers, here: _Here) -> None:
         choice = current()
-        self.problem, self.cells, self.backend, self.threads = problem, cells, choice.name, choice.asked
+        self.problem, self.cells, self.numbers = problem, cells, numbers
+        self.backend, self.threads = choice.name, choice.asked
         self.here: _Here | None = here
 
     def __getstate__(self) -> dict[str, Any]:
@@ -264,10 +271,10 @@ class _Task:
         done = []
         with use_backend(self.backend, self.threads):  # as the caller has it; an error here is no cell's
             if self.here is None:
-                return [_row(self.problem, *cell) for cell in self.cells]
+                return [_row(self.problem, *cell, self.numbers) for cell in self.cells]
             with until(self.here.stop):
                 for index, cell in zip(self.here.indices, self.cells, strict=True):
-                    row = self.here.rows[index] = _row(self.problem, *cell)
+                    row = self.here.rows[index] = _row(self.problem, *cell, self.numbers)
                     done.append(row)
         return done
 
@@ -284,6 +291,7 @@ def _spread(
     executor: Executor,
     problem: NoisyQuadratic,
     cells: list[Cell],
+    numbers: Numbers,
     rows: list[Row | None],
     advance: Callable[[int], object],
 ) -> None:
@@ -302,7 +310,7 @@ def _spread(
         for first in range(count):
             try:
                 here = _Here(rows, range(first, len(cells), count), stop)
-                future = executor.submit(_Task(problem, cells[first::count], here))
+                future = executor.submit(_Task(problem, cells[first::count], numbers, here))
             except BrokenExecutor as error:
                 losses.append(error)
                 break
@@ -347,18 +355,22 @@ def _require_future(future: Any) -> None:
     )
 
 
-def _computed(problem: NoisyQuadratic, cells: list[Cell], wanted: list[int]) -> Iterator[tuple[int, Row]]:
+def _computed(
+    problem: NoisyQuadratic, cells: list[Cell], numbers: Numbers, wanted: list[int]
+) -> Iterator[tuple[int, Row]]:
     """(index, row) of each cell, here: one after another, or on a GPU together."""
     if on_device():
         from .backends.request_batching import together
 
-        searches = [partial(_row, problem, *cells[index]) for index in wanted]
+        searches = [partial(_row, problem, *cells[index], numbers) for index in wanted]
         yield from ((wanted[i], row) for i, row in together(searches))
     else:
-        yield from ((index, _row(problem, *cells[index])) for index in wanted)
+        yield from ((index, _row(problem, *cells[index], numbers)) for index in wanted)
 
 
-def _row(problem: NoisyQuadratic, name: str, optimizer: Optimizer, target: float, batch: float) -> Row:
+def _row(
+    problem: NoisyQuadratic, name: str, optimizer: Optimizer, target: float, batch: float, numbers: Numbers
+) -> Row:
     """Compute one cell."""
     steps = reached = float("nan")
     found, status = optimizer, ""
@@ -378,8 +390,8 @@ def _row(problem: NoisyQuadratic, name: str, optimizer: Optimizer, target: float
         steps = reached = float("nan")
         status = f"failed: {_line(error)}"
     values = {key: value if isinstance(value, float) else np.nan for key, value in found.hyperparameters.items()}
-    numbers = (values["lr"], values.get("momentum", 0.0), values.get("power", 0.0), values.get("decay", 0.0))
-    return (name, target, batch, float(steps), float(steps) * batch, reached, *numbers, status)
+    row = (values.get(one.name, np.nan if one.default is None else one.default) for one in numbers)
+    return (name, target, batch, float(steps), float(steps) * batch, reached, *row, status)
 
 
 @contextmanager

@@ -24,6 +24,8 @@ class Scale(NamedTuple):
     to_line: Callable[[float], float]
     from_line: Callable[[Any], Any]
     slope: Callable[[Any], Any]  # d value / d coordinate, at a value
+    low: float  # values lie between these ends
+    high: float
 
 
 def _log(value: float) -> float:
@@ -43,9 +45,9 @@ def _expm1(u: Any) -> Any:
 
 
 SCALES: Final = {
-    "linear": Scale(lambda value: value, lambda u: u, np.ones_like),
-    "log": Scale(_log, _exp, lambda value: value),
-    "log1m": Scale(_log1m, _expm1, lambda value: 1.0 - value),
+    "log": Scale(_log, _exp, lambda value: value, 0.0, math.inf),
+    "log1m": Scale(_log1m, _expm1, lambda value: 1.0 - value, -math.inf, 1.0),
+    "linear": Scale(lambda value: value, lambda u: u, np.ones_like, -math.inf, math.inf),
 }
 """By name; "log1m" is u = -log(1 - value), where 0.9 to 0.99 is as far as 0 to 0.9."""
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-SCALES = ("log", "log1m")
+from ..optimizers import SCALES
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A hyperparameter between low and high; evenly in log value ("log") or in log(1 - value) ("log1m": momentum,
-    decays, where 0.9 to 0.99 is as far as 0 to 0.9).
+    """A hyperparameter between low and high; even on one of :data:`nqm.optimizers.SCALES`: in log value ("log") or in
+    log(1 - value) ("log1m": momentum, decays, where 0.9 to 0.99 is as far as 0 to 0.9).
 
     ``limits``: what no wider box may pass. ``natural``: an end where the optimum may lie, since the hyperparameter
     does nothing there (momentum 0 is plain descent); None: neither.
@@ -31,13 +31,13 @@ class Axis:
     def __post_init__(self) -> None:
         if self.scale not in SCALES:
             raise ValueError(f"scale: expected one of {', '.join(SCALES)}, got {self.scale!r}")
-        bottom, top = (0.0, math.inf) if self.scale == "log" else (-math.inf, 1.0)
-        if not bottom < self.low < self.high < top and not (self.scale == "log1m" and self.low < self.high < 1.0):
+        bottom, top = SCALES[self.scale].low, SCALES[self.scale].high
+        if not bottom < self.low < self.high < top:
             raise ValueError(f"expected {bottom:g} < low < high < {top:g}, got {self.low} and {self.high}")
 
     def to_line(self, value: float) -> float:
         """The value's place on the line where the axis is even."""
-        return math.log(value) if self.scale == "log" else -math.log1p(-value)
+        return SCALES[self.scale].to_line(float(value))
 
     def from_line(self, place: float) -> float:
-        return math.exp(place) if self.scale == "log" else -math.expm1(-place)
+        return float(SCALES[self.scale].from_line(float(place)))
