@@ -442,7 +442,7 @@ def test_a_sweep_on_a_device_puts_its_cells_together(calls, monkeypatch):
     expected = nqm.sweep(PROBLEM, optimizers, batches, 0.05).table
     before = len(calls)
     calls.clear()
-    monkeypatch.setattr(sys.modules["nqm._sweep"], "on_device", lambda: True)
+    monkeypatch.setattr(sys.modules["nqm.search.cells"], "on_device", lambda: True)
     found = nqm.sweep(PROBLEM, optimizers, batches, 0.05).table
     assert len(calls) < before / 2
     assert all(np.array_equal(found[name], expected[name]) for name in expected)

@@ -260,7 +260,7 @@ def test_what_a_worker_has_no_backend_for_is_computed_here(monkeypatch):
         raise RuntimeError("no CUDA device")
 
     expected = nqm.sweep(PROBLEM, OPTIMIZERS, BATCHES, 0.1)
-    monkeypatch.setattr(sys.modules["nqm._sweep"], "use_backend", use_backend)
+    monkeypatch.setattr(sys.modules["nqm.search.cells"], "use_backend", use_backend)
     with ThreadPoolExecutor(2) as pool, pytest.warns(RuntimeWarning, match="lost 9 of 9 cells.*no CUDA device"):
         found = nqm.sweep(PROBLEM, OPTIMIZERS, BATCHES, 0.1, executor=pool)
     assert same(found, expected)
