@@ -160,7 +160,7 @@ def moment_system(rule, problem, batch, number=float):
     to the optimum at which the gradient is taken, and 2 L = sum_k multiplicity_k h_k E[d_k^2] there.
     """
     zero, h, weight = number(0), [number(x) for x in problem.h], [number(x) for x in problem.multiplicity]
-    steps = [_linear_step(rule, x, number) for x in h]
+    steps = [linear_step(rule, x, number) for x in h]
     _, _, query, read, origin = steps[0]
     pairs = [(i, j) for i in range(len(query)) for j in range(i, len(query))]
     size = len(pairs)
@@ -185,7 +185,7 @@ def moment_system(rule, problem, batch, number=float):
     return full, start, readout
 
 
-def _linear_step(rule, h, number):
+def linear_step(rule, h, number):
     """(M, b, query, readout, start) on a coordinate; of (theta, buffer, average) those that the rule uses."""
     if isinstance(rule, Linear):
         query, readout, start, gain = (
@@ -264,3 +264,85 @@ def regression_sum(rule, problem, batch, steps):
             for i, j in pairs:
                 moments[i, j] = moments[j, i] = sum(half[i, q] * m[j][q] for q in used) + b[i] * b[j] * noise
     return np.array(risks)
+
+
+# --- any optimizer, any noise ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """Curvatures h, variances c of the noise, E[theta_0^2] and how many coordinates have each: arrays of one shape.
+
+    With a label noise the variances are not c: they grow with the loss, as for `moment_system`.
+    """
+
+    h: np.ndarray
+    c: np.ndarray
+    init: np.ndarray
+    multiplicity: np.ndarray
+    label_noise: float | None = None
+
+
+def averaged(rule, decay):
+    """A `Linear` rule with an average of what it reads out as one state more."""
+    transition, gain, query, readout, start = (
+        np.array(part, dtype=float) for part in (rule.transition, rule.gain, rule.query, rule.readout, rule.start)
+    )
+    k, weight = len(gain), 1.0 - decay
+    matrix = np.zeros((k + 1, k + 1))
+    matrix[:k, :k], matrix[k, :k], matrix[k, k] = transition, weight * readout @ transition, decay
+    parts = (np.append(gain, weight * readout @ gain), np.append(query, 0.0), np.eye(k + 1)[k])
+    return Linear(rule.lr, matrix.tolist(), *(p.tolist() for p in parts), np.append(start, readout @ start).tolist())
+
+
+def _stacked(part, count):
+    """Nested lists of numbers and of arrays over the coordinates as one array, coordinates first."""
+    if isinstance(part, list):
+        return np.stack([_stacked(entry, count) for entry in part], axis=1)
+    return np.broadcast_to(np.asarray(part, dtype=float), count)
+
+
+def risks_step_by_step(rule, spectrum, pieces):
+    """Expected risks after 0, 1, 2, ... steps along ``pieces`` (lr, batch, steps), in float64."""
+    h, c, weight = spectrum.h, spectrum.c, spectrum.multiplicity
+    second, risks = None, []
+    for lr, batch, steps in pieces:
+        parts = linear_step(replace(rule, lr=lr), h, np.asarray)
+        m, b, query, readout, start = (_stacked(part, h.size) for part in parts)
+        if second is None:
+            second = spectrum.init[:, None, None] * start[:, :, None] * start[:, None, :]
+            risks.append(0.5 * np.sum(weight * h * np.einsum("ni,nij,nj->n", readout, second, readout)))
+        for _ in range(steps):
+            if spectrum.label_noise is not None:
+                distance = np.einsum("ni,nij,nj->n", query, second, query)
+                c = h * (spectrum.label_noise + np.sum(weight * h * distance)) + h * h * distance
+            kicks = b[:, :, None] * b[:, None, :] * (c / batch)[:, None, None]
+            second = m @ second @ m.transpose(0, 2, 1) + kicks
+            risks.append(0.5 * np.sum(weight * h * np.einsum("ni,nij,nj->n", readout, second, readout)))
+    return np.array(risks)
+
+
+def exact_risks(rule, spectrum, batch, times):
+    """Expected risks at increasing times with 60 digits, as Decimals; noise that grows with the loss included.
+
+    Of coordinates on their own: S' = M S M^T + N by squaring; (M, N) twice is (M M, M N M^T + N).
+    """
+    number = decimal.Decimal
+    if spectrum.label_noise is not None:
+        problem = Regression(spectrum.h, spectrum.multiplicity, spectrum.init, spectrum.label_noise)
+        return regression_risks(rule, problem, [(rule.lr, batch, 1)], times, number)
+    risks = [number(0) for _ in times]
+    for h, c, init, weight in zip(spectrum.h, spectrum.c, spectrum.init, spectrum.multiplicity, strict=True):
+        m, b, _, readout, start = (np.array(part) for part in linear_step(rule, number(float(h)), number))
+        powers = [(m, np.outer(b, b) * (number(float(c)) / number(batch)))]
+        for place, steps in enumerate(times):
+            second = np.outer(start, start) * number(float(init))
+            for bit in range(steps.bit_length()):
+                if bit == len(powers):
+                    last, noise = powers[-1]
+                    powers.append((last @ last, last @ noise @ last.T + noise))
+                if steps >> bit & 1:
+                    last, noise = powers[bit]
+                    second = last @ second @ last.T + noise
+            risks[place] += number(float(weight)) * number(float(h)) / 2 * (readout @ second @ readout)
+    return risks

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 
+import cases
 import numpy as np
 import pytest
 import reference
@@ -62,14 +63,7 @@ def course(hessian, covariance, start, pieces, rule, preconditioner=None, read=2
 
 # --- problems from matrices ---------------------------------------------------------------------------------------
 
-RULES = {
-    "SGD": Rule(0.7),
-    "heavy ball": Rule(0.7, momentum=0.8),
-    "Nesterov": Rule(0.7, momentum=0.8, nesterov=True),
-    "EMA": Rule(0.7, decay=0.9),
-    "EMA of momentum": Rule(0.7, momentum=0.8, decay=0.9),
-    "EMA of Nesterov": Rule(0.7, momentum=0.8, nesterov=True, decay=0.9),
-}
+RULES = {name: rule for name, rule in cases.RULES.items() if not rule.power}
 
 
 @pytest.mark.parametrize("preconditioned", [False, True], ids=["", "P"])

@@ -113,20 +113,6 @@ def test_hard_points(family, power, averaged, every):
     assert_exact(points[::every])
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.5625])
-@pytest.mark.parametrize("nesterov", [False, True])
-@pytest.mark.parametrize("decay", [None, 0.5])
-def test_divergence_is_inf(momentum, nesterov, decay):
-    rule = Rule(1.0, momentum, nesterov, decay=decay)
-    problem = nqm.NoisyQuadratic([1.0, 0.5, 1e-3])
-    optimizer = optimizer_of(replace(rule, lr=limit_of(rule) * np.array([1.001, 2.0, 1e3])[:, None]))
-    steps = 2 ** np.arange(54)
-    found = nqm.risk(problem, optimizer, 4, steps)
-    assert np.all(found[:, -1] == np.inf)
-    assert np.all(found[:, :-1] <= found[:, 1:])  # and false for NaN: once diverged, always diverged
-    assert np.all(nqm.steady_state_risk(problem, optimizer, 4) == np.inf)
-
-
 @pytest.mark.parametrize("excess", [1e-9, 0.5, 10.0])
 def test_growth_before_the_overflow_is_exact(excess):
     rule = Rule(2.0 * (1.9 + excess), momentum=0.9, decay=0.5)
@@ -138,13 +124,6 @@ def test_growth_before_the_overflow_is_exact(excess):
             assert value == np.inf
         else:
             assert abs(value - exact) <= TOLERANCE * exact
-
-
-def test_before_the_first_step_the_risk_is_the_initial_risk():
-    problem = nqm.NoisyQuadratic([1e-7, 1.0], [0.3, 1e5], [4.0, 0.0], [7.0, 2.0])
-    for lr in (1e-300, 1.0, 1e200):
-        for optimizer in (nqm.SGD(lr), nqm.SGD(lr, 0.9, nesterov=True), nqm.EMA(nqm.SGD(lr, 0.9), 0.99)):
-            assert nqm.risk(problem, optimizer, 1.0, 0) == problem.initial_risk
 
 
 def test_a_problem_at_its_optimum_without_noise_has_no_risk():

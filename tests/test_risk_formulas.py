@@ -1,18 +1,17 @@
-"""The papers' closed forms and recursions, a naive recursion, and changes that must not change the answer.
+"""The papers' closed forms and recursions, and optimizers written by hand.
 
 Equation numbers are those of Zhang et al. 2019.
 """
 
 from __future__ import annotations
 
-import itertools
-
 import mpmath as mp
 import numpy as np
 import pytest
 from building import optimizer_of
+from cases import RULES
 from numpy.testing import assert_allclose
-from reference import Rule, filter_risk, recursion_risk, step_matrix
+from reference import Rule, filter_risk, step_matrix
 
 import nqm
 from nqm.optimizers import transition_matrix
@@ -32,13 +31,6 @@ LRS = [1e-6, 0.01, 0.3, 1.0, 1.9]
 # none of them meets critical damping on H exactly: there the printed forms divide by zero
 MOMENTA = [0.1, 0.9, 0.999]
 DECAYS = [0.3, 0.95, 0.9999]
-
-RULES = [
-    Rule(0.7, momentum, nesterov, power, decay)
-    for (momentum, nesterov), power, decay in itertools.product(
-        [(0.0, False), (0.9, False), (0.9, True)], [0.0, 0.25, 0.5, 1.0], [None, 0.97]
-    )
-]
 
 
 def total(terms):
@@ -118,13 +110,6 @@ def test_preconditioning_is_equation_9(lr, power):
         assert nqm.risk(PROBLEM, optimizer, BATCH, steps) <= (noise_free + steady) * (1 + TOLERANCE)
 
 
-@pytest.mark.parametrize("rule", RULES, ids=str)
-def test_the_risk_goes_to_the_steady_state(rule):
-    optimizer = optimizer_of(rule)
-    steady = nqm.steady_state_risk(PROBLEM, optimizer, BATCH)
-    assert_allclose(nqm.risk(PROBLEM, optimizer, BATCH, 10**6), steady, rtol=TOLERANCE)
-
-
 # --- recursions --------------------------------------------------------------------------------------------
 
 
@@ -172,13 +157,7 @@ def test_ema_is_the_recursion_of_appendix_d(lr, decay):
     assert_allclose(found, expected, rtol=1e-11)
 
 
-@pytest.mark.parametrize("rule", RULES, ids=str)
-def test_the_risk_is_the_naive_recursion(rule):
-    found = nqm.risk(PROBLEM, optimizer_of(rule), BATCH, np.arange(201))
-    assert_allclose(found, recursion_risk(rule, H, C, INIT, BATCH, 200), rtol=TOLERANCE)
-
-
-@pytest.mark.parametrize("rule", RULES, ids=str)
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 @pytest.mark.parametrize("x", [0.0, 1e-3, 0.5, 1.0, 1.7])
 def test_the_transition_matrix_has_the_eigenvalues_of_a_step(rule, x):
     # as roots of the characteristic polynomial: double roots themselves are only as good as sqrt(1e-16).
@@ -188,7 +167,7 @@ def test_the_transition_matrix_has_the_eigenvalues_of_a_step(rule, x):
     assert_allclose(np.pad(found, (0, 4 - found.size)), expected, rtol=0, atol=1e-14)
 
 
-# --- changes that change nothing ---------------------------------------------------------------------------
+# --- written by hand ---------------------------------------------------------------------------------------
 
 ANY_STEPS = np.array([0, 1, 2, 7, 100, 10_001, 10**7])
 
@@ -196,58 +175,6 @@ ANY_STEPS = np.array([0, 1, 2, 7, 100, 10_001, 10**7])
 def same(first, second, problem=PROBLEM, **tolerance):
     found = [nqm.risk(problem, optimizer, BATCH, ANY_STEPS) for optimizer in (first, second)]
     assert_allclose(*found, **tolerance or {"rtol": 0})
-
-
-@pytest.mark.parametrize("nesterov", [False, True])
-def test_momentum_0_is_plain_sgd(nesterov):
-    same(nqm.SGD(0.7, nqm.FREE, nesterov).with_values(momentum=0.0), nqm.SGD(0.7))
-    # in an array the momentum keeps its state variable, even where it is 0
-    found = nqm.risk(PROBLEM, nqm.SGD(0.7, [[0.0], [0.5]], nesterov), BATCH, ANY_STEPS)
-    assert_allclose(found[0], nqm.risk(PROBLEM, nqm.SGD(0.7), BATCH, ANY_STEPS), rtol=TOLERANCE)
-
-
-@pytest.mark.parametrize("inner", [nqm.SGD(0.7), nqm.SGD(0.7, 0.9), nqm.SGD(0.7, 0.9, nesterov=True)], ids=str)
-def test_decay_0_is_no_average_and_power_0_no_preconditioner(inner):
-    same(nqm.EMA(inner, 0.0), inner)
-    same(nqm.Preconditioned(inner, 0.0), inner)
-    found = nqm.risk(PROBLEM, nqm.EMA(inner, [[0.0], [0.5]]), BATCH, ANY_STEPS)
-    assert_allclose(found[0], nqm.risk(PROBLEM, inner, BATCH, ANY_STEPS), rtol=TOLERANCE)
-
-
-@pytest.mark.parametrize("inner", [nqm.SGD(0.7), nqm.SGD(0.7, 0.9), nqm.SGD(0.7, 0.9, nesterov=True)], ids=str)
-def test_averaging_and_preconditioning_commute(inner):
-    same(nqm.EMA(nqm.Preconditioned(inner, 0.5), 0.99), nqm.Preconditioned(nqm.EMA(inner, 0.99), 0.5))
-
-
-@pytest.mark.parametrize("rule", RULES, ids=str)
-def test_splitting_an_eigenvalue_changes_nothing(rule):
-    split = nqm.NoisyQuadratic(np.repeat(H, 3), np.repeat(C, 3), np.repeat(INIT, 3), np.tile([0.5, 0.3, 0.2], 4))
-    optimizer = optimizer_of(rule)
-    found = [nqm.risk(p, optimizer, BATCH, ANY_STEPS) for p in (split, PROBLEM)]
-    assert_allclose(*found, rtol=1e-14)
-
-
-@pytest.mark.parametrize("rule", RULES, ids=str)
-def test_the_order_of_eigenvalues_changes_nothing(rule):
-    turned = nqm.NoisyQuadratic(H[::-1], C[::-1], INIT[::-1])
-    found = [nqm.risk(p, optimizer_of(rule), BATCH, ANY_STEPS) for p in (turned, PROBLEM)]
-    assert_allclose(*found, rtol=1e-14)
-
-
-@pytest.mark.parametrize("rule", RULES, ids=str)
-def test_scaling_laws(rule):
-    """Powers of 2, so that even the last bit must agree. With a power, units of lr are curvature^(power - 1)."""
-    optimizer = optimizer_of(rule)
-    expected = nqm.risk(PROBLEM, optimizer, BATCH, ANY_STEPS)
-    noisier = nqm.NoisyQuadratic(H, 2 * C, INIT)
-    assert np.array_equal(nqm.risk(noisier, optimizer, 2 * BATCH, ANY_STEPS), expected)
-    larger = nqm.NoisyQuadratic(H, 4 * C, 4 * INIT)
-    assert np.array_equal(nqm.risk(larger, optimizer, BATCH, ANY_STEPS), 4 * expected)
-    wider = nqm.NoisyQuadratic(H, C, INIT, multiplicity=8.0)
-    assert np.array_equal(nqm.risk(wider, optimizer, BATCH, ANY_STEPS), 8 * expected)
-    steeper = nqm.NoisyQuadratic(16 * H, 256 * C, INIT)
-    slower = optimizer.with_values(lr=rule.lr / 16.0 ** (1.0 - rule.power))
-    assert_allclose(nqm.risk(steeper, slower, BATCH, ANY_STEPS), 16 * expected, rtol=TOLERANCE)
 
 
 @pytest.mark.parametrize("lr", [0.01, 0.7, 1.9])
@@ -292,15 +219,6 @@ def test_any_linear_filter_is_the_naive_recursion(states, power):
 
 
 # --- stability ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("rule", RULES, ids=str)
-def test_the_stability_limit_parts_convergence_from_divergence(rule):
-    optimizer = optimizer_of(rule)
-    limit = nqm.max_stable_lr(PROBLEM, optimizer)
-    below, above = (optimizer.with_values(lr=limit * s) for s in (1 - 1e-9, 1 + 1e-9))
-    assert np.isfinite(nqm.risk(PROBLEM, below, BATCH, 2**53))
-    assert nqm.risk(PROBLEM, above, BATCH, 2**53) == np.inf
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.3, 0.999])

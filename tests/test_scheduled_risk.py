@@ -10,7 +10,8 @@ import mpmath as mp
 import numpy as np
 import pytest
 from building import optimizer_of
-from reference import Rule, exact_risk_along, filter_risk_along, recursion_risk_along
+from cases import RULES, pieces_of
+from reference import Rule, exact_risk_along, filter_risk_along
 from sizes import every
 
 import nqm
@@ -50,18 +51,11 @@ def critical_of(rule):
     return (1.0 - root) ** 2, (1.0 + root) ** 2
 
 
-def pieces_of(lr, batch, steps):
-    """(lr, batch, steps) of the pieces on which neither changes; numbers and schedules alike, the last value held."""
-    given = [Schedule(value, 1) if not isinstance(value, Schedule) else value for value in (lr, batch)]
-    cuts = sorted({0, steps, *(int(end) for schedule in given for end in schedule.ends if end < steps)})
-    return [(given[0](a), given[1](a), b - a) for a, b in itertools.pairwise(cuts)]
-
-
 def scheduled(rule, lr):
     return optimizer_of(rule).with_values(lr=lr)
 
 
-ALL = [pytest.param(rule_of(*case), id=" ".join(map(str, case))) for case in COMBINATIONS]
+ALL = [replace(rule, lr=1.0) for rule in RULES.values() if rule.power in (0.0, 0.5)]
 
 
 # --- 60 digits ---------------------------------------------------------------------------------------------
@@ -172,15 +166,6 @@ def test_what_has_exploded_stays_inf():
 # --- step by step ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rule", ALL)
-@pytest.mark.parametrize(("lr", "batch"), [(LR, 4.0), (0.7, BATCH), (LR, BATCH)], ids=["lr", "batch size", "both"])
-def test_every_step_on_a_spectrum(rule, lr, batch):
-    h, c, init = SPECTRUM.curvature, SPECTRUM.noise, SPECTRUM.init
-    expected = recursion_risk_along(rule, pieces_of(lr, batch, 250), h, c, init)
-    found = nqm.risk(SPECTRUM, scheduled(rule, lr), batch, np.arange(251))
-    np.testing.assert_allclose(found, expected, rtol=1e-13)
-
-
 def averaged_parts(parts, decay):
     """A linear filter with an average of what it reads out as one state more."""
     transition, gain, query, readout, start = parts
@@ -249,66 +234,7 @@ SAME = 3e-14
 STEPS = np.array([0, 1, 2, 10, 55, 203, 1000])
 
 
-@pytest.mark.parametrize("rule", ALL)
-def test_one_piece_is_a_number(rule):
-    expected = nqm.risk(SPECTRUM, scheduled(rule, 0.7), 8.0, STEPS)
-    for lr, batch in ((Schedule(0.7, 100), 8.0), (0.7, Schedule(8.0, 100)), (Schedule(0.7, 1000), Schedule(8.0, 30))):
-        np.testing.assert_allclose(nqm.risk(SPECTRUM, scheduled(rule, lr), batch, STEPS), expected, rtol=SAME)
-
-
-def halved(schedule):
-    """Every piece in two, where it has two steps."""
-    first = schedule.lengths // 2
-    lengths = np.stack([first, schedule.lengths - first], axis=1).ravel()
-    return Schedule(np.repeat(schedule.values, 2)[lengths > 0], lengths[lengths > 0])
-
-
-SPELLINGS = {
-    "split": halved,
-    "merged": Schedule.merged,
-    "step by step": lambda s: Schedule.from_function(s, s.steps),
-    "every step": lambda s: Schedule(s(np.arange(s.steps)), 1),
-    "longer": lambda s: s.cut(10**6),
-    "in two": lambda s: s.cut(77).then(Schedule(s(np.arange(77, s.steps)), 1)),
-}
-
-
-@pytest.mark.parametrize("rule", ALL)
-@pytest.mark.parametrize("spelling", SPELLINGS)
-def test_the_same_schedule_in_other_pieces(rule, spelling):
-    expected = nqm.risk(SPECTRUM, scheduled(rule, LR), BATCH, STEPS)
-    respelled = SPELLINGS[spelling]
-    found = nqm.risk(SPECTRUM, scheduled(rule, respelled(LR)), respelled(BATCH), STEPS)
-    np.testing.assert_allclose(found, expected, rtol=SAME)
-
-
-@pytest.mark.parametrize("rule", ALL)
-def test_coarsened_equal_values(rule):
-    every, few = (Schedule(np.full(200, 0.7), 1).coarsened(pieces) for pieces in (200, 7))
-    assert (every.pieces, few.pieces) == (200, 7)
-    found = [nqm.risk(SPECTRUM, scheduled(rule, lr), BATCH, STEPS) for lr in (every, few, 0.7)]
-    np.testing.assert_allclose(found[:2], [found[2]] * 2, rtol=SAME)
-
-
-@pytest.mark.parametrize("rule", ALL)
-def test_units(rule):
-    """Curvature in other units is learning rate in other units; a power of four changes no digit."""
-    k = 4.0**5
-    problem = nqm.NoisyQuadratic(SPECTRUM.curvature * k, SPECTRUM.noise * k**2, SPECTRUM.init)
-    found = nqm.risk(problem, scheduled(rule, LR * k ** (rule.power - 1.0)), BATCH, STEPS)
-    assert np.array_equal(found, k * nqm.risk(SPECTRUM, scheduled(rule, LR), BATCH, STEPS))
-
-
-@pytest.mark.parametrize("rule", ALL)
-def test_more_examples_are_less_noise(rule):
-    optimizer = scheduled(rule, LR)
-    quieter = nqm.NoisyQuadratic(SPECTRUM.curvature, SPECTRUM.noise / 16.0, SPECTRUM.init)
-    assert np.array_equal(
-        nqm.risk(SPECTRUM, optimizer, BATCH * 16.0, STEPS), nqm.risk(quieter, optimizer, BATCH, STEPS)
-    )
-
-
-@pytest.mark.parametrize("rule", ALL)
+@pytest.mark.parametrize("rule", ALL, ids=str)
 def test_noise_of_pieces_adds_up(rule):
     """With all but one piece noiseless, only that piece's noise is left."""
     optimizer, steps = scheduled(rule, LR), [10, 50, 100, 300]
@@ -319,22 +245,6 @@ def test_noise_of_pieces_adds_up(rule):
     together = nqm.risk(SPECTRUM, optimizer, BATCH, steps)
     np.testing.assert_allclose(start + sum(parts), together, rtol=SAME)
     assert np.all(parts[0] > 1e-6 * together)  # forgotten only in part
-
-
-@pytest.mark.parametrize(
-    ("special", "plain"),
-    [
-        (nqm.SGD(LR, nqm.FREE, nesterov=True).with_values(momentum=0.0), nqm.SGD(LR)),
-        (nqm.EMA(nqm.SGD(LR, 0.9), 0.0), nqm.SGD(LR, 0.9)),
-        (nqm.Preconditioned(nqm.SGD(LR, 0.9), 0.0), nqm.SGD(LR, 0.9)),
-        (nqm.EMA(nqm.Preconditioned(nqm.SGD(LR), 0.5), 0.9), nqm.Preconditioned(nqm.EMA(nqm.SGD(LR), 0.9), 0.5)),
-        (nqm.LinearOptimizer(LR, [[1.0]], [1.0]), nqm.SGD(LR)),
-    ],
-    ids=["momentum 0", "decay 0", "power 0", "order of wrappers", "a filter"],
-)
-def test_special_cases(special, plain):
-    found = nqm.risk(SPECTRUM, special, BATCH, STEPS)
-    assert np.array_equal(found, nqm.risk(SPECTRUM, plain, BATCH, STEPS))
 
 
 def test_power_1_is_one_curvature():
@@ -348,7 +258,7 @@ def test_power_1_is_one_curvature():
 # --- shapes of the answer ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rule", ALL)
+@pytest.mark.parametrize("rule", ALL, ids=str)
 def test_many_steps_in_one_walk(rule):
     """In any order and more than once; other steps cut the pieces elsewhere, so that the last digits may differ."""
     optimizer, steps = scheduled(rule, LR), np.array([[203, 0, 55, 1], [1, 10**6, 55, 7]])
@@ -361,7 +271,7 @@ def test_many_steps_in_one_walk(rule):
     np.testing.assert_allclose(found.ravel(), alone, rtol=SAME)
 
 
-@pytest.mark.parametrize("rule", ALL)
+@pytest.mark.parametrize("rule", ALL, ids=str)
 def test_ends_of_pieces_to_the_last_bit(rule):
     optimizer = scheduled(rule, LR)
     found = nqm.risk(SPECTRUM, optimizer, 4.0, LR.ends)
@@ -386,14 +296,7 @@ def test_one_call_is_a_loop(lr, ramp, momentum):
         assert found[at] == pytest.approx(alone, rel=SAME)
 
 
-@pytest.mark.parametrize("lr", [LR, 0.5, Schedule(0.0, 3), Schedule([1e9, 1.0], 5)], ids=str)
-def test_before_the_first_step_the_risk_is_the_initial_risk(lr):
-    for rule in (rule_of("SGD"), rule_of("Nesterov"), rule_of("heavy ball", averaged=True)):
-        assert nqm.risk(SPECTRUM, scheduled(rule, lr), BATCH, 0) == SPECTRUM.initial_risk
-        assert nqm.risk(SPECTRUM, scheduled(rule, lr), BATCH, [0, 5])[0] == SPECTRUM.initial_risk
-
-
-@pytest.mark.parametrize("rule", ALL)
+@pytest.mark.parametrize("rule", ALL, ids=str)
 def test_power_laws_like_the_explicit_sum(rule):
     explicit = nqm.NoisyQuadratic(1.0 / np.arange(1.0, 2001.0))
     lr = schedules.cosine(0.6 * limit_of(rule), 1000).coarsened(300).then(Schedule(0.01, 10))
@@ -636,28 +539,6 @@ TRIALS = nqm.NoisyQuadratic([1.0, 0.3, 0.02], noise=[0.5, 1.0, 0.1], init=[1.0, 
 QUICK_LR, QUICK_BATCH = Schedule([0.0, 0.5, 0.0, 0.05, 0.4], [1, 9, 3, 20, 10]), Schedule([1.0, 8.0, 2.0], [4, 20, 1])
 
 
-@pytest.mark.parametrize(
-    "optimizer",
-    [
-        nqm.SGD(QUICK_LR),
-        nqm.SGD(QUICK_LR, 0.8),
-        nqm.SGD(QUICK_LR, 0.8, nesterov=True),
-        nqm.EMA(nqm.SGD(QUICK_LR, 0.8, nesterov=True), 0.7),
-        nqm.Preconditioned(nqm.EMA(nqm.SGD(QUICK_LR * 0.5, 0.5), 0.5), 0.5),
-        nqm.LinearOptimizer(QUICK_LR, [[1, 0.5, 0.2], [0, 0.5, 0], [0, 0, 0.2]], [0.5, 0.5, 0.5]),
-        nqm.SGD(0.4, 0.8),
-    ],
-    ids=str,
-)
-def test_mean_of_simulations(optimizer):
-    """Five standard errors: of some 50 comparisons a correct program fails one in 30,000 seeds; the seed is fixed."""
-    times = [0, 1, 2, 9, 13, 30, 60]
-    trials = nqm.simulate(TRIALS, optimizer, QUICK_BATCH, times, runs=20_000, seed=1)
-    expected = nqm.risk(TRIALS, optimizer, QUICK_BATCH, times)
-    assert np.all(np.abs(trials.mean - expected) <= 5 * trials.standard_error)
-    assert np.all(trials.standard_error < 0.02 * expected)
-
-
 def test_one_piece_is_simulated_like_a_number():
     number, piece = (
         nqm.simulate(TRIALS, nqm.SGD(lr, 0.5), batch, [0, 3, 40], runs=50, seed=2).losses
@@ -667,15 +548,6 @@ def test_one_piece_is_simulated_like_a_number():
 
 
 # --- steady states -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("rule", ALL)
-def test_steady_state_is_that_of_the_last_value(rule):
-    lr = LR.then(Schedule(0.7, 1))
-    last = nqm.steady_state_risk(SPECTRUM, scheduled(rule, 0.7), 100.0)
-    for rate, batch in ((lr, BATCH), (lr, 100.0), (0.7, BATCH)):
-        assert nqm.steady_state_risk(SPECTRUM, scheduled(rule, rate), batch) == last
-    assert nqm.risk(SPECTRUM, scheduled(rule, lr), BATCH, 10**9) == pytest.approx(last, rel=1e-12)
 
 
 def test_steady_states_broadcast():

@@ -9,6 +9,7 @@ from functools import cache
 import mpmath as mp
 import numpy as np
 import pytest
+from cases import SETTINGS
 from numpy.testing import assert_allclose
 
 import nqm
@@ -243,12 +244,10 @@ def test_a_start_or_noise_in_few_directions_survives_compression():
 # --- the object itself -------------------------------------------------------------------------------------
 
 PROBLEMS = [
-    nqm.NoisyQuadratic([1.0, 0.1], 0.3, [1.0, 2.0]),
+    *(setting.problem for setting in SETTINGS.values()),
     nqm.NoisyQuadratic(2.0),
-    nqm.NoisyQuadratic.power_law(10**4),
     nqm.NoisyQuadratic.power_law(10**12, 0.5),
     nqm.NoisyQuadratic.power_law(10**4).binned(100),
-    nqm.NoisyQuadratic(np.linspace(0.1, 1.0, 500)).compressed(),
 ]
 
 

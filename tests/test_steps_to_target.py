@@ -184,12 +184,6 @@ def test_power_laws_are_scanned_like_the_explicit_sum(optimizer, target):
 # --- special targets ---------------------------------------------------------------------------------------
 
 
-def test_already_there():
-    problem = nqm.NoisyQuadratic([1.0, 0.1])
-    assert nqm.steps_to_target(problem, nqm.SGD(0.1), 1e6, problem.initial_risk) == 0
-    assert nqm.steps_to_target(problem, nqm.SGD(0.1), 1e6, 100.0, "last") == 0
-
-
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("decay", [0.0, 0.9])
 def test_targets_at_and_around_the_steady_state(momentum, decay):
