@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .curvature import DENSE_LIMIT, METHODS, Objective, find_curvature
-from .data import Data, as_examples
-from .functional import Loss, Parameters, find_device, flatten, parameters_of, skeleton
-from .measured import MeasuredQuadratic
+from ..training.data import Data, as_examples
+from ..training.functional import Loss, Parameters, find_device, flatten, parameters_of, skeleton
+from .curvature import DENSE_LIMIT, METHODS, find_curvature
+from .objective import Objective
+from .quadratic import MeasuredQuadratic
 
 CUTOFF = 1e-8
 """Directions with h at or below this share of the largest |h| are dropped (see :func:`measure`)."""
@@ -60,8 +61,8 @@ def measure(
         at: where to measure: None (the start), a module of the same architecture, or tensors by parameter name, such
             as a ``state_dict``. Frozen parameters and buffers are the model's own.
         curvature: "ggn": generalised Gauss-Newton, exact and dense; "hessian": exact and dense; "ekfac":
-            its diagonal in a Kronecker-factored basis (:func:`nqm.validation.curvature.ekfac`), for larger networks;
-            "auto": "ggn" up to 6,000 parameters (a minute or two), else "ekfac".
+            its diagonal in a Kronecker-factored basis (:func:`nqm.validation.measurement.ekfac.ekfac`), for larger
+            networks; "auto": "ggn" up to 6,000 parameters (a minute or two), else "ekfac".
         examples: measure on so many, drawn without replacement with ``seed``; None: on all.
         device: such as "cuda"; None: a GPU where there is one. All is computed in float64.
 
