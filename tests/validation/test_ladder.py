@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_limits
 from torch.func import jvp
 
 import nqm
+from nqm import validation
 from nqm.validation import load_data, mlp
 from nqm.validation.ladder import (
     Rung,
@@ -445,3 +446,11 @@ def test_state_dependent_noise_predicts_the_linearised_network(net):
     assert off["matched"] < 0.15
     assert off["matched"] < off["additive"]
     assert off["matched"] < off["gaussian"]
+
+
+def test_rungs_go_by_their_letters_too():
+    names = {"a": linear_regression, "b": softmax_regression, "c": linearised_network, "d": validation.network}
+    for letter, rung in names.items():
+        assert getattr(validation, f"rung_{letter}") is rung
+    assert validation.race is validation.train_until_first
+    assert all(hasattr(validation, name) for name in validation.__all__)

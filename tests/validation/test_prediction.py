@@ -165,6 +165,7 @@ def test_critical_batch_size_by_hand():
     assert critical["momentum"] == 256 / 5
     assert math.isnan(critical["K-FAC"])
     assert critical["Adam"] == 960 / 10
+    assert table({"SGD": [0, 20, 10]}).critical_batch_size()["SGD"] == 640 / 10  # a cell that starts there says nothing
 
 
 def test_rows_and_words():

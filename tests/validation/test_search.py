@@ -285,6 +285,18 @@ def test_critical_batch_size_is_fewest_examples_over_fewest_steps():
         assert found.value == pytest.approx(CRITICAL, rel=0.15)
 
 
+def test_a_lucky_start_at_the_target_leaves_the_critical_batch_size_but_no_range(finished):
+    """The rule is that of predictions and claims: a median above 0 counts, whatever its luckiest run."""
+    _, result, _ = finished
+    columns = {key: column.copy() for key, column in result.table.items()}
+    columns["low"][:] = 0.0
+    found = Measured(columns, result.configuration).critical_batch_size()
+    for name, before in result.critical_batch_size().items():
+        assert found[name] == (before.value, 0.0, math.inf)
+    columns["median"][:] = 0.0
+    assert math.isnan(Measured(columns, result.configuration).critical_batch_size()["SGD"].value)
+
+
 def test_rows_names_pandas_and_csv(finished, tmp_path):
     _, result, _ = finished
     assert result.names == ["SGD", "momentum"]

@@ -1,4 +1,4 @@
-"""Rungs drawn: a panel a cell, the predictions over the measured band, and a panel of ratios."""
+"""Rungs drawn: a panel for each cell, the predictions over the measured band, and a panel of ratios."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..training.data import Data, as_examples
 from ..training.functional import Loss, Parameters, find_device, flatten, parameters_of, skeleton
 from .curvature import DENSE_LIMIT, METHODS, find_curvature
-from .objective import Objective
+from .objective import Curvature, Objective
 from .quadratic import MeasuredQuadratic
 
 CUTOFF = 1e-8
@@ -94,11 +94,7 @@ def measure(
     loss_start, gradient_start = _finite(objective, theta_start, "the start")
     loss_at, gradient = (loss_start, gradient_start) if at is None else _finite(objective, theta, "at")
     method = curvature if curvature != "auto" else "ggn" if theta.numel() <= DENSE_LIMIT else "ekfac"
-    found = find_curvature(method, objective, theta)
-    h, rotate = found.values, found.rotate
-    if not bool(h.max() > 0.0):
-        raise ValueError(f"model: expected some positive curvature, got at most {float(h.max()):.3g} ({method})")
-
+    h, rotate = _positive(find_curvature(method, objective, theta), method)
     g, moved = rotate(torch.stack([gradient, theta_start - theta]))
     c, spread = _noise(objective, theta, gradient, rotate)
     spread_start = spread if at is None else _noise(objective, theta_start, gradient_start)[1]
@@ -131,6 +127,13 @@ def measure(
         noise_growth=growth,
         provenance=provenance,
     )
+
+
+def _positive(found: Curvature, method: str) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    if not bool(found.values.max() > 0.0):
+        largest = float(found.values.max())
+        raise ValueError(f"model: expected some positive curvature, got at most {largest:.3g} ({method})")
+    return found.values, found.rotate
 
 
 def _noise(

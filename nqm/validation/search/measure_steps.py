@@ -60,12 +60,12 @@ def measure_steps(
     3. While the best lies within a tenth of the width of an edge of everything searched, at most two more rounds search
        a third of the space's width around it. Edges where the optimum may lie (momentum 0), and limits beyond which
        there is nothing, ask for no such round. What is left is reported in the table.
-    4. Finals: the four best are trained with ``seeds`` fresh seeds, the same in all cells, for at most three times the
-       best's steps. The one with the least median of steps wins; the other seeds free it of most of the luck of
-       being chosen.
+    4. Confirmation: the four best are trained with ``seeds`` fresh seeds, the same in all cells, for at most three
+       times the best's steps. The one with the least median of steps wins; the other seeds free it of most of the luck
+       of being chosen.
 
-    Other metrics get the best of the same trials and of the same finals. A cell in
-    which no trial reaches the first target ends after round 1, with inf steps and a status that says why.
+    Other metrics get the best of the same trials and of the same confirmation runs. A cell in which no trial reaches
+    the first target ends after round 1, with inf steps and a status that says why.
 
     What is trained next in a cell depends on the cell's own earlier outcomes alone, and each batch of trials on
     one CPU thread, so that the table does not depend on the executor, on interruptions or on the order in which batches
@@ -74,10 +74,10 @@ def measure_steps(
     Args:
         task: network, data, loss and targets; the first target's metric decides.
         optimizers: names in ``nqm.validation.OPTIMIZERS``, or those objects with search spaces of your own.
-        batch_sizes: examples a step, >= 1.
+        batch_sizes: examples per step, >= 1.
         trials: that do not diverge, in each round.
         rounds: of the search, >= 1.
-        seeds: of the finals, >= 1.
+        seeds: of the confirmation runs, >= 1.
         seed: of everything random, >= 0.
         max_steps: that a trial may take.
         max_examples: that a trial may take, if that is less than max_steps times the batch size.

@@ -28,7 +28,7 @@ SHOWN = ("optimizer", "batch_size", "metric", "steps", "median", "low", "high", 
 
 
 class CriticalBatchSize(NamedTuple):
-    """E_min / S_min in examples, from the medians of the finals; low and high from their fewest and most steps."""
+    """E_min / S_min in examples, from medians of confirmation runs; low and high from their fewest and most steps."""
 
     value: float
     low: float
@@ -43,12 +43,12 @@ class Measured:
 
     - optimizer, batch_size (examples), metric, target (in the metric's unit);
     - steps: of the search's best trial in this metric, inf where none reached the target; examples: steps * batch_size;
-    - finals: the four best trials by the primary metric are trained again, with that many fresh seeds; here are those
+    - finals: the four best trials by the primary metric are confirmed, with that many fresh seeds; here are those runs
       with the least median. median, low (fewest) and high (most): of their steps to this metric's target, free of the
       luck of being chosen. error: standard error of log(median), from the spread of log(steps) as if it were normal (a
       run that did not get there counts as three times the median); it knows nothing of what the search may have missed.
-      NaN without finals;
-    - one column for each hyperparameter of the finals, NaN where the optimizer has none of that name; lr and
+      NaN without such runs;
+    - one column for each hyperparameter of these runs, NaN where the optimizer has none of that name; lr and
       effective_lr = lr / (1 - momentum) for heavy-ball momentum, equal for the other optimizers;
     - trials: trained in the search, of which ``diverged`` did not count towards its budget;
     - at_edge: the hyperparameters whose best value lies within a tenth of an edge of everything searched, as
@@ -93,8 +93,8 @@ class Measured:
     def critical_batch_size(self, metric: str | None = None) -> dict[str, CriticalBatchSize]:
         """E_min / S_min of each optimizer: fewest examples at any batch size over fewest steps at any batch size.
 
-        As ``nqm.Sweep.critical_batch_size``, from the medians of the confirmation runs (the finals). The interval is a
-        range rather than a confidence interval: ``low`` takes the fewest examples of the luckiest finals over the
+        As ``nqm.Sweep.critical_batch_size``, from the medians of the confirmation runs. The interval is a
+        range rather than a confidence interval: ``low`` takes the fewest examples of the luckiest runs over the
         fewest steps of the unluckiest, ``high`` the reverse. NaN where no cell has a finite median above 0.
         """
         return {name: _critical(self.rows(name, metric)) for name in self.names}

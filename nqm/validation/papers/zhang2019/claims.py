@@ -45,7 +45,7 @@ class Claim:
 
 
 class _Steps:
-    """Steps and rates of each optimizer by batch size, measured (medians of the finals) or predicted."""
+    """Steps and rates of each optimizer by batch size, measured (medians of confirmation runs) or predicted."""
 
     def __init__(self, table: Measured | Predicted) -> None:
         self.names = table.names
@@ -126,9 +126,9 @@ class _Steps:
         return Estimate(rates[0] / rates[1], 0.0)
 
 
-def _quantile(finals: NDArray[Any]) -> NDArray[Any]:
+def _quantile(runs: NDArray[Any]) -> NDArray[Any]:
     """Standard errors to either side of a 95% interval, for medians over so many seeds."""
-    return np.asarray(student.ppf(1.0 - 0.5 * CHANCE, np.maximum(finals - 1, 1)))
+    return np.asarray(student.ppf(1.0 - 0.5 * CHANCE, np.maximum(runs - 1, 1)))
 
 
 def _crossing(sizes: list[float], ratios: list[float], level: float) -> float:
@@ -218,9 +218,9 @@ CLAIMS = (
 def judge(networks: Mapping[str, tuple[Measured, Predicted | None]]) -> Table:
     """Claims of zhang2019 section 4, judged: columns claim, number, net, value, low, high, bound, verdict, model.
 
-    value: the number that decides, from the medians of the finals of each cell; low, high: a 95% interval from the
-    spread over the seeds (Student's t), which knows nothing of what the search may have missed. verdict: "holds" where
-    the whole interval lies on the claim's side of the bound, "does not hold" where it lies on the other, else
+    value: the number that decides, from the medians of each cell's confirmation runs; low, high: a 95% interval from
+    the spread over the seeds (Student's t), which knows nothing of what the search may have missed. verdict: "holds"
+    where the whole interval lies on the claim's side of the bound, "does not hold" where it lies on the other, else
     "undecided". model: the same number from the predicted steps, where there are any. Claims about optimizers that
     were not trained are left out.
 

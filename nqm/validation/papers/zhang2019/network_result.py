@@ -45,8 +45,8 @@ class NetworkResult:
         return self.task.name
 
     def ratios(self) -> Table:
-        """Predicted over measured (median of the finals) steps to the training loss: columns net, optimizer,
-        batch_size, noise ("measured" or "growing"), predicted, measured, low, high, ratio (NaN where half of the finals
+        """Predicted over measured (median of the confirmation runs) steps to the training loss: columns net, optimizer,
+        batch_size, noise ("measured" or "growing"), predicted, measured, low, high, ratio (NaN where half of the runs
         or more did not reach the target)."""
         records = []
         for noise, predicted in (("measured", self.predicted), ("growing", self.growing)):

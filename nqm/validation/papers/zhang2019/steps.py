@@ -24,7 +24,7 @@ LOOKS = {
 
 
 def plot_steps(measured: Mapping[str, Measured], names: Sequence[str], metric: str) -> Figure:
-    """Steps to the metric's target against batch size, a panel a network: medians and ranges of the finals."""
+    """Steps to the metric's target against batch size, a panel per network: medians and ranges of confirmation runs."""
 
     def draw(ax: Any, table: Measured) -> None:
         for name in (name for name in names if name in table.names):
@@ -54,9 +54,11 @@ def plot_rates(measured: Mapping[str, Measured]) -> Figure:
 
 
 def plot_predictions(ratios: Columns, targets: Mapping[str, float], names: Sequence[str]) -> Figure:
-    """Measured steps to the training loss (points and ranges of the finals) over predicted ones (lines; dotted: noise
-    that grows with the loss), a panel for each network in ``targets``: the columns of
-    :meth:`nqm.validation.NetworkResult.ratios`."""
+    """Measured steps to the training loss (points and ranges of confirmation runs) over predicted ones (lines; dotted:
+    noise that grows with the loss), a panel for each network in ``targets``.
+
+    ratios: the columns of :meth:`nqm.validation.NetworkResult.ratios`.
+    """
 
     grows = bool(np.any((ratios["noise"] == "growing") & np.isin(ratios["optimizer"], names)))
 
