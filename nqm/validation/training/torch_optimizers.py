@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,12 +16,12 @@ from torch import Tensor
 from .axes import Axis
 
 Numbers = dict[str, Tensor]
-Step = Callable[[Tensor, Tensor, Numbers, Numbers, int], Tensor]
-"""step(parameters, gradients, slots, hyperparameters, number of the step from 1) -> parameters; changes the slots."""
+UpdateRule = Callable[[Tensor, Tensor, Numbers, Numbers, int], Tensor]
+"""update(parameters, gradients, slots, hyperparameters, number of the step from 1) -> parameters; changes the slots."""
 
 
 @dataclass(frozen=True)
-class Optimizer:
+class TorchOptimizer:
     """One optimizer and the box in which its hyperparameters are searched.
 
     space: an axis for each hyperparameter. step: one update. slots: what it carries from step to step, from zeros.
@@ -30,7 +31,7 @@ class Optimizer:
 
     name: str
     space: dict[str, Axis]
-    step: Step = field(repr=False)
+    step: UpdateRule = field(repr=False)
     slots: tuple[str, ...] = ()
     averaged: bool = False
     kfac: bool = False
@@ -46,11 +47,19 @@ def _descend(theta: Tensor, gradient: Tensor, slots: Numbers, values: Numbers, n
     return theta - values["lr"] * gradient
 
 
-def _heavy_ball(theta: Tensor, gradient: Tensor, slots: Numbers, values: Numbers, number: int) -> Tensor:
-    """v' = momentum v + g, theta' = theta - lr v', lr = effective_lr (1 - momentum)."""
+def heavy_ball(theta: Any, gradient: Any, velocity: Any, lr: Any, momentum: Any) -> tuple[Any, Any]:
+    """theta' and v' of v' = momentum v + g, theta' = theta - lr v': of tensors, or of NumPy's arrays."""
+    velocity = momentum * velocity + gradient
+    return theta - lr * velocity, velocity
+
+
+def _momentum(theta: Tensor, gradient: Tensor, slots: Numbers, values: Numbers, number: int) -> Tensor:
+    """The heavy ball at lr = effective_lr (1 - momentum)."""
     momentum = values["momentum"]
-    slots["velocity"] = momentum * slots["velocity"] + gradient
-    return theta - values["effective_lr"] * (1.0 - momentum) * slots["velocity"]
+    lr = values["effective_lr"] * (1.0 - momentum)
+    result: Tensor
+    result, slots["velocity"] = heavy_ball(theta, gradient, slots["velocity"], lr, momentum)
+    return result
 
 
 def _averaged_descent(theta: Tensor, gradient: Tensor, slots: Numbers, values: Numbers, number: int) -> Tensor:
@@ -77,24 +86,24 @@ _DECAY = Axis(0.0, 0.995, "log1m", limits=(0.0, 0.9995), natural=0.0)
 _SQUARES = Axis(0.7, 0.999, "log1m", limits=(0.0, 0.9999))
 _DAMPING = Axis(1e-3, 3.0)
 
-OPTIMIZERS: dict[str, Optimizer] = {
+OPTIMIZERS: dict[str, TorchOptimizer] = {
     optimizer.name: optimizer
     for optimizer in (
-        Optimizer("SGD", {"lr": _RATE}, _descend),
-        Optimizer("momentum", {"effective_lr": _RATE, "momentum": _MOMENTUM}, _heavy_ball, ("velocity",)),
-        Optimizer("SGD with EMA", {"lr": _RATE, "decay": _DECAY}, _averaged_descent, averaged=True),
-        Optimizer("Adam without momentum", {"lr": Axis(1e-4, 0.1), "square_decay": _SQUARES}, _adam, ("square",)),
-        Optimizer(
+        TorchOptimizer("SGD", {"lr": _RATE}, _descend),
+        TorchOptimizer("momentum", {"effective_lr": _RATE, "momentum": _MOMENTUM}, _momentum, ("velocity",)),
+        TorchOptimizer("SGD with EMA", {"lr": _RATE, "decay": _DECAY}, _averaged_descent, averaged=True),
+        TorchOptimizer("Adam without momentum", {"lr": Axis(1e-4, 0.1), "square_decay": _SQUARES}, _adam, ("square",)),
+        TorchOptimizer(
             "Adam",
             {"lr": Axis(1e-4, 0.1), "momentum": _MOMENTUM, "square_decay": _SQUARES},
             _adam,
             ("square", "velocity"),
         ),
-        Optimizer("K-FAC", {"lr": Axis(1e-3, 3.0), "damping": _DAMPING}, _descend, kfac=True),
-        Optimizer(
+        TorchOptimizer("K-FAC", {"lr": Axis(1e-3, 3.0), "damping": _DAMPING}, _descend, kfac=True),
+        TorchOptimizer(
             "K-FAC with momentum",
             {"effective_lr": Axis(1e-3, 3.0), "damping": _DAMPING, "momentum": _MOMENTUM},
-            _heavy_ball,
+            _momentum,
             ("velocity",),
             kfac=True,
         ),

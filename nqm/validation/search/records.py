@@ -1,10 +1,9 @@
-"""The file in which measured training runs are kept: one JSON object a line, appended as heats finish.
+"""The file in which measured training runs are kept: one JSON object per line, appended as batches of trials finish.
 
 The first line is the header: format and configuration. Each further line is one trial: its cell (optimizer and batch
-size), its round (0: the finals), its index in the round, the heat it ran in (by the index of the heat's first trial,
-and the heat's size), and its outcome. Infinity is the string "inf". The trials of a heat are written together, and a
-heat of which a part is missing at the end of the file counts as not run: in a race each trial's end depends on the
-others.
+size), its round (0: confirmation), its index in the round, the batch of trials it was trained in ("heat": the index of
+its first trial, and "size"), and its outcome. Infinity is the string "inf". The trials of a batch are written together,
+and a batch of which a part is missing at the end of the file counts as not run: each trial's end depends on the others.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from .training import Outcome, Trial
+from ..training.trials import Outcome, Trial
 
 if sys.platform != "win32":
     import fcntl
 
 FORMAT = 1
 KIND = "steps to target, measured"
-FINALS = 0  # the round that runs the best hyperparameters again, with fresh seeds
+CONFIRMATION = 0  # the round that runs the best hyperparameters again, with fresh seeds
 FIELDS: dict[str, type] = {
     "optimizer": str, "batch_size": int, "round": int, "index": int, "heat": int, "size": int, "seed": int,
     "hyperparameters": dict, "status": str, "steps": dict, "trained": int,
@@ -36,12 +35,12 @@ FIELDS: dict[str, type] = {
 
 @dataclass(frozen=True)
 class Record:
-    """One trial's outcome and its place: round (0: finals), index in the round, heat (index of its first trial) and
-    size of the heat (trials)."""
+    """One trial's outcome and its place: round (0: confirmation), index in the round, first (index of the first trial
+    of its batch) and size of the batch (trials)."""
 
     round: int
     index: int
-    heat: int
+    first: int
     size: int
     outcome: Outcome
 
@@ -55,7 +54,7 @@ class Record:
         trial, outcome = self.outcome.trial, self.outcome
         fields = {
             "optimizer": trial.optimizer, "batch_size": trial.batch_size, "round": self.round, "index": self.index,
-            "heat": self.heat, "size": self.size, "seed": trial.seed, "hyperparameters": trial.hyperparameters,
+            "heat": self.first, "size": self.size, "seed": trial.seed, "hyperparameters": trial.hyperparameters,
             "status": outcome.status, "steps": outcome.steps, "trained": outcome.trained,
         }  # fmt: skip
         return _line(fields)
@@ -127,7 +126,7 @@ class Results:
             _flush(stream)
 
     def append(self, records: Sequence[Record]) -> None:
-        """Keep the records of a finished heat, on the disk when this returns."""
+        """Keep the records of a finished batch of trials, on the disk when this returns."""
         if self._stream is not None:
             self._stream.write(b"".join(record.line() for record in records))
             _flush(self._stream)
@@ -158,29 +157,29 @@ def read_results(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[Rec
 
 
 def _parse(content: bytes, path: Path) -> tuple[dict[str, Any], list[Record], int]:
-    """Configuration, records of whole heats, and the number of bytes up to the last of them."""
+    """Configuration, records of whole batches, and the number of bytes up to the last of them."""
     lines = content.splitlines(keepends=True)
     if lines and not lines[-1].endswith(b"\n"):
         lines.pop()
     configuration = _header(lines[0] if lines else content, path)
     metrics = [metric for metric, _ in configuration["targets"]]
-    heats = _Heats()
+    batches = _Batches()
     for number, line in enumerate(lines[1:], 2):
         try:
             record = Record.from_fields(json.loads(line), metrics)
             if record.cell[0] not in configuration["optimizers"]:
                 raise ValueError(f"optimizer: expected one of {', '.join(configuration['optimizers'])}")
-            heats.add(record)
+            batches.add(record)
         except (ValueError, TypeError) as error:
             raise ValueError(
                 f"{path}: line {number} is damaged: {error}; take the file from a backup, or delete it and start again"
             ) from error
-    whole = lines[: len(lines) - len(heats.open)]
-    return configuration, heats.done, sum(map(len, whole))
+    whole = lines[: len(lines) - len(batches.open)]
+    return configuration, batches.done, sum(map(len, whole))
 
 
-class _Heats:
-    """Collects records into heats, and insists on their order. done: those of whole heats; open: of one begun."""
+class _Batches:
+    """Collects records into batches, and insists on their order. done: those of whole batches; open: of one begun."""
 
     def __init__(self) -> None:
         self.done: list[Record] = []
@@ -189,9 +188,9 @@ class _Heats:
 
     def add(self, record: Record) -> None:
         """The next record; a ValueError where it does not follow from those before."""
-        first = self.open[0] if self.open else record
-        if _heat_of(record) != _heat_of(first) or record.index != first.heat + len(self.open):
-            raise ValueError(f"expected trial {first.heat + len(self.open)} of a heat, got {record.index}")
+        head = self.open[0] if self.open else record
+        if _batch_of(record) != _batch_of(head) or record.index != head.first + len(self.open):
+            raise ValueError(f"expected trial {head.first + len(self.open)} of a heat, got {record.index}")
         self.open.append(record)
         if len(self.open) >= record.size:
             self._check_next(record)
@@ -200,13 +199,13 @@ class _Heats:
 
     def _check_next(self, record: Record) -> None:
         key = (*record.cell, record.round)
-        if record.heat != self.counts[key]:
-            raise ValueError(f"expected trial {self.counts[key]} of this round, got {record.heat}")
+        if record.first != self.counts[key]:
+            raise ValueError(f"expected trial {self.counts[key]} of this round, got {record.first}")
         self.counts[key] += record.size
 
 
-def _heat_of(record: Record) -> tuple[tuple[str, int], int, int, int]:
-    return record.cell, record.round, record.heat, record.size
+def _batch_of(record: Record) -> tuple[tuple[str, int], int, int, int]:
+    return record.cell, record.round, record.first, record.size
 
 
 def _header(line: bytes, path: Path) -> dict[str, Any]:

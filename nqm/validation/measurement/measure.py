@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .curvature import DENSE_LIMIT, METHODS, Objective, find_curvature
-from .data import Data, as_examples
-from .functional import Loss, Parameters, find_device, flatten, parameters_of, skeleton
-from .measured import MeasuredQuadratic
+from ..training.data import Data, as_examples
+from ..training.functional import Loss, Parameters, find_device, flatten, parameters_of, skeleton
+from .curvature import DENSE_LIMIT, METHODS, find_curvature
+from .objective import Curvature, Objective
+from .quadratic import MeasuredQuadratic
 
 CUTOFF = 1e-8
 """Directions with h at or below this share of the largest |h| are dropped (see :func:`measure`)."""
@@ -60,8 +61,8 @@ def measure(
         at: where to measure: None (the start), a module of the same architecture, or tensors by parameter name, such
             as a ``state_dict``. Frozen parameters and buffers are the model's own.
         curvature: "ggn": generalised Gauss-Newton, exact and dense; "hessian": exact and dense; "ekfac":
-            its diagonal in a Kronecker-factored basis (:func:`nqm.validation.curvature.ekfac`), for larger networks;
-            "auto": "ggn" up to 6,000 parameters (a minute or two), else "ekfac".
+            its diagonal in a Kronecker-factored basis (:func:`nqm.validation.measurement.ekfac.ekfac`), for larger
+            networks; "auto": "ggn" up to 6,000 parameters (a minute or two), else "ekfac".
         examples: measure on so many, drawn without replacement with ``seed``; None: on all.
         device: such as "cuda"; None: a GPU where there is one. All is computed in float64.
 
@@ -93,11 +94,7 @@ def measure(
     loss_start, gradient_start = _finite(objective, theta_start, "the start")
     loss_at, gradient = (loss_start, gradient_start) if at is None else _finite(objective, theta, "at")
     method = curvature if curvature != "auto" else "ggn" if theta.numel() <= DENSE_LIMIT else "ekfac"
-    found = find_curvature(method, objective, theta)
-    h, rotate = found.values, found.rotate
-    if not bool(h.max() > 0.0):
-        raise ValueError(f"model: expected some positive curvature, got at most {float(h.max()):.3g} ({method})")
-
+    h, rotate = _positive(find_curvature(method, objective, theta), method)
     g, moved = rotate(torch.stack([gradient, theta_start - theta]))
     c, spread = _noise(objective, theta, gradient, rotate)
     spread_start = spread if at is None else _noise(objective, theta_start, gradient_start)[1]
@@ -130,6 +127,13 @@ def measure(
         noise_growth=growth,
         provenance=provenance,
     )
+
+
+def _positive(found: Curvature, method: str) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    if not bool(found.values.max() > 0.0):
+        largest = float(found.values.max())
+        raise ValueError(f"model: expected some positive curvature, got at most {largest:.3g} ({method})")
+    return found.values, found.rotate
 
 
 def _noise(

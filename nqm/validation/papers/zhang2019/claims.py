@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from .prediction import Predicted
-from .steps import Measured
+from ...._statistics import critical_batch_size
+from ...._table import Table
+from ...measurement.prediction import Predicted
+from ...search.summary import Measured
 
 CHANCE = 0.05  # of an interval that misses the number, seeds being the only source of error
 MATTERS = 1.25  # ratio of steps that counts as a difference
 APART = 1.5  # ratio of learning rates that counts as parted
 HOLDS, FAILS, OPEN = "holds", "does not hold", "undecided"
-
-Columns = dict[str, NDArray[Any]]
 
 
 class Estimate(NamedTuple):
@@ -45,11 +45,11 @@ class Claim:
 
 
 class _Steps:
-    """Steps and rates of each optimizer by batch size, measured (medians of the finals) or predicted."""
+    """Steps and rates of each optimizer by batch size, measured (medians of confirmation runs) or predicted."""
 
     def __init__(self, table: Measured | Predicted) -> None:
         self.names = table.names
-        self.rows: dict[str, Columns] = {}
+        self.rows: dict[str, Table] = {}
         for name in table.names:
             rows = table.rows(name)
             measured = isinstance(table, Measured)
@@ -57,7 +57,8 @@ class _Steps:
             error = rows["error"] * _quantile(rows["finals"]) if measured else np.zeros_like(steps)
             kept = np.isfinite(steps) & np.isfinite(error)
             columns = {"size": rows["batch_size"], "steps": steps, "error": error, "rate": rows["effective_lr"]}
-            self.rows[name] = {key: np.asarray(column, dtype=float)[kept] for key, column in columns.items()}
+            floats = {key: np.asarray(column, dtype=float) for key, column in columns.items()}
+            self.rows[name] = Table(floats).where(kept)
 
     def steps(self, name: str, size: float) -> Estimate:
         rows = self.rows[name]
@@ -72,12 +73,10 @@ class _Steps:
         """E_min / S_min, over batch sizes at which the others have steps too; its error from those of the two cells
         that give it. One cell that gives both, since steps still halve at the largest batch size, makes it a lower
         bound, of unknown error."""
-        here = np.isin(self.rows[name]["size"], self.common(name, *others))
-        rows = {key: column[here] for key, column in self.rows[name].items()}
+        rows = self.rows[name].where(np.isin(self.rows[name]["size"], self.common(name, *others)))
         cheap, short = int(np.argmin(rows["size"] * rows["steps"])), int(np.argmin(rows["steps"]))
-        value = rows["size"][cheap] * rows["steps"][cheap] / rows["steps"][short]
         error = math.hypot(rows["error"][cheap], rows["error"][short]) if cheap != short else math.nan
-        return Estimate(float(value), error)
+        return Estimate(critical_batch_size(rows["size"], rows["steps"]), error)
 
     def saving(self, slow: str, quick: str, sizes: list[float]) -> Estimate:
         """Steps of the one over steps of the other, geometric mean over these batch sizes."""
@@ -127,9 +126,9 @@ class _Steps:
         return Estimate(rates[0] / rates[1], 0.0)
 
 
-def _quantile(finals: NDArray[Any]) -> NDArray[Any]:
+def _quantile(runs: NDArray[Any]) -> NDArray[Any]:
     """Standard errors to either side of a 95% interval, for medians over so many seeds."""
-    return np.asarray(student.ppf(1.0 - 0.5 * CHANCE, np.maximum(finals - 1, 1)))
+    return np.asarray(student.ppf(1.0 - 0.5 * CHANCE, np.maximum(runs - 1, 1)))
 
 
 def _crossing(sizes: list[float], ratios: list[float], level: float) -> float:
@@ -216,12 +215,12 @@ CLAIMS = (
 )  # fmt: skip
 
 
-def judge(networks: Mapping[str, tuple[Measured, Predicted | None]]) -> Columns:
+def judge(networks: Mapping[str, tuple[Measured, Predicted | None]]) -> Table:
     """Claims of zhang2019 section 4, judged: columns claim, number, net, value, low, high, bound, verdict, model.
 
-    value: the number that decides, from the medians of the finals of each cell; low, high: a 95% interval from the
-    spread over the seeds (Student's t), which knows nothing of what the search may have missed. verdict: "holds" where
-    the whole interval lies on the claim's side of the bound, "does not hold" where it lies on the other, else
+    value: the number that decides, from the medians of each cell's confirmation runs; low, high: a 95% interval from
+    the spread over the seeds (Student's t), which knows nothing of what the search may have missed. verdict: "holds"
+    where the whole interval lies on the claim's side of the bound, "does not hold" where it lies on the other, else
     "undecided". model: the same number from the predicted steps, where there are any. Claims about optimizers that
     were not trained are left out.
 
@@ -234,7 +233,7 @@ def judge(networks: Mapping[str, tuple[Measured, Predicted | None]]) -> Columns:
                 records.append({"claim": claim.text, "number": claim.number, "net": net, **_judged(claim, measured),
                                 "model": _model(claim, predicted)})  # fmt: skip
     names = ("claim", "number", "net", "value", "low", "high", "bound", "verdict", "model")
-    return {name: np.array([record[name] for record in records]) for name in names}
+    return Table.from_rows(records, names)
 
 
 def _judged(claim: Claim, measured: Measured) -> dict[str, Any]:

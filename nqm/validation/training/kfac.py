@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from .functional import Parameters, outputs
 
+FACTOR_EXAMPLES = 256  # of which factors are taken
 TOGETHER = 4096  # examples in one call, of as many runs as that makes: more would not fit into the cache
 Factors = dict[str, tuple[Tensor, Tensor]]
 """Layer -> (A, G): (inputs [+ 1], same), (outputs, same)."""

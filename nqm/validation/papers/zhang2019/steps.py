@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .steps import Measured
+from ...._table import Table
+from ...search.summary import Measured
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,7 +24,7 @@ LOOKS = {
 
 
 def plot_steps(measured: Mapping[str, Measured], names: Sequence[str], metric: str) -> Figure:
-    """Steps to the metric's target against batch size, a panel a network: medians and ranges of the finals."""
+    """Steps to the metric's target against batch size, a panel per network: medians and ranges of confirmation runs."""
 
     def draw(ax: Any, table: Measured) -> None:
         for name in (name for name in names if name in table.names):
@@ -53,15 +54,17 @@ def plot_rates(measured: Mapping[str, Measured]) -> Figure:
 
 
 def plot_predictions(ratios: Columns, targets: Mapping[str, float], names: Sequence[str]) -> Figure:
-    """Measured steps to the training loss (points and ranges of the finals) over predicted ones (lines; dotted: noise
-    that grows with the loss), a panel for each network in ``targets``: the columns of
-    :meth:`nqm.validation.networks.NetworkResult.ratios`."""
+    """Measured steps to the training loss (points and ranges of confirmation runs) over predicted ones (lines; dotted:
+    noise that grows with the loss), a panel for each network in ``targets``.
+
+    ratios: the columns of :meth:`nqm.validation.NetworkResult.ratios`.
+    """
 
     grows = bool(np.any((ratios["noise"] == "growing") & np.isin(ratios["optimizer"], names)))
 
     def draw(ax: Any, net: str) -> None:
         for name in names:
-            rows = _rows(ratios, net=net, optimizer=name, noise="measured")
+            rows = Table(ratios).select(net=net, optimizer=name, noise="measured")
             color, line, marker = look(name)
             middle = np.where(np.isfinite(rows["measured"]), rows["measured"], np.nan)
             width = np.stack([middle - rows["low"], rows["high"] - middle])
@@ -71,8 +74,8 @@ def plot_predictions(ratios: Columns, targets: Mapping[str, float], names: Seque
                 label=f"{name}, measured",
             )  # fmt: skip
             ax.plot(rows["batch_size"], rows["predicted"], line, color=color, label=f"{name}, predicted")
-            rows = _rows(ratios, net=net, optimizer=name, noise="growing")
-            if rows["net"].size:
+            rows = Table(ratios).select(net=net, optimizer=name, noise="growing")
+            if rows.rows:
                 ax.plot(rows["batch_size"], rows["predicted"], ":", color=color)
         if grows:
             ax.plot([], [], ":", color="black", label="the same where noise\ngrows with the loss")
@@ -84,8 +87,8 @@ def plot_predictions(ratios: Columns, targets: Mapping[str, float], names: Seque
 def plot_curves(title: str, curves: Columns) -> Figure:
     """Training loss against the step at the hyperparameters that the model finds best: mean and range of the seeds'
     runs, the two predictions, whole, and the target; a panel for each optimizer and batch size of ``curves``
-    (:class:`nqm.validation.networks.NetworkResult`)."""
-    from ..plotting import COLORS, new_figure, style
+    (:class:`nqm.validation.NetworkResult`)."""
+    from ....plotting import COLORS, new_figure, style
 
     with style():
         cells = list(dict.fromkeys(zip(curves["optimizer"].tolist(), curves["batch_size"].tolist(), strict=True)))
@@ -94,7 +97,7 @@ def plot_curves(title: str, curves: Columns) -> Figure:
         figure = new_figure(width=4.0 * columns, height=3.0 * rows)[0]
         figure.clear()
         for ax, (name, size) in zip(figure.subplots(rows, columns, squeeze=False).flat, cells, strict=False):
-            c = _rows(curves, optimizer=name, batch_size=size)
+            c = Table(curves).select(optimizer=name, batch_size=size)
             high = np.minimum(c["high"], 10.0 * c["mean"][0])
             ax.fill_between(c["step"], c["low"], high, color="#bbbbbb", linewidth=0, label="range of real runs")
             ax.plot(c["step"], np.minimum(c["mean"], high), color="#555555", label="mean of real runs")
@@ -115,7 +118,7 @@ def plot_curves(title: str, curves: Columns) -> Figure:
 
 def look(name: str) -> tuple[str, str, str]:
     """Colour, line and marker of an optimizer."""
-    from ..plotting import COLORS
+    from ....plotting import COLORS
 
     color, line, marker = LOOKS.get(name, (0, "-.", "o"))
     return COLORS[color], line, marker
@@ -125,15 +128,9 @@ def _filling(line: str, color: str) -> str:
     return "white" if line == "--" else color
 
 
-def _rows(columns: Columns, **values: Any) -> dict[str, NDArray[Any]]:
-    """The rows where each of these columns has this value."""
-    here = np.logical_and.reduce([columns[key] == value for key, value in values.items()])
-    return {key: column[here] for key, column in columns.items()}
-
-
 def _panels(tables: Mapping[str, Any], draw: Callable[[Any, Any], None]) -> Figure:
     """A panel with logarithmic axes for each network, drawn by ``draw``; one legend."""
-    from ..plotting import new_figure, powers_of_two, style
+    from ....plotting import new_figure, powers_of_two, style
 
     with style():
         figure = new_figure(width=4.6 * len(tables) + 1.8, height=4.2)[0]

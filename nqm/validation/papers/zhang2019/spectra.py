@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .functional import Loss
-from .measured import MeasuredQuadratic
-from .measuring import measure
+from ...measurement.measure import measure
+from ...measurement.quadratic import MeasuredQuadratic
+from ...training.functional import Loss
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
@@ -55,7 +55,7 @@ def plot_spectra(data: Mapping[str, NDArray[Any]]) -> Picture:
     """Curvature against its rank, a line for each step."""
     from matplotlib import colormaps
 
-    from ..plotting import new_figure
+    from ....plotting import new_figure
 
     picture, ax = new_figure()
     steps = np.unique(data["step"])
@@ -69,7 +69,7 @@ def plot_spectra(data: Mapping[str, NDArray[Any]]) -> Picture:
 
 def compute_variance(measured: MeasuredQuadratic) -> Columns:
     """Is C = H? Columns curvature h_i, variance c_i and second_moment c_i + g_i^2 of single gradients, one row
-    a direction (zhang2019 figure 10, whose basis is that of curvature="ekfac")."""
+    per direction (zhang2019 figure 10, whose basis is that of curvature="ekfac")."""
     return {
         "curvature": np.array(measured.curvature),
         "variance": np.array(measured.noise),
@@ -79,7 +79,7 @@ def compute_variance(measured: MeasuredQuadratic) -> Columns:
 
 def plot_variance(data: Mapping[str, NDArray[Any]]) -> Picture:
     """Variance against curvature, and second moment against variance, beside the line of equality."""
-    from ..plotting import COLORS, new_figure
+    from ....plotting import COLORS, new_figure
 
     picture, axes = new_figure(2, width=10.5, height=4.8)
     pairs = (("curvature", "variance", "gradient variance"), ("variance", "second_moment", "gradient second moment"))
@@ -115,7 +115,7 @@ def compute_power_law(measured: MeasuredQuadratic, share: float = 0.99) -> Colum
 
 def plot_power_law(data: Mapping[str, NDArray[Any]]) -> Picture:
     """Curvature against its rank, with both laws."""
-    from ..plotting import COLORS, new_figure
+    from ....plotting import COLORS, new_figure
 
     picture, ax = new_figure()
     ax.plot(data["index"], data["curvature"], ".", color=COLORS[0], label="measured")

@@ -7,14 +7,15 @@ import math
 import os
 import zipfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .. import NoisyQuadratic
-from .._io import write_whole
+from ... import NoisyQuadratic
+from ..._io import write_whole
 
 _KIND = "nqm.validation.MeasuredQuadratic 1"
 _ARRAYS = ("curvature", "noise", "init", "gradient")
@@ -96,13 +97,25 @@ class MeasuredQuadratic(NoisyQuadratic):
         self.floor = self.loss_at - 0.5 * float(np.sum(self.gradient**2 / self.curvature))
         self.provenance = dict(provenance)
 
-    @classmethod
-    def _made(cls, *args: Any, **kwargs: Any) -> NoisyQuadratic:
-        return NoisyQuadratic._made(*args, **kwargs)
+    power_law = NoisyQuadratic.power_law  # what these make was not measured
+    from_matrices = NoisyQuadratic.from_matrices
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self.gradient.flags.writeable = False
+    def _plain(self) -> NoisyQuadratic:
+        """The same problem without what it knows of the real loss."""
+        return NoisyQuadratic(self.curvature, self.noise, self.init)
+
+    def binned(self, bins: int = 100) -> NoisyQuadratic:
+        """:meth:`NoisyQuadratic.binned`, a plain problem."""
+        return self._plain().binned(bins)
+
+    def compressed(self, rtol: float = 1e-9) -> NoisyQuadratic:
+        """:meth:`NoisyQuadratic.compressed`, a plain problem."""
+        return self._plain().compressed(rtol)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        numbers: dict[str, Any] = {name: getattr(self, name) for name in _NUMBERS}
+        make = partial(MeasuredQuadratic, gradient=self.gradient, provenance=self.provenance, **numbers)
+        return make, (self.curvature, self.noise, self.init)
 
     def risk_at(self, loss: float) -> float:
         """The model's risk where the real loss is ``loss``: a ``target`` for ``nqm.tune`` and ``nqm.sweep``.
@@ -152,8 +165,8 @@ class MeasuredQuadratic(NoisyQuadratic):
         h = np.sort(self.curvature)[::-1]
         if h.size < 3:
             raise ValueError(f"power_law_fit: expected at least 3 directions, got {h.size}")
-        held = np.cumsum(h)
-        count = max(3, min(h.size, int(np.searchsorted(held, share * held[-1])) + 1))
+        sums = np.cumsum(h)
+        count = max(3, min(h.size, int(np.searchsorted(sums, share * sums[-1])) + 1))
         x, y = np.log(np.arange(1, count + 1)), np.log(h[:count])
         slope, height = np.polynomial.polynomial.polyfit(x, y, 1)[::-1]
         rms = np.sqrt(np.mean((y - height - slope * x) ** 2))

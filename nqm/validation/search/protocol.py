@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import qmc
 
-from .axes import Axis
-from .results import FINALS, Record
-from .training import Outcome, Trial
+from ..training.axes import Axis
+from ..training.trials import Outcome, Trial
+from .records import CONFIRMATION, Record
 
 Box = dict[str, tuple[float, float]]
 """An interval for each hyperparameter, on the line where its axis is even (``Axis.to_line``)."""
@@ -23,13 +23,13 @@ EXTRA = 2  # rounds beyond those asked for, while the best lies at an edge
 EDGE = 0.1  # of the width of everything searched: that near is at the edge
 NARROWER = 3.0  # each later round's box is this many times narrower
 CANDIDATES = 4  # best trials that are run again with fresh seeds
-LONGER = 3  # finals may take this many times the steps of the best trial
+LONGER = 3  # confirmation runs may take this many times the steps of the best trial
 BITS = 30  # of a quasi-random number
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How thoroughly each cell is searched; :func:`nqm.validation.search.measure_steps` says what each means."""
+    """How thoroughly each cell is searched; :func:`nqm.validation.measure_steps` says what each means."""
 
     trials: int = 32
     rounds: int = 2
@@ -72,8 +72,8 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Heat:
-    """Trials of one cell that are raced against each other; start: index of the first one in its round."""
+class TrialBatch:
+    """Trials of one cell that are trained side by side; start: index of the first one in its round."""
 
     cell: Cell
     round: int
@@ -86,7 +86,7 @@ class Heat:
         return *self.cell.key, self.round, self.start
 
     def __str__(self) -> str:
-        what = "final" if self.round == FINALS else f"round {self.round}, trial"
+        what = "final" if self.round == CONFIRMATION else f"round {self.round}, trial"
         last = self.start + len(self.trials) - 1
         return f"{self.cell}, {what} {self.start}" + (f" to {last}" if last > self.start else "")
 
@@ -103,35 +103,33 @@ class Edge(NamedTuple):
     limit: bool
 
 
-def next_heats(cell: Cell, records: Sequence[Record]) -> list[Heat]:
-    """The heats that can be trained now; none where the cell is finished. records: the cell's own, in order."""
+def next_batches(cell: Cell, records: Sequence[Record]) -> list[TrialBatch]:
+    """What can be trained now; nothing where the cell is finished. records: the cell's own, in order."""
     boxes, ended = search_boxes(cell, records)
     if not ended:
-        return [_search_heat(cell, records, len(boxes), boxes[-1])]
-    return _finals(cell, records)
+        return [_search_batch(cell, records, len(boxes), boxes[-1])]
+    return _confirmation_batch(cell, records)
 
 
 def best(records: Sequence[Record], metric: str) -> Outcome | None:
     """Fewest steps to the metric's target among the search's trials that did not diverge, the earliest among equals;
     None where none reached it."""
-    return next(iter(leaders(records, metric)), None)
+    return next(iter(best_trials(records, metric)), None)
 
 
-def leaders(records: Sequence[Record], metric: str) -> list[Outcome]:
+def best_trials(records: Sequence[Record], metric: str) -> list[Outcome]:
     """The search's trials that reached the metric's target, by their steps."""
-    reached = [
-        record.outcome
-        for record in records
-        if record.round != FINALS and record.outcome.status != "diverged" and record.outcome.steps[metric] < math.inf
-    ]
+    search = [record.outcome for record in records if record.round != CONFIRMATION]
+    reached = [trial for trial in search if trial.status != "diverged" and trial.steps[metric] < math.inf]
     return sorted(reached, key=lambda outcome: outcome.steps[metric])
 
 
-def finals(records: Sequence[Record], metric: str) -> list[Outcome]:
-    """The finals of the candidate with the least median of steps to the metric's target; none before the finals."""
+def confirmation_runs(records: Sequence[Record], metric: str) -> list[Outcome]:
+    """The runs with fresh seeds of the candidate with the least median of steps to the metric's target; none before
+    there are any."""
     by_candidate: dict[tuple[float, ...], list[Outcome]] = {}
     for record in records:
-        if record.round == FINALS:
+        if record.round == CONFIRMATION:
             by_candidate.setdefault(tuple(record.outcome.trial.hyperparameters.values()), []).append(record.outcome)
     return min(by_candidate.values(), key=lambda runs: np.median([run.steps[metric] for run in runs]), default=[])
 
@@ -180,31 +178,31 @@ def _missing(cell: Cell, records: Sequence[Record], number: int) -> int:
     return min(budget - len(statuses) + statuses.count("diverged"), CAP * budget - len(statuses))
 
 
-def _search_heat(cell: Cell, records: Sequence[Record], number: int, box: Box) -> Heat:
+def _search_batch(cell: Cell, records: Sequence[Record], number: int, box: Box) -> TrialBatch:
     start = sum(record.round == number for record in records)
     seed = stable_seed(cell.settings.seed, "search")
     values = points(cell, number, box, start, _missing(cell, records, number))
     trials = tuple(Trial(cell.optimizer, cell.batch_size, seed, value) for value in values)
-    leaders = [best(records, metric) for metric in cell.metrics]
+    found = [best(records, metric) for metric in cell.metrics]
     limit = cell.settings.limit(cell.batch_size)
-    fewest = [limit if o is None else o.steps[m] for m, o in zip(cell.metrics, leaders, strict=True)]
-    return Heat(cell, number, start, trials, min(limit, max(1, math.ceil(max(fewest)))))
+    fewest = [limit if o is None else o.steps[m] for m, o in zip(cell.metrics, found, strict=True)]
+    return TrialBatch(cell, number, start, trials, min(limit, max(1, math.ceil(max(fewest)))))
 
 
-def _finals(cell: Cell, records: Sequence[Record]) -> list[Heat]:
+def _confirmation_batch(cell: Cell, records: Sequence[Record]) -> list[TrialBatch]:
     """The four best with each fresh seed, all trained to the end."""
     leader = best(records, cell.metrics[0])
-    if leader is None or any(record.round == FINALS for record in records):
+    if leader is None or any(record.round == CONFIRMATION for record in records):
         return []
     settings = cell.settings
     slowest = max(steps for steps in leader.steps.values() if steps < math.inf)
-    candidates = [outcome.trial.hyperparameters for outcome in leaders(records, cell.metrics[0])[:CANDIDATES]]
+    candidates = [outcome.trial.hyperparameters for outcome in best_trials(records, cell.metrics[0])[:CANDIDATES]]
     trials = tuple(
         Trial(cell.optimizer, cell.batch_size, stable_seed(settings.seed, "final", k), dict(values))
         for values in candidates
         for k in range(settings.seeds)
     )
-    return [Heat(cell, FINALS, 0, trials, LONGER * max(1, math.ceil(slowest)))]
+    return [TrialBatch(cell, CONFIRMATION, 0, trials, LONGER * max(1, math.ceil(slowest)))]
 
 
 def _box_around(space: Mapping[str, Axis], values: Mapping[str, float], width: float) -> Box:

@@ -15,27 +15,26 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from .axes import Axis
-from .cells import CANDIDATES, Cell, Heat, Settings, next_heats
-from .optimizers import OPTIMIZERS, Optimizer
-from .results import FINALS, Record, Results
-from .steps import Measured, make_cell, summarise
-from .training import Outcome, Task, Trial, race
-
-__all__ = ["Axis", "Measured", "measure_steps"]
+from ..._parallel import cancelled_at_the_end, check_executor, submit
+from ..training.task import Task
+from ..training.torch_optimizers import OPTIMIZERS, TorchOptimizer
+from ..training.trials import Outcome, Trial
+from ..training.until_first import train_until_first
+from .protocol import CANDIDATES, Cell, Settings, TrialBatch, next_batches
+from .records import CONFIRMATION, Record, Results
+from .summary import Measured, make_cell, summarise
 
 HINTS = {
     "ickl": " (other processes get the task by pickle: give functions of a module, not lambdas or inner functions)",
     "BrokenProcessPool": " (a script that starts processes has to do so under if __name__ == '__main__')",
 }
 STATUSES = ("reached", "diverged", "overtaken", "too slow")
-REAL = race
-Race = Callable[[Task, Sequence[Trial], int, bool], list[Outcome]]
+Train = Callable[[Task, Sequence[Trial], int, bool], list[Outcome]]
 
 
 def measure_steps(
     task: Task,
-    optimizers: Sequence[str | Optimizer],
+    optimizers: Sequence[str | TorchOptimizer],
     batch_sizes: Sequence[int],
     *,
     trials: int = 32,
@@ -47,7 +46,7 @@ def measure_steps(
     results: str | PathLike[str] | None = None,
     executor: Executor | None = None,
     progress: bool = True,
-    race: Race = race,
+    race: Train = train_until_first,
 ) -> Measured:
     """Fewest steps in which real training reaches the task's targets, for each optimizer at each batch size.
 
@@ -61,32 +60,33 @@ def measure_steps(
     3. While the best lies within a tenth of the width of an edge of everything searched, at most two more rounds search
        a third of the space's width around it. Edges where the optimum may lie (momentum 0), and limits beyond which
        there is nothing, ask for no such round. What is left is reported in the table.
-    4. Finals: the four best are trained with ``seeds`` fresh seeds, the same in all cells, for at most three times the
-       best's steps. The one with the least median of steps wins; the other seeds free it of most of the luck of
-       being chosen.
+    4. Confirmation: the four best are trained with ``seeds`` fresh seeds, the same in all cells, for at most three
+       times the best's steps. The one with the least median of steps wins; the other seeds free it of most of the luck
+       of being chosen.
 
-    Other metrics get the best of the same trials and of the same finals. A cell in
-    which no trial reaches the first target ends after round 1, with inf steps and a status that says why.
+    Other metrics get the best of the same trials and of the same confirmation runs. A cell in which no trial reaches
+    the first target ends after round 1, with inf steps and a status that says why.
 
-    What is trained next in a cell depends on the cell's own earlier outcomes alone, and each heat is trained on one CPU
-    thread, so that the table does not depend on the executor, on interruptions or on the order in which heats end.
+    What is trained next in a cell depends on the cell's own earlier outcomes alone, and each batch of trials on
+    one CPU thread, so that the table does not depend on the executor, on interruptions or on the order in which batches
+    end.
 
     Args:
         task: network, data, loss and targets; the first target's metric decides.
-        optimizers: names in ``nqm.validation.optimizers.OPTIMIZERS``, or those objects with search spaces of your own.
-        batch_sizes: examples a step, >= 1.
+        optimizers: names in ``nqm.validation.OPTIMIZERS``, or those objects with search spaces of your own.
+        batch_sizes: examples per step, >= 1.
         trials: that do not diverge, in each round.
         rounds: of the search, >= 1.
-        seeds: of the finals, >= 1.
+        seeds: of the confirmation runs, >= 1.
         seed: of everything random, >= 0.
         max_steps: that a trial may take.
         max_examples: that a trial may take, if that is less than max_steps times the batch size.
-        results: a file (JSON lines) in which each trial is kept as soon as its heat ends. The same call again goes on
+        results: a file (JSON lines) in which trials are kept as soon as their batch ends. The same call again goes on
             where the file ends, also with more batch sizes and optimizers. None: kept in memory only.
-        executor: any ``concurrent.futures.Executor`` (processes, ``client.get_executor()`` of dask.distributed); heats
-            are its units of work. None: train here.
+        executor: any ``concurrent.futures.Executor`` (processes, ``client.get_executor()`` of dask.distributed);
+            batches of trials are its units of work. None: train here.
         progress: show a bar with the time left on stderr.
-        race: what trains the trials of a heat, for tests; executors of processes have to be able to import it.
+        race: what trains a batch of trials, for tests; executors of processes have to be able to import it.
 
     Raises:
         TypeError, ValueError: for wrong arguments, or a results file that is damaged or of another configuration,
@@ -96,15 +96,14 @@ def measure_steps(
     """
     settings = Settings(trials, rounds, seeds, seed, max_steps, max_examples)
     chosen = _optimizers(optimizers)
-    if race is REAL:
-        _check_steps(chosen)
+    if race is train_until_first:
+        _check_update_rules(chosen)
     sizes = _batch_sizes(batch_sizes)
-    if executor is not None and (isinstance(executor, type) or not callable(getattr(executor, "submit", None))):
-        raise TypeError(f"executor: expected a concurrent.futures.Executor or None, got {executor!r}")
+    check_executor(executor)
     configuration = _configuration(task, chosen, settings)
     with Results(results, configuration, tuple(chosen)) as kept, _one_thread_left(), _way_back(kept):
         cells = [make_cell(kept.configuration, name, size) for name in chosen for size in sizes]
-        with _Work(task, race, cells, kept, progress) as work:
+        with _Search(task, race, cells, kept, progress) as work:
             if executor is None:
                 work.here()
             else:
@@ -113,23 +112,22 @@ def measure_steps(
 
 
 def check_results(
-    task: Task, optimizers: Sequence[str | Optimizer], results: str | PathLike[str], **settings: Any
+    task: Task, optimizers: Sequence[str | TorchOptimizer], results: str | PathLike[str], **settings: Any
 ) -> None:
     """Raise as :func:`measure_steps` would where it cannot go on from this file; train nothing, and write nothing where
     there is no file. settings: its trials, rounds, seeds, seed, max_steps and max_examples."""
     chosen = _optimizers(optimizers)
-    if race is REAL:
-        _check_steps(chosen)
+    _check_update_rules(chosen)
     configuration = _configuration(task, chosen, Settings(**settings))
     if os.path.exists(results):
         Results(results, configuration, tuple(chosen)).close()
 
 
-class _Work:
-    """Trains the heats of all cells and keeps their records."""
+class _Search:
+    """Trains the batches of trials of all cells and keeps their records."""
 
-    def __init__(self, task: Task, race: Race, cells: Sequence[Cell], kept: Results, progress: bool) -> None:
-        self.task, self.race, self.cells, self.kept = task, race, cells, kept
+    def __init__(self, task: Task, train: Train, cells: Sequence[Cell], kept: Results, progress: bool) -> None:
+        self.task, self.train, self.cells, self.kept = task, train, cells, kept
         self.records: dict[tuple[str, int], list[Record]] = {cell.key: [] for cell in cells}
         for record in kept.records:
             if record.cell in self.records:
@@ -139,89 +137,82 @@ class _Work:
         total = sum(self.planned.values())
         self.bar = tqdm(total=total, initial=done, unit="trial", smoothing=0.0, file=sys.stderr, disable=not progress)
 
-    def __enter__(self) -> _Work:
+    def __enter__(self) -> _Search:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.bar.close()
 
     def here(self) -> None:
-        """One heat after the other, cell by cell."""
+        """One batch after the other, cell by cell."""
         for cell in self.cells:
-            while heats := self._next(cell):
-                for heat in heats:
+            while batches := self._next(cell):
+                for batch in batches:
                     try:
-                        outcomes = run_heat(self.race, self.task, heat.trials, heat.max_steps, heat.round == FINALS)
+                        outcomes = train_batch(*self._job(batch))
                     except Exception as error:
-                        raise self._failure(heat, error) from error
-                    self._keep(heat, outcomes)
+                        raise self._failure(batch, error) from error
+                    self._keep(batch, outcomes)
 
     def on(self, executor: Executor) -> None:
-        """As many heats at once as the cells allow; what is written is written here."""
-        pending: dict[Future[list[Outcome]], Heat] = {}
-        try:
+        """As many batches at once as the cells allow; what is written is written here."""
+        pending: dict[Future[list[Outcome]], TrialBatch] = {}
+        with cancelled_at_the_end(pending):
             for cell in self.cells:
                 self._submit(executor, cell, pending)
             while pending:
                 done, _ = wait(pending, return_when=FIRST_COMPLETED)
                 ended = [(pending.pop(future), future, _error(future)) for future in done]
-                for heat, future, error in ended:
+                for batch, future, error in ended:
                     if error is None:
-                        self._keep(heat, future.result())
-                for heat, _, error in ended:
+                        self._keep(batch, future.result())
+                for batch, _, error in ended:
                     if isinstance(error, Exception):
-                        raise self._failure(heat, error) from error
+                        raise self._failure(batch, error) from error
                     if error is not None:
                         raise error
-                for heat, _, _ in ended:
-                    self._submit(executor, heat.cell, pending)
-        finally:
-            for future in pending:
-                future.cancel()
+                for batch, _, _ in ended:
+                    self._submit(executor, batch.cell, pending)
 
-    def _submit(self, executor: Executor, cell: Cell, pending: dict[Future[list[Outcome]], Heat]) -> None:
-        running = {heat.key for heat in pending.values()}
-        for heat in self._next(cell):
-            if heat.key not in running:
-                future = executor.submit(
-                    run_heat, self.race, self.task, heat.trials, heat.max_steps, heat.round == FINALS
-                )
-                if not isinstance(future, Future):
-                    raise TypeError(
-                        "executor: expected one whose submit returns concurrent.futures.Future objects, got "
-                        f"{type(future).__module__}.{type(future).__name__} (of a dask client take get_executor())"
-                    )
-                pending[future] = heat
+    def _submit(self, executor: Executor, cell: Cell, pending: dict[Future[list[Outcome]], TrialBatch]) -> None:
+        running = {batch.key for batch in pending.values()}
+        for batch in self._next(cell):
+            if batch.key not in running:
+                pending[submit(executor, train_batch, *self._job(batch))] = batch
 
-    def _next(self, cell: Cell) -> list[Heat]:
-        return next_heats(cell, self.records[cell.key])
+    def _job(self, batch: TrialBatch) -> tuple[Train, Task, Sequence[Trial], int, bool]:
+        """The arguments of :func:`train_batch`."""
+        return self.train, self.task, batch.trials, batch.max_steps, batch.round == CONFIRMATION
 
-    def _keep(self, heat: Heat, outcomes: Any) -> None:
-        records = heat.records(_checked(heat, outcomes))
+    def _next(self, cell: Cell) -> list[TrialBatch]:
+        return next_batches(cell, self.records[cell.key])
+
+    def _keep(self, batch: TrialBatch, outcomes: Any) -> None:
+        records = batch.records(_checked(batch, outcomes))
         self.kept.append(records)
-        self.records[heat.cell.key] += records
-        planned = self._plan(heat.cell)
-        self.bar.total += planned - self.planned[heat.cell.key]
-        self.planned[heat.cell.key] = planned
-        self.bar.set_postfix_str(str(heat.cell), refresh=False)
+        self.records[batch.cell.key] += records
+        planned = self._plan(batch.cell)
+        self.bar.total += planned - self.planned[batch.cell.key]
+        self.planned[batch.cell.key] = planned
+        self.bar.set_postfix_str(str(batch.cell), refresh=False)
         self.bar.update(len(records))
 
     def _plan(self, cell: Cell) -> int:
         """How many trials the cell will have taken in the end, as far as can be told."""
-        done, heats = len(self.records[cell.key]), self._next(cell)
+        done, batches = len(self.records[cell.key]), self._next(cell)
         usual = cell.settings.rounds * cell.settings.trials + CANDIDATES * cell.settings.seeds
-        return max(usual, done + sum(len(heat.trials) for heat in heats)) if heats else done
+        return max(usual, done + sum(len(batch.trials) for batch in batches)) if batches else done
 
-    def _failure(self, heat: Heat, error: Exception) -> RuntimeError:
+    def _failure(self, batch: TrialBatch, error: Exception) -> RuntimeError:
         where = "" if self.kept.path is None else f"; finished heats are kept in {self.kept.path}"
         hint = next((text for name, text in HINTS.items() if name in f"{type(error).__name__}: {error}"), "")
-        return RuntimeError(f"training failed: {heat}: {type(error).__name__}: {error}{hint}{where}")
+        return RuntimeError(f"training failed: {batch}: {type(error).__name__}: {error}{hint}{where}")
 
 
-def run_heat(race: Race, task: Task, trials: Sequence[Trial], max_steps: int, to_the_end: bool) -> list[Outcome]:
-    """One race on one CPU thread: sums over more threads are taken in another order, and end in other digits."""
+def train_batch(train: Train, task: Task, trials: Sequence[Trial], max_steps: int, to_the_end: bool) -> list[Outcome]:
+    """One batch of trials on one CPU thread: sums over more are taken in another order, and end in other digits."""
     torch.set_num_threads(1)
-    return race(task, trials, max_steps, to_the_end)
+    return train(task, trials, max_steps, to_the_end)
 
 
 @contextmanager
@@ -256,23 +247,23 @@ def _error(future: Future[Any]) -> BaseException | None:
         return error
 
 
-def _checked(heat: Heat, outcomes: Any) -> list[Outcome]:
-    """The outcomes in plain numbers; an error where they are not those of the heat's trials."""
-    if not isinstance(outcomes, list) or [getattr(o, "trial", None) for o in outcomes] != list(heat.trials):
-        raise TypeError(f"{heat}: expected a list with the outcome of each trial, got {outcomes!r:.200}")
+def _checked(batch: TrialBatch, outcomes: Any) -> list[Outcome]:
+    """The outcomes in plain numbers; an error where they are not those of the batch's trials."""
+    if not isinstance(outcomes, list) or [getattr(o, "trial", None) for o in outcomes] != list(batch.trials):
+        raise TypeError(f"{batch}: expected a list with the outcome of each trial, got {outcomes!r:.200}")
     for outcome in outcomes:
-        if outcome.status not in STATUSES or set(outcome.steps) != set(heat.cell.metrics):
+        if outcome.status not in STATUSES or set(outcome.steps) != set(batch.cell.metrics):
             raise ValueError(
-                f"{heat}: expected a status among {', '.join(STATUSES)} and steps of {', '.join(heat.cell.metrics)}, "
+                f"{batch}: expected a status among {', '.join(STATUSES)} and steps of {', '.join(batch.cell.metrics)}, "
                 f"got {outcome!r}"
             )
     return [
-        Outcome(trial, o.status, {metric: float(o.steps[metric]) for metric in heat.cell.metrics}, int(o.trained))
-        for trial, o in zip(heat.trials, outcomes, strict=True)
+        Outcome(trial, o.status, {metric: float(o.steps[metric]) for metric in batch.cell.metrics}, int(o.trained))
+        for trial, o in zip(batch.trials, outcomes, strict=True)
     ]
 
 
-def _configuration(task: Any, optimizers: Mapping[str, Optimizer], settings: Settings) -> dict[str, Any]:
+def _configuration(task: Any, optimizers: Mapping[str, TorchOptimizer], settings: Settings) -> dict[str, Any]:
     """What the numbers depend on: task, targets in their order, settings, and the spaces of all known optimizers."""
     targets = getattr(task, "targets", None)
     if not callable(getattr(task, "fingerprint", None)) or not isinstance(targets, Mapping) or not targets:
@@ -288,14 +279,14 @@ def _configuration(task: Any, optimizers: Mapping[str, Optimizer], settings: Set
     }
 
 
-def _optimizers(given: Any) -> dict[str, Optimizer]:
+def _optimizers(given: Any) -> dict[str, TorchOptimizer]:
     if isinstance(given, str) or not isinstance(given, Sequence) or not given:
         raise ValueError(f"optimizers: expected a list of at least one of {', '.join(OPTIMIZERS)}, got {given!r}")
-    chosen: dict[str, Optimizer] = {}
+    chosen: dict[str, TorchOptimizer] = {}
     for entry in given:
-        if not isinstance(entry, Optimizer) and entry not in OPTIMIZERS:
+        if not isinstance(entry, TorchOptimizer) and entry not in OPTIMIZERS:
             raise ValueError(f"optimizers: expected some of {', '.join(OPTIMIZERS)}, got {entry!r}")
-        optimizer = entry if isinstance(entry, Optimizer) else OPTIMIZERS[entry]
+        optimizer = entry if isinstance(entry, TorchOptimizer) else OPTIMIZERS[entry]
         if optimizer.name in chosen:
             raise ValueError(f"optimizers: expected each one once, got {optimizer.name!r} twice")
         if not optimizer.space:
@@ -304,8 +295,8 @@ def _optimizers(given: Any) -> dict[str, Optimizer]:
     return chosen
 
 
-def _check_steps(chosen: Mapping[str, Optimizer]) -> None:
-    """Races know optimizers by name: an object of one's own may bring another space, nothing else."""
+def _check_update_rules(chosen: Mapping[str, TorchOptimizer]) -> None:
+    """Training knows optimizers by name: an object of one's own may bring another space, nothing else."""
     for name, optimizer in chosen.items():
         if name not in OPTIMIZERS or optimizer.step is not OPTIMIZERS[name].step:
             raise ValueError(

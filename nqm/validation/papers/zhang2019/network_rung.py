@@ -16,17 +16,21 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from .. import NoisyQuadratic
-from .._risk import risk
-from .data import Data
-from .measured import MeasuredQuadratic
-from .measuring import measure
-from .nets import NETS
-from .optimizers import OPTIMIZERS
-from .prediction import STAND_INS, Predicted, predict_steps, reference_point
-from .search import measure_steps
-from .steps import Measured
-from .training import Task, Trial, follow
+from .... import NoisyQuadratic, risk
+from ...._table import Table
+from ...measurement.measure import measure
+from ...measurement.prediction import STAND_INS, Predicted, predict_steps
+from ...measurement.quadratic import MeasuredQuadratic
+from ...search.measure_steps import measure_steps
+from ...search.summary import Measured
+from ...training.data import Data
+from ...training.ensemble import follow
+from ...training.networks import NETS
+from ...training.reference import reference_point
+from ...training.task import Task
+from ...training.torch_optimizers import OPTIMIZERS
+from ...training.trials import Trial
+from .network_result import NetworkResult, ratio
 
 TARGETS = {"mlp": 0.05, "cnn": 0.1, "resnet8": 0.2}
 """Training loss to reach: what a few minutes of search on two cores can afford at the smallest batch size."""
@@ -40,9 +44,9 @@ Columns = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is trained: batch sizes, trials a round, seeds of the finals and of the curves, batch sizes at which
-    noise that grows with the loss is predicted too, and those at which curves are followed; other shares of the target
-    than a half at which the network is measured too."""
+    """How much is trained: batch sizes, trials per round, seeds of the confirmation runs and of the curves, batch sizes
+    at which noise that grows with the loss is predicted too, and those at which curves are followed; other shares of
+    the target than a half at which the network is measured too."""
 
     batch_sizes: tuple[int, ...] = tuple(4 * 2**k for k in range(9))
     optimizers: tuple[str, ...] = tuple(OPTIMIZERS)
@@ -70,77 +74,6 @@ FULL = Effort()
 QUICK = Effort((16, 64, 256, 1024), ("SGD", "momentum", "SGD with EMA"), 6, 3, (), (16, 256), 150_000, ())
 
 
-@dataclass(frozen=True, eq=False)
-class NetworkResult:
-    """One network: its measured quadratic, predicted and measured steps to target, and loss curves.
-
-    predicted: with the measured noise everywhere; growing: with noise that grows with the loss, no rows where it was
-    not seen to grow. curves: columns optimizer, batch_size, lr, step, predicted, predicted_growing (NaN there), mean,
-    low, high (training loss; of the seeds' runs at the hyperparameters that the model finds best), target. point: the
-    network where it was measured. kept: its results file.
-    elsewhere: columns share (of the target, at which the reference run was measured), optimizer, batch_size, predicted
-    (steps; NaN where the quadratic's floor lies above the target), measured, ratio; None where that was not asked for.
-    """
-
-    task: Task
-    quadratic: MeasuredQuadratic
-    predicted: Predicted
-    growing: Predicted
-    measured: Measured
-    curves: Columns
-    point: nn.Module
-    kept: str | PathLike[str] | None = None
-    elsewhere: Columns | None = None
-
-    @property
-    def name(self) -> str:
-        return self.task.name
-
-    def ratios(self) -> Columns:
-        """Predicted over measured (median of the finals) steps to the training loss: columns net, optimizer,
-        batch_size, noise ("measured" or "growing"), predicted, measured, low, high, ratio (NaN where half of the finals
-        or more did not reach the target)."""
-        records = []
-        for noise, predicted in (("measured", self.predicted), ("growing", self.growing)):
-            for name in predicted.names:
-                ours, theirs = predicted.rows(name), self.measured.rows(name)
-                for size, steps in zip(ours["batch_size"], ours["steps"], strict=True):
-                    (place,) = np.flatnonzero(theirs["batch_size"] == size)
-                    median = theirs["median"][place]
-                    records.append({
-                        "net": self.name, "optimizer": name, "batch_size": size, "noise": noise, "predicted": steps,
-                        "measured": median, "low": theirs["low"][place], "high": theirs["high"][place],
-                        "ratio": _ratio(steps, median),
-                    })  # fmt: skip
-        return {key: np.array([record[key] for record in records]) for key in records[0]}
-
-    def trained(self) -> Columns:
-        """Steps to the training loss at the hyperparameters that the model finds best: columns net, optimizer,
-        batch_size, predicted, measured (the first step read at which the mean loss of the seeds' runs is at the target;
-        inf where it is not within the steps trained)."""
-        records = []
-        curves, predicted = self.curves, self.predicted.table
-        for name, size in dict.fromkeys(zip(curves["optimizer"].tolist(), curves["batch_size"].tolist(), strict=True)):
-            here = (curves["optimizer"] == name) & (curves["batch_size"] == size)
-            there = (predicted["optimizer"] == name) & (predicted["batch_size"] == size)
-            reached = curves["step"][here & (curves["mean"] <= curves["target"])]
-            records.append({
-                "net": self.name, "optimizer": name, "batch_size": size,
-                "predicted": float(predicted["steps"][there][0]), "measured": float(min(reached, default=math.inf)),
-            })  # fmt: skip
-        return {key: np.array([record[key] for record in records]) for key in records[0]}
-
-    def critical(self) -> Columns:
-        """Critical batch sizes: columns net, optimizer, predicted, measured, low, high, ratio."""
-        predicted, records = self.predicted.critical_batch_size(), []
-        for name, found in self.measured.critical_batch_size().items():
-            records.append({
-                "net": self.name, "optimizer": name, "predicted": predicted[name], "measured": found.value,
-                "low": found.low, "high": found.high, "ratio": predicted[name] / found.value,
-            })  # fmt: skip
-        return {key: np.array([record[key] for record in records]) for key in records[0]}
-
-
 def network_task(net: str, data: Data, device: str | None = None) -> Task:
     """The named network on the data, with cross entropy and the targets of this rung."""
     if net not in NETS:
@@ -150,7 +83,7 @@ def network_task(net: str, data: Data, device: str | None = None) -> Task:
     return Task(build, data, functional.cross_entropy, targets, name=net, device=device)
 
 
-def rung_d(
+def network(
     task: Task,
     effort: Effort = FULL,
     *,
@@ -209,7 +142,7 @@ def _moved(
     }
 
 
-def _elsewhere(moved: dict[float, Predicted | None], measured: Measured) -> Columns | None:
+def _elsewhere(moved: dict[float, Predicted | None], measured: Measured) -> Table | None:
     """How much hangs on the point of measuring."""
     records = []
     for share, predicted in moved.items():
@@ -221,12 +154,8 @@ def _elsewhere(moved: dict[float, Predicted | None], measured: Measured) -> Colu
                 steps = math.nan if ours is None else float(ours["steps"][i])
                 median = float(theirs["median"][theirs["batch_size"] == size][0])
                 records.append({"share": share, "optimizer": name, "batch_size": size, "predicted": steps,
-                                "measured": median, "ratio": _ratio(steps, median)})  # fmt: skip
-    return {key: np.array([record[key] for record in records]) for key in records[0]} if records else None
-
-
-def _ratio(predicted: float, measured: float) -> float:
-    return predicted / measured if 0.0 < measured < math.inf else math.nan
+                                "measured": median, "ratio": ratio(steps, median)})  # fmt: skip
+    return Table.from_rows(records, records[0]) if records else None
 
 
 def loss_of_all(task: Task, model: nn.Module) -> float:
@@ -236,7 +165,7 @@ def loss_of_all(task: Task, model: nn.Module) -> float:
         return float(task.loss(model(data.x), data.y))
 
 
-def _curves(task: Task, quadratic: MeasuredQuadratic, predicted: Predicted, effort: Effort, seed: int) -> Columns:
+def _curves(task: Task, quadratic: MeasuredQuadratic, predicted: Predicted, effort: Effort, seed: int) -> Table:
     parts: list[Columns] = []
     for name in (name for name in FOLLOWED if name in effort.optimizers):
         rows = predicted.rows(name)
@@ -248,7 +177,7 @@ def _curves(task: Task, quadratic: MeasuredQuadratic, predicted: Predicted, effo
                 trials = [Trial(name, size, seed + k, values) for k in range(effort.seeds)]
                 parts.append(_curve(task, quadratic, trials, steps, float(rows["lr"][place])))
                 parts[-1]["target"] = np.full(len(parts[-1]["step"]), predicted.target)
-    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    return Table({key: np.concatenate([part[key] for part in parts]) for key in parts[0]})
 
 
 def _curve(task: Task, quadratic: MeasuredQuadratic, trials: Sequence[Trial], steps: int, lr: float) -> Columns:

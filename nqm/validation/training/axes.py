@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..optimizers import SCALES
+from ...optimizers import SCALES
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """The networks of the ladder's last rung, small enough for digits: an MLP, a simple CNN, ResNet8 without batch norm.
 
+Results files know a network by its repr, so the names of its classes stay as they are.
+
 Shapes follow zhang2019 appendix F.2, widths the data: 8 x 8 pixels instead of 28 x 28 or 32 x 32. Nets are built from a
 seed and for any image size that pooling or striding can halve twice.
 """

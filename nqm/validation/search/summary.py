@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .axes import Axis
-from .cells import LONGER, Cell, Settings, best, edges, finals, next_heats, search_boxes
-from .results import FINALS, Record, read_results
+from ..._statistics import critical_batch_size
+from ..._table import Table
+from ..training.axes import Axis
+from .protocol import LONGER, Cell, Settings, best, confirmation_runs, edges, next_batches, search_boxes
+from .records import CONFIRMATION, Record, read_results
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,10 +24,11 @@ COLUMNS = (
     "optimizer", "batch_size", "metric", "target", "steps", "examples", "lr", "effective_lr", "trials", "diverged",
     "at_edge", "natural_edge", "finals", "median", "low", "high", "error", "status",
 )  # fmt: skip
+SHOWN = ("optimizer", "batch_size", "metric", "steps", "median", "low", "high", "lr", "at_edge", "status")
 
 
 class CriticalBatchSize(NamedTuple):
-    """E_min / S_min in examples, from the medians of the finals; low and high from their fewest and most steps."""
+    """E_min / S_min in examples, from medians of confirmation runs; low and high from their fewest and most steps."""
 
     value: float
     low: float
@@ -35,18 +37,18 @@ class CriticalBatchSize(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """Measured steps to target, as :func:`nqm.validation.search.measure_steps` finds them.
+    """Measured steps to target, as :func:`nqm.validation.measure_steps` finds them.
 
     table: columns of equal length by name, one row for each optimizer, batch size and metric, in that order:
 
     - optimizer, batch_size (examples), metric, target (in the metric's unit);
     - steps: of the search's best trial in this metric, inf where none reached the target; examples: steps * batch_size;
-    - finals: the four best trials by the primary metric are trained again, with that many fresh seeds; here are those
+    - finals: the four best trials by the primary metric are confirmed, with that many fresh seeds; here are those runs
       with the least median. median, low (fewest) and high (most): of their steps to this metric's target, free of the
       luck of being chosen. error: standard error of log(median), from the spread of log(steps) as if it were normal (a
       run that did not get there counts as three times the median); it knows nothing of what the search may have missed.
-      NaN without finals;
-    - one column for each hyperparameter of the finals, NaN where the optimizer has none of that name; lr and
+      NaN without such runs;
+    - one column for each hyperparameter of these runs, NaN where the optimizer has none of that name; lr and
       effective_lr = lr / (1 - momentum) for heavy-ball momentum, equal for the other optimizers;
     - trials: trained in the search, of which ``diverged`` did not count towards its budget;
     - at_edge: the hyperparameters whose best value lies within a tenth of an edge of everything searched, as
@@ -56,8 +58,11 @@ class Measured:
     configuration: what was run: task, targets, settings, search spaces.
     """
 
-    table: dict[str, NDArray[Any]]
+    table: Table
     configuration: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "table", Table(self.table))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Measured:
@@ -70,65 +75,54 @@ class Measured:
     @property
     def names(self) -> list[str]:
         """The optimizers' names."""
-        return list(dict.fromkeys(self.table["optimizer"].tolist()))
+        return self.table.distinct("optimizer")
 
     @property
     def metrics(self) -> list[str]:
         """The metrics; by the first one hyperparameters were chosen."""
         return [metric for metric, _ in self.configuration["targets"]]
 
-    def rows(self, optimizer: str, metric: str | None = None) -> dict[str, NDArray[Any]]:
+    def rows(self, optimizer: str, metric: str | None = None) -> Table:
         """The rows of one optimizer and metric (None: the primary one), by rising batch size."""
         metric = self.metrics[0] if metric is None else metric
         for name, value, known in (("optimizer", optimizer, self.names), ("metric", metric, self.metrics)):
             if value not in known:
                 raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
-        here = (self.table["optimizer"] == optimizer) & (self.table["metric"] == metric)
-        return {key: column[here] for key, column in self.table.items()}
+        return self.table.select(optimizer=optimizer, metric=metric)
 
     def critical_batch_size(self, metric: str | None = None) -> dict[str, CriticalBatchSize]:
         """E_min / S_min of each optimizer: fewest examples at any batch size over fewest steps at any batch size.
 
-        As ``nqm.Sweep.critical_batch_size``, from the medians of the finals. The interval is a range rather than a
-        confidence interval: ``low`` takes the fewest examples of the luckiest finals over the fewest steps of the
-        unluckiest, ``high`` the reverse. NaN where no cell has a finite median.
+        As ``nqm.Sweep.critical_batch_size``, from the medians of the confirmation runs. The interval is a
+        range rather than a confidence interval: ``low`` takes the fewest examples of the luckiest runs over the
+        fewest steps of the unluckiest, ``high`` the reverse. NaN where no cell has a finite median above 0.
         """
-        found = {}
-        for name in self.names:
-            rows = self.rows(name, metric)
-            reached = np.isfinite(rows["median"]) & (rows["low"] > 0.0)
-            if not reached.any():
-                found[name] = CriticalBatchSize(math.nan, math.nan, math.nan)
-                continue
-            batch = rows["batch_size"][reached]
-            low, middle, high = (rows[column][reached] for column in ("low", "median", "high"))
-            found[name] = CriticalBatchSize(
-                *(float((batch * e).min() / s.min()) for e, s in ((middle, middle), (low, high), (high, low)))
-            )
-        return found
+        return {name: _critical(self.rows(name, metric)) for name in self.names}
 
     def to_pandas(self) -> pd.DataFrame:
         """The table as a pandas DataFrame; imports pandas."""
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise ImportError("Measured.to_pandas needs pandas: pip install pandas") from error
-        return pd.DataFrame(self.table)
+        return self.table.to_pandas("Measured")
 
     def save_csv(self, path: str | os.PathLike[str]) -> Path:
         """Write the table, numbers with all their digits; the file appears whole or not at all."""
-        from .._table import write_csv
-
-        return write_csv(self.table, path)
+        return self.table.to_csv(path)
 
     def __repr__(self) -> str:
-        return f"Measured({len(self.table['steps'])} rows: {', '.join(self.names)})\n{self}"
+        return f"Measured({self.table.rows} rows: {', '.join(self.names)})\n{self}"
 
     def __str__(self) -> str:
-        shown = ("optimizer", "batch_size", "metric", "steps", "median", "low", "high", "lr", "at_edge", "status")
-        lines = [shown, *zip(*([_text(v) for v in self.table[column].tolist()] for column in shown), strict=True)]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(shown))]
-        return "\n".join("  ".join(part.rjust(w) for part, w in zip(line, widths, strict=True)) for line in lines)
+        return self.table.to_string(SHOWN)
+
+
+def _critical(rows: Table) -> CriticalBatchSize:
+    told = rows.where(np.isfinite(rows["median"]) & (rows["median"] > 0.0))
+    if not told.rows:
+        return CriticalBatchSize(math.nan, math.nan, math.nan)
+    value = critical_batch_size(told["batch_size"], told["median"])
+    low, high = told["low"], told["high"]
+    with np.errstate(divide="ignore"):  # a start that lies at the target takes 0 steps
+        lower, upper = ((told["batch_size"] * e).min() / s.min() for e, s in ((low, high), (high, low)))
+    return CriticalBatchSize(value, float(lower), float(upper))
 
 
 def make_cell(configuration: Mapping[str, Any], optimizer: str, batch_size: int) -> Cell:
@@ -154,20 +148,17 @@ def summarise(
     columns = [*COLUMNS[:after], *names, *COLUMNS[after:]]
     targets = dict(configuration["targets"])
     rows = [row for cell in cells for row in _rows(cell, by_cell.get(cell.key, []), targets)]
-    table = {column: np.array([row.get(column, math.nan) for row in rows]) for column in columns}
-    for values in table.values():
-        values.flags.writeable = False
-    return Measured(table, dict(configuration))
+    return Measured(Table.from_rows(rows, columns), dict(configuration))
 
 
 def _rows(cell: Cell, records: Sequence[Record], targets: Mapping[str, float]) -> list[dict[str, Any]]:
-    search = [record.outcome for record in records if record.round != FINALS]
+    search = [record.outcome for record in records if record.round != CONFIRMATION]
     boxes, _ = search_boxes(cell, records)
-    unfinished = bool(next_heats(cell, records))
+    unfinished = bool(next_batches(cell, records))
     diverged = sum(outcome.status == "diverged" for outcome in search)
     rows = []
     for metric in cell.metrics:
-        leader, again = best(records, metric), finals(records, metric)
+        leader, again = best(records, metric), confirmation_runs(records, metric)
         chosen = again[0] if again else leader
         values = {} if chosen is None else chosen.trial.hyperparameters
         at = {} if leader is None else edges(cell, boxes, values)
@@ -209,7 +200,3 @@ def _axis(parts: Mapping[str, Any]) -> Axis:
     low, high = parts["limits"]
     natural = None if parts["natural"] is None else float(parts["natural"])
     return Axis(float(parts["low"]), float(parts["high"]), parts["scale"], (float(low), float(high)), natural)
-
-
-def _text(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
