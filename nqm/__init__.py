@@ -22,7 +22,9 @@ Problems: :class:`NoisyQuadratic`. Optimizers: :class:`SGD`, :class:`Preconditio
 :class:`LinearOptimizer`; one of your own is a subclass of :class:`Optimizer`. :func:`sweep` compares many at many batch
 sizes, as a table and a picture; :func:`optimize_schedule` finds the best learning rate of each step; :func:`simulate`
 draws single runs.
-:mod:`nqm.schedules`, :mod:`nqm.noise`, :mod:`nqm.bounds` and :mod:`nqm.evidence` have what their names say.
+:class:`Optimizer` is what a kind of your own derives from. :class:`Unresolved` is raised where no rule settles a number:
+a huge spectrum under very long oscillation. :mod:`nqm.schedules`, :mod:`nqm.noise`, :mod:`nqm.bounds` and
+:mod:`nqm.evidence` have what their names say.
 :mod:`nqm.scaling` fits the model to training logs; :mod:`nqm.validation` (needs torch) measures networks and trains
 them. :func:`use_backend` chooses threads, or a GPU. In the shell: ``nqm --help``.
 
@@ -35,6 +37,7 @@ from typing import TYPE_CHECKING
 from . import bounds, evidence, noise, scaling, schedules
 from ._risk import log_steps, max_stable_lr, risk, steady_state_risk
 from ._simulate import Simulation, simulate
+from ._status import Unresolved
 from ._sweep import Sweep, SweepInterrupted, sweep
 from .backends import get_backend, set_backend, use_backend
 from .optimizers import EMA, FREE, SGD, LinearOptimizer, Optimizer, Preconditioned
@@ -60,6 +63,7 @@ __all__ = [
     "Sweep",
     "SweepInterrupted",
     "Tuned",
+    "Unresolved",
     "bounds",
     "evidence",
     "get_backend",

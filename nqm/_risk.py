@@ -61,6 +61,7 @@ def risk(
 
     Raises:
         TypeError, ValueError: for wrong arguments, before any work.
+        nqm.Unresolved: where no rule of at most 2^22 nodes settles the risk (a huge spectrum, very long oscillation).
 
     >>> import nqm
     >>> problem = nqm.NoisyQuadratic.power_law(10_000)
