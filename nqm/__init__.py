@@ -22,8 +22,8 @@ Problems: :class:`NoisyQuadratic`. Optimizers: :class:`SGD`, :class:`Preconditio
 :class:`LinearOptimizer`; one of your own is a subclass of :class:`Optimizer`. :func:`sweep` compares many at many batch
 sizes, as a table and a picture; :func:`optimize_schedule` finds the best learning rate of each step; :func:`simulate`
 draws single runs.
-:class:`Optimizer` is what a kind of your own derives from. :class:`Unresolved` is raised where no rule settles a number:
-a huge spectrum under very long oscillation. :mod:`nqm.schedules`, :mod:`nqm.noise`, :mod:`nqm.bounds` and
+:class:`Optimizer` is what a kind of your own derives from. :class:`Unresolved` is raised where no rule settles a
+number: a huge spectrum under very long oscillation. :mod:`nqm.schedules`, :mod:`nqm.noise`, :mod:`nqm.bounds` and
 :mod:`nqm.evidence` have what their names say.
 :mod:`nqm.scaling` fits the model to training logs; :mod:`nqm.validation` (needs torch) measures networks and trains
 them. :func:`use_backend` chooses threads, or a GPU. In the shell: ``nqm --help``.
