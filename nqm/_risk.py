@@ -140,7 +140,7 @@ def steady_state_risk(
     out = np.empty(shape)
     flat = out.reshape(-1)
     for part, chunk, (size,) in row_chunks(values, shape, sizes):
-        for dynamics, rows in dynamics_of_rows(problem, optimizer, size):
+        for dynamics, rows in dynamics_of_rows(problem, optimizer, np.isinf(size)):
             own, batch = rows_of(chunk, rows), size[rows]
 
             def steady(nodes: Dynamics, some: Any, own: Any = own, batch: Any = batch) -> FloatArray:
@@ -277,9 +277,9 @@ def _risk_along(
     """Fill ``out``: rows with the same hyperparameters and batch size share one way along the schedules, and those
     that stop at the same steps go together."""
 
-    def follow(own: Values, sizes: FloatArray, stops: IntArray) -> FloatArray:
-        dynamics = dynamics_of(problem, optimizer, sizes if batch_schedule is None else 1.0)
-        return _risk_at_stops(dynamics, own, sizes, word_until(lr_schedule, batch_schedule, stops), stops.size)
+    def follow(own: Values, batch_size: FloatArray, stops: IntArray) -> FloatArray:
+        dynamics = dynamics_of(problem, optimizer, batch_schedule is None and bool(np.isinf(batch_size).all()))
+        return _risk_at_stops(dynamics, own, batch_size, word_until(lr_schedule, batch_schedule, stops), stops.size)
 
     flat = out.reshape(-1)
     if out.size == 1:

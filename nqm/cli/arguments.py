@@ -43,8 +43,9 @@ def add_problem(parser: argparse.ArgumentParser) -> None:
 
 
 def problem_of(arguments: argparse.Namespace) -> NoisyQuadratic:
-    model = "additive" if arguments.label_noise is None else "gaussian-features"
-    return NoisyQuadratic.power_law(arguments.dim, arguments.exponent, model, arguments.label_noise)
+    variance = arguments.label_noise
+    features: Any = {} if variance is None else {"noise_model": "gaussian-features", "label_noise": variance}
+    return NoisyQuadratic.power_law(arguments.dim, arguments.exponent, **features)
 
 
 def add_plot(parser: argparse.ArgumentParser, what: str) -> None:

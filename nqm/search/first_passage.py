@@ -125,7 +125,7 @@ def first_passage(
     last = crossing == "last"
     for part, values, (size, wanted) in row_chunks(numbers, shape, sizes, targets):
         if lr_schedule is None and batch_schedule is None:
-            for dynamics, rows in dynamics_of_rows(problem, optimizer, size):
+            for dynamics, rows in dynamics_of_rows(problem, optimizer, np.isinf(size)):
                 flat[part][rows] = _of_rows(dynamics, rows_of(values, rows), size[rows], wanted[rows], last)
             continue
         for row in range(part.start, part.stop):
@@ -182,7 +182,7 @@ def _along_schedules(
     lr_schedule, values = take_out_schedule(optimizer)
     size, batch_schedule = (1.0, batch_size) if isinstance(batch_size, Schedule) else (batch_size, None)
     word, end = whole_word(lr_schedule, batch_schedule)
-    nodes = dynamics_of(problem, optimizer, size).rule_for_search()
+    nodes = dynamics_of(problem, optimizer, math.isinf(size)).rule_for_search()
     found = nodes.first_passage_along(values, size, word, end, target, last)
     while (finer := nodes.finer()) is not None:  # where none settles it, the risk below says so
         nodes, before = finer, found

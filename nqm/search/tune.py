@@ -118,7 +118,7 @@ def tuned(
         raise ValueError(f"optimizer: expected nqm.FREE for at least one of {names}, got {optimizer}")
     size, batch_schedule = check_one_batch_size(batch_size)
     batch = size if batch_schedule is None else batch_schedule
-    dynamics = dynamics_of(problem, optimizer, size)
+    dynamics = dynamics_of(problem, optimizer, math.isinf(size))
     if given is not None:
         count = _checks.whole(given, "steps", low=1)
         space = HyperparameterSpace(dynamics.coarse_rule(), bounds, batch)

@@ -19,12 +19,16 @@ if TYPE_CHECKING:
 DIM = 10_000
 BATCH_SIZES = 2.0 ** np.arange(0, 21)
 MOMENTA = (0.0, 0.5, 0.9)
-NOISES = {"additive": None, "regression, label noise 1": 1.0, "regression, label noise 0": 0.0}
+REGRESSION = {"noise_model": "gaussian-features"}
+NOISES: dict[str, Any] = {
+    "additive": {},
+    "regression, label noise 1": {**REGRESSION, "label_noise": 1.0},
+    "regression, label noise 0": {**REGRESSION, "label_noise": 0.0},
+}
 
 
-def problem(bins: int | None, label_noise: float | None) -> NoisyQuadratic:
-    model = "additive" if label_noise is None else "gaussian-features"
-    exact = NoisyQuadratic.power_law(DIM, noise_model=model, label_noise=label_noise)
+def problem(bins: int | None, noise: dict[str, Any]) -> NoisyQuadratic:
+    exact = NoisyQuadratic.power_law(DIM, **noise)
     return exact if bins is None else exact.binned(bins)
 
 
@@ -39,11 +43,11 @@ def compute_features(bins: int | None = None) -> Data:
         )
 
     for m in MOMENTA:
-        limit = np.asarray(max_stable_lr(problem(bins, 1.0), SGD(FREE, m), BATCH_SIZES))
+        limit = np.asarray(max_stable_lr(problem(bins, NOISES["regression, label noise 1"]), SGD(FREE, m), BATCH_SIZES))
         add(f"limit, momentum {m:g}", limit.tolist())
         add(f"small batches, momentum {m:g}", (2.0 * BATCH_SIZES * (1.0 - m) / trace(bins)).tolist())
-    for name, label_noise in NOISES.items():
-        best = [tune(problem(bins, label_noise), SGD(FREE), batch, TARGET) for batch in BATCH_SIZES.tolist()]
+    for name, noise in NOISES.items():
+        best = [tune(problem(bins, noise), SGD(FREE), batch, TARGET) for batch in BATCH_SIZES.tolist()]
         add(f"steps, {name}", [one.steps for one in best])
         add(f"lr, {name}", [one.optimizer.hyperparameters["lr"] for one in best])
     return rows(records)
@@ -51,7 +55,7 @@ def compute_features(bins: int | None = None) -> Data:
 
 def trace(bins: int | None) -> float:
     """Tr(H)."""
-    where = problem(bins, None)
+    where = problem(bins, {})
     return float(np.sum(where.multiplicity * where.curvature))
 
 
