@@ -6,6 +6,8 @@ n(z) = query^T adj(z - A) gain.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from .._checks import FloatArray
@@ -21,55 +23,73 @@ def stability_limit(of: StepMap) -> FloatArray:
     Eigenvalues can only leave the unit disc through its rim, so that stability changes at few x, which are found from
     polynomials (:func:`_crossings`); the first of them behind which M(x) has a spectral radius of 1 or more is it.
     """
-    parts = of.packed
-    transition, gain = parts.transition[..., 0, :, :], parts.gain[..., 0, :]
-    shape, k = transition.shape[:-2], of.states
-    found = [
-        _first_unstable(a, g, parts.query)
-        for a, g in zip(transition.reshape(-1, k, k), gain.reshape(-1, k), strict=True)
-    ]
-    return np.array(found).reshape(shape)
-
-
-def _first_unstable(transition: FloatArray, gain: FloatArray, query: FloatArray) -> float:
-    at = _crossings(transition, gain, query)
-    inside = (
-        np.array([1.0]) if not at.size else np.concatenate([[0.5 * at[0]], 0.5 * (at[1:] + at[:-1]), [2.0 * at[-1]]])
-    )
-    matrices = transition - inside[:, None, None] * np.outer(gain, query)
-    unstable = np.abs(np.linalg.eigvals(matrices)).max(axis=1) >= 1.0
-    first = int(np.argmax(unstable))
-    return float("inf") if not unstable.any() else 0.0 if first == 0 else float(at[first - 1])
+    parts, k = of.packed, of.states
+    transition, gain = parts.transition[..., 0, :, :].reshape(-1, k, k), parts.gain[..., 0, :].reshape(-1, k)
+    crossings = _crossings(transition, gain, parts.query)
+    begin = np.pad(crossings, ((0, 0), (1, 0)))
+    end = np.pad(crossings, ((0, 0), (0, 1)), constant_values=np.inf)
+    inside = np.where(np.isfinite(end), 0.5 * (begin + end), np.where(begin > 0.0, 2.0 * begin, 1.0))
+    there = np.isfinite(begin) & (end > begin * (1.0 + 1e-12))  # of crossings that are one, rounding makes two
+    x = np.where(there, inside, 0.0)[..., None, None]
+    radius = np.abs(np.linalg.eigvals(transition[:, None] - x * (gain[:, None, :, None] * parts.query))).max(axis=-1)
+    unstable = there & (radius >= 1.0)
+    limit = np.where(unstable.any(axis=1), np.take_along_axis(begin, unstable.argmax(axis=1)[:, None], 1)[:, 0], np.inf)
+    return limit.reshape(parts.gain.shape[:-2])
 
 
 def _crossings(transition: FloatArray, gain: FloatArray, query: FloatArray) -> FloatArray:
-    """All x > 0, ascending, at which an eigenvalue z of M(x) has |z| = 1: x = -p(z) / n(z) there, which is real at
-    z = 1, at z = -1, and where p(z) conj(n(z)) is.
+    """All x > 0, ascending and followed by inf, at which an eigenvalue z of M(x) has |z| = 1: one row for each A.
 
-    With p = sum a_i z^i and n = sum b_j z^j the imaginary part of that product is a sum of
-    c_d sin(d phi) = c_d sin(phi) U_(d-1)(cos phi), d = 1 ... k: a polynomial in cos(phi).
+    There x = -p(z) / n(z), which is real at z = 1, at z = -1, and where p(z) conj(n(z)) is. With p = sum a_i z^i and
+    n = sum b_j z^j the imaginary part of that product is a sum of c_d sin(d phi) = c_d sin(phi) U_(d-1)(cos phi),
+    d = 1 ... k: a polynomial in cos(phi).
     """
-    k, one = len(gain), np.eye(len(gain))
-    a, b, adjugate = np.zeros(k + 1), np.zeros(k + 1), one  # Faddeev and LeVerrier: from the highest power down
-    a[k] = 1.0
-    for i in range(1, k + 1):
-        b[k - i] = query @ adjugate @ gain
+    rows, k = gain.shape
+    a, b, one = np.zeros((rows, k + 1)), np.zeros((rows, k + 1)), np.eye(k)
+    a[:, k], adjugate = 1.0, np.broadcast_to(one, (rows, k, k))
+    for i in range(1, k + 1):  # Faddeev and LeVerrier, from the highest power down
+        b[:, k - i] = np.einsum("i,rij,rj->r", query, adjugate, gain)
         product = transition @ adjugate
-        a[k - i] = -np.trace(product) / i
-        adjugate = product + a[k - i] * one
-    sines = [a[d:] @ b[: k + 1 - d] - a[: k + 1 - d] @ b[d:] for d in range(1, k + 1)]
-    second_kind = [np.array([1.0]), np.array([2.0, 0.0])]  # U_0, U_1: coefficients from the highest power down
-    while len(second_kind) < k:
-        second_kind.append(np.polysub(np.append(2.0 * second_kind[-1], 0.0), second_kind[-2]))
-    polynomial = np.zeros(1)
-    for sine, chebyshev in zip(sines, second_kind, strict=False):
-        polynomial = np.polyadd(polynomial, sine * chebyshev)
-    cosines = np.roots(polynomial)
-    cosines = cosines.real[(np.abs(cosines.imag) < 1e-7) & (np.abs(cosines.real) < 1.0)]
-    z = np.concatenate([[1.0, -1.0], cosines + 1j * np.sqrt(1.0 - cosines**2)])
+        a[:, k - i] = -np.trace(product, axis1=1, axis2=2) / i
+        adjugate = product + a[:, k - i, None, None] * one
+    polynomial = np.zeros((rows, k))  # in cos(phi), from the highest power down
+    for d, chebyshev in enumerate(_second_kind(k), start=1):
+        sine = np.sum(a[:, d:] * b[:, : k + 1 - d] - a[:, : k + 1 - d] * b[:, d:], axis=1)
+        polynomial[:, k - d :] += sine[:, None] * chebyshev
+    cosines = _roots(polynomial)
+    inner = (np.abs(cosines.imag) < 1e-7) & (np.abs(cosines.real) < 1.0)
+    cosines = np.where(inner, cosines.real, np.nan)
+    z = np.concatenate([np.full((rows, 1), 1.0), np.full((rows, 1), -1.0), cosines + 1j * np.sqrt(1.0 - cosines**2)], 1)
+    powers = z[..., None] ** np.arange(k + 1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        x = -(np.polyval(a[::-1], z) / np.polyval(b[::-1], z)).real
-    return np.unique(x[np.isfinite(x) & (x > SMALLEST)])
+        x = -(np.einsum("rzi,ri->rz", powers, a) / np.einsum("rzi,ri->rz", powers, b)).real
+    return np.sort(np.where(np.isfinite(x) & (x > SMALLEST), x, np.inf), axis=1)
+
+
+def _second_kind(count: int) -> list[FloatArray]:
+    """Coefficients of Chebyshev's U_0, U_1, ..., from the highest power down."""
+    found = [np.array([1.0]), np.array([2.0, 0.0])]
+    while len(found) < count:
+        found.append(np.polysub(np.append(2.0 * found[-1], 0.0), found[-2]))
+    return found[:count]
+
+
+def _roots(polynomials: FloatArray) -> Any:
+    """Complex roots (rows, degree) of polynomials (rows, degree + 1), NaN where there are fewer."""
+    rows, degree = len(polynomials), polynomials.shape[1] - 1
+    found = np.full((rows, degree), np.nan + 0j)
+    full = np.abs(polynomials[:, 0]) > 1e-12 * np.abs(polynomials).max(axis=1)
+    if degree:
+        companions = np.zeros((int(full.sum()), degree, degree))
+        companions[:, np.arange(1, degree), np.arange(degree - 1)] = 1.0
+        companions[:, 0, :] = -polynomials[full, 1:] / polynomials[full, :1]
+        found[full] = np.linalg.eigvals(companions)
+    for row in np.flatnonzero(~full):
+        some = np.roots(
+            np.where(np.abs(polynomials[row]) > 1e-12 * np.abs(polynomials[row]).max(), polynomials[row], 0.0)
+        )
+        found[row, : some.size] = some
+    return found
 
 
 def long_run_noise(
