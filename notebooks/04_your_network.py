@@ -42,7 +42,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from nqm.plotting import COLORS, LINES, MARKERS, powers_of_two, style
 from nqm.validation import OPTIMIZERS, Data, Task, Trial, measure, measure_steps, predict_steps, race, reference_point
-from nqm.validation.spectra_figures import compute_power_law, compute_variance
+from nqm.validation.papers.zhang2019.spectra import compute_power_law, compute_variance
 
 # %% [markdown]
 # ## 1. Your cell

@@ -123,7 +123,7 @@ with style():
 # they are made by SGD on a power law; `scaling.read_curves("folder")` reads yours.
 
 # %%
-from nqm.papers import scaling as figures  # noqa: E402
+from nqm.papers.ours import scaling_laws as figures  # noqa: E402
 
 data = figures.compute_curves()
 figures.plot_curves(data)

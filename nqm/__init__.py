@@ -19,8 +19,9 @@ Which hyperparameters reach it first? What is to be found is FREE.
 (1265, 0.105, 0.993)
 
 Problems: :class:`NoisyQuadratic`. Optimizers: :class:`SGD`, :class:`Preconditioned`, :class:`EMA`,
-:class:`LinearOptimizer`. :func:`sweep` compares many at many batch sizes, as a table and a picture;
-:func:`optimize_schedule` finds the best learning rate of each step; :func:`simulate` draws single runs.
+:class:`LinearOptimizer`; one of your own is a subclass of :class:`Optimizer`. :func:`sweep` compares many at many batch
+sizes, as a table and a picture; :func:`optimize_schedule` finds the best learning rate of each step; :func:`simulate`
+draws single runs.
 :mod:`nqm.schedules`, :mod:`nqm.noise`, :mod:`nqm.bounds` and :mod:`nqm.evidence` have what their names say.
 :mod:`nqm.scaling` fits the model to training logs; :mod:`nqm.validation` (needs torch) measures networks and trains
 them. :func:`use_backend` chooses threads, or a GPU. In the shell: ``nqm --help``.
@@ -36,7 +37,7 @@ from ._risk import log_steps, max_stable_lr, risk, steady_state_risk
 from ._simulate import Simulation, simulate
 from ._sweep import Sweep, SweepInterrupted, sweep
 from .backends import get_backend, set_backend, use_backend
-from .optimizers import EMA, FREE, SGD, LinearOptimizer, Preconditioned
+from .optimizers import EMA, FREE, SGD, LinearOptimizer, Optimizer, Preconditioned
 from .problems.quadratic import NoisyQuadratic
 from .schedules import Schedule
 from .search.first_passage import steps_to_target
@@ -52,6 +53,7 @@ __all__ = [
     "LinearOptimizer",
     "NoisyQuadratic",
     "OptimizedSchedule",
+    "Optimizer",
     "Preconditioned",
     "Schedule",
     "Simulation",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -44,25 +44,40 @@ def pair_mul(a: tuple[Any, Any], b: tuple[Any, Any]) -> tuple[Any, Any]:
 
 @dataclass(frozen=True)
 class Pair:
-    """high + low, two float64 that do not overlap. What overflows (beyond 1e300 in a product) is NaN."""
+    """high + low, two float64 that do not overlap. What overflows (beyond 1e300 in a product) is NaN.
+
+    Numbers and arrays may stand beside it: ``1.0 - Pair(decay)`` has all the digits of 1 - decay.
+    """
 
     high: Array
     low: Array = 0.0
+    __array_ufunc__: ClassVar[None] = None  # an array beside a pair leaves the arithmetic to the pair
 
     def __getitem__(self, at: Any) -> Pair:
         return Pair(self.high[at], self.low[at])
 
-    def __add__(self, other: Pair) -> Pair:
+    def __neg__(self) -> Pair:
+        return Pair(-self.high, -self.low)
+
+    def __add__(self, other: Any) -> Pair:
+        other = other if isinstance(other, Pair) else Pair(other)
         high, error = two_sum(self.high, other.high)
         return Pair(*two_sum(high, error + (self.low + other.low)))
 
-    def __sub__(self, other: Pair) -> Pair:
-        return self + Pair(-other.high, -other.low)
+    __radd__ = __add__
+
+    def __sub__(self, other: Any) -> Pair:
+        return self + -other
+
+    def __rsub__(self, other: Any) -> Pair:
+        return -self + other
 
     def __mul__(self, other: Any) -> Pair:
         other = other if isinstance(other, Pair) else Pair(other)
         high, error = two_product(self.high, other.high)
         return Pair(*two_sum(high, error + (self.high * other.low + self.low * other.high)))
+
+    __rmul__ = __mul__
 
 
 def product(a: Pair, b: Pair) -> Pair:

@@ -6,7 +6,12 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DPI = 160
 
 
 def write_whole(path: str | os.PathLike[str], write: Callable[[Path], Any]) -> Path:
@@ -24,3 +29,26 @@ def write_whole(path: str | os.PathLike[str], write: Callable[[Path], Any]) -> P
         return temporary.replace(goal)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def save_text(text: str, path: str | os.PathLike[str]) -> Path:
+    """Write a text file, as UTF-8."""
+    return write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def picture_format(path: str | os.PathLike[str]) -> str:
+    """The format that the file's ending names; a ValueError where there is none."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    kind = Path(path).suffix.lower().removeprefix(".")
+    formats = FigureCanvasBase.get_supported_filetypes()
+    if kind not in formats:
+        raise ValueError(f"{path}: expected a file name ending in one of {', '.join(sorted(formats))}")
+    return kind
+
+
+def save_picture(picture: Figure, path: str | os.PathLike[str]) -> Path:
+    """Save in the format that the file's ending names; without time stamps, so the same data gives the same file."""
+    kind = picture_format(path)
+    metadata = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+    return write_whole(path, lambda temporary: picture.savefig(temporary, dpi=DPI, metadata=metadata))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, overload
 
 import numpy as np
@@ -10,20 +10,19 @@ from numpy.typing import ArrayLike
 
 from . import _checks
 from ._checks import FloatArray, IntArray
-from .dynamics import additive, gaussian_features
+from .backends.types import Pieces
+from .dynamics.base import Dynamics, Values, rows_of
+from .dynamics.select import dynamics_of, dynamics_of_rows
+from .dynamics.words import word_until
 from .optimizers import Optimizer
 from .problems.quadratic import NoisyQuadratic
 from .schedules import Schedule
 
-AGREEMENT = 1e-11
-"""Two rules for one spectrum agree when their risks differ by less than this, relative to the risk. Rules that miss an
-oscillation can meet by chance: at 1e-9 one risk in 1500 with long momentum was accepted with an error of 5e-8."""
+ROWS_AT_ONCE = 2**16
+"""Rows of broadcast arguments that are computed at once, so that memory stays bounded."""
 
 ARRAYS = "; for one run whose lr changes take nqm.Schedule(lrs, 1)"
 """What a person may have meant who gave arrays where one run is asked for."""
-
-FOREVER = 81
-"""Doublings after which a stable filter has reached its steady state: rates down to 1e-23 a step."""
 
 
 @overload
@@ -71,18 +70,18 @@ def risk(
     array([1.6779, 0.6209,    inf])
     """
     check_problem(problem, optimizer)
-    problem = few_nodes(problem)
-    batch, ramp = batches(batch_size)
+    sizes, batch_schedule = check_batch_sizes(batch_size)
     times = _checks.step_numbers(steps)
-    shape = _checks.broadcast(optimizer=optimizer.shape, batch_size=batch.shape, steps=times.shape)
+    shape = _checks.broadcast(optimizer=optimizer.shape, batch_size=sizes.shape, steps=times.shape)
     out = np.empty(shape)
-    flat = out.reshape(-1)
-    schedule, values = split(optimizer)
-    if schedule is not None or ramp is not None or problem.label_noise is not None:
-        _scheduled_risk(problem, optimizer, values, schedule, ramp, batch, times, out)
+    lr_schedule, values = take_out_schedule(optimizer)
+    constant = lr_schedule is None and batch_schedule is None
+    if not constant or dynamics_of(problem, optimizer).follows_time:
+        _risk_along(problem, optimizer, values, lr_schedule, batch_schedule, sizes, times, out)
         return float(out) if shape == () else out
-    for part, chunk, (b, t) in in_chunks(values, shape, batch, times):
-        flat[part] = risks(problem, optimizer, chunk, b, t.astype(np.int64))
+    flat = out.reshape(-1)
+    for part, chunk, (size, time) in row_chunks(values, shape, sizes, times):
+        flat[part] = risk_of_rows(dynamics_of(problem, optimizer), chunk, size, time.astype(np.int64))
     return float(out) if shape == () else out
 
 
@@ -125,32 +124,28 @@ def steady_state_risk(
     0.125
     """
     check_problem(problem, optimizer)
-    batch, ramp = batches(batch_size)
-    schedule, values = split(optimizer)
-    for given in (schedule, ramp):
+    sizes, batch_schedule = check_batch_sizes(batch_size)
+    lr_schedule, values = take_out_schedule(optimizer)
+    for given in (lr_schedule, batch_schedule):
         if given is not None and given.beyond == "error":
             raise ValueError(f"expected a schedule that holds its last value for a steady state, got {given} that ends")
-    if schedule is not None:
-        if schedule.values[-1] == 0.0:
-            raise ValueError(f"lr: expected a schedule that ends above 0 for a steady state, got {schedule}")
-        values["lr"] = float(schedule.values[-1])
-    if ramp is not None:
-        batch = np.asarray(ramp.values[-1])
-    shape = _checks.broadcast(optimizer=optimizer.shape, batch_size=batch.shape)
+    if lr_schedule is not None:
+        if lr_schedule.values[-1] == 0.0:
+            raise ValueError(f"lr: expected a schedule that ends above 0 for a steady state, got {lr_schedule}")
+        values["lr"] = float(lr_schedule.values[-1])
+    if batch_schedule is not None:
+        sizes = np.asarray(batch_schedule.values[-1])
+    shape = _checks.broadcast(optimizer=optimizer.shape, batch_size=sizes.shape)
     out = np.empty(shape)
     flat = out.reshape(-1)
-    problem = few_nodes(problem)
-    for part, chunk, (b,) in in_chunks(values, shape, batch):
+    for part, chunk, (size,) in row_chunks(values, shape, sizes):
+        for dynamics, rows in dynamics_of_rows(problem, optimizer, size):
+            own, batch = rows_of(chunk, rows), size[rows]
 
-        def limit(nodes: NoisyQuadratic, rows: Any, values: Any = chunk, b: Any = b) -> FloatArray:
-            chosen = {k: v[rows] for k, v in values.items()}
-            if nodes.label_noise is not None:
-                return gaussian_features.steady_risk(nodes, optimizer, chosen, b[rows], b[rows].size)
-            return additive.dyadic_risk(nodes, optimizer, chosen, b[rows], b[rows].size, FOREVER)[:, -1]
+            def steady(nodes: Dynamics, some: Any, own: Any = own, batch: Any = batch) -> FloatArray:
+                return nodes.steady_risk(rows_of(own, some), batch[some], batch[some].size)
 
-        flat[part] = refined(problem, limit)
-        if problem.label_noise is not None and np.isinf(b).any():  # no noise that could grow
-            flat[part] = np.where(np.isinf(b), refined(problem._additive(), limit), flat[part])
+            flat[part][rows] = dynamics.rule_for_risk().refined(steady)
     return float(out) if shape == () else out
 
 
@@ -188,57 +183,26 @@ def max_stable_lr(
     array([0.666667, 1.6     , 2.      ])
     """
     check_problem(problem, optimizer, free={"lr"})
-    values = {k: v for k, v in optimizer.hyperparameters.items() if k != "lr"}
-    coupled = problem.label_noise is not None
-    if batch_size is None and coupled:
+    values = {name: value for name, value in optimizer.hyperparameters.items() if name != "lr"}
+    dynamics = dynamics_of(problem, optimizer)
+    if batch_size is None and dynamics.limit_needs_batch_size:
         raise ValueError("batch_size: expected one with Gaussian features, whose noise makes stability depend on it")
-    batch = np.ones(()) if batch_size is None else batches(batch_size)[0]
+    sizes = np.ones(()) if batch_size is None else check_batch_sizes(batch_size)[0]
     if isinstance(batch_size, Schedule):
         raise TypeError(f"batch_size: expected numbers, got {batch_size}")
-    shape = _checks.broadcast(**{k: np.shape(v) for k, v in values.items()}, batch_size=batch.shape)
-    if not coupled:
-        limit = np.array(np.broadcast_to(stable_lr(problem, optimizer, values), shape))
+    shape = _checks.broadcast(**{k: np.shape(v) for k, v in values.items()}, batch_size=sizes.shape)
+    if not dynamics.limit_needs_batch_size:
+        limit = np.array(np.broadcast_to(dynamics.stability_limit(values), shape))
         return float(limit) if shape == () else limit
     out = np.empty(shape)
     flat = out.reshape(-1)
-    for part, chosen, (b,) in in_chunks(values, shape, batch):
+    for part, chunk, (size,) in row_chunks(values, shape, sizes):
 
-        def evaluate(nodes: NoisyQuadratic, rows: Any, chosen: Any = chosen, b: Any = b) -> FloatArray:
-            return stable_lr(nodes, optimizer, {k: v[rows] for k, v in chosen.items()}, b[rows])
+        def limits(nodes: Dynamics, rows: Any, own: Any = chunk, batch: Any = size) -> FloatArray:
+            return np.asarray(nodes.stability_limit(rows_of(own, rows), batch[rows]))
 
-        flat[part] = refined(few_nodes(problem), evaluate)
+        flat[part] = dynamics.rule_for_risk().refined(limits)
     return float(out) if shape == () else out
-
-
-def stable_lr(problem: NoisyQuadratic, optimizer: Optimizer, values: Mapping[str, Any], batch_size: Any = None) -> Any:
-    """:func:`max_stable_lr` for given momentum and power, on the nodes of ``problem`` as they are."""
-    largest = problem._extremes()[0]  # powers lie in [0, 1], so h^(1-p) is largest where h is
-    alone = optimizer.stability_limit(values) / largest ** (1.0 - np.asarray(values.get("power", 0.0)))
-    if problem.label_noise is None:
-        return alone
-    return gaussian_features.stable_lr(problem, optimizer, values, batch_size, alone)
-
-
-def engine(problem: NoisyQuadratic) -> Any:
-    """What computes its risks: additive noise, or Gaussian features, where coordinates feel each other."""
-    return additive if problem.label_noise is None else gaussian_features
-
-
-def few_nodes(problem: NoisyQuadratic) -> NoisyQuadratic:
-    """A rule that refines to the problem, where coordinates feel each other and are many; else the problem."""
-    if problem.label_noise is None:
-        return problem
-    return compressed_beyond(problem, gaussian_features.EXPLICIT_NODES)
-
-
-def compressed_beyond(problem: NoisyQuadratic, most: int) -> NoisyQuadratic:
-    """The problem itself, or for more nodes than ``most`` a rule that refines to it."""
-    if not (problem._is_exact() and problem.curvature.size > most):
-        return problem
-    if "compressed" not in problem._prepared:
-        problem._prepared["compressed"] = problem.compressed()
-    found: NoisyQuadratic = problem._prepared["compressed"]
-    return found
 
 
 def check_problem(problem: Any, optimizer: Any, free: set[str] | None = None) -> None:
@@ -255,55 +219,19 @@ def require_plain(optimizer: Optimizer) -> None:
         raise ValueError(f"optimizer: expected plain numbers, got arrays of shape {optimizer.shape}{ARRAYS}")
 
 
-class Unresolved(ArithmeticError):
-    """No rule of at most 2^22 nodes settles the risk (a huge spectrum under very long oscillation)."""
-
-    def __init__(self, nodes: int) -> None:
-        super().__init__(nodes)
-        self.nodes = nodes
-
-    def __str__(self) -> str:
-        return (
-            f"the risk on this spectrum is not settled to {AGREEMENT:g} with {self.nodes} nodes: the optimizer "
-            "oscillates faster over the spectrum than they can follow. Use fewer steps, less momentum, or a smaller dim"
-        )
-
-
-def refined(problem: NoisyQuadratic, evaluate: Callable[[NoisyQuadratic, Any], FloatArray]) -> FloatArray:
-    """``evaluate(nodes, rows)`` on finer and finer rules of ``problem`` until each row agrees with the one before."""
-    found = evaluate(problem, slice(None))
-    open_rows = np.arange(found.size)
-    nodes = problem
-    while open_rows.size and not nodes._is_exact():
-        finer = nodes._finer()
-        if finer is None or (finer.label_noise is not None and finer.curvature.size > gaussian_features.MOST_NODES):
-            raise Unresolved(nodes.curvature.size)
-        nodes = finer
-        better = evaluate(nodes, open_rows)
-        settled = agree(found[open_rows], better)
-        found[open_rows] = better
-        open_rows = open_rows[~settled]
-    return found
-
-
-def agree(a: Any, b: Any) -> Any:
-    with np.errstate(invalid="ignore"):  # inf - inf
-        return (a == b) | (np.abs(a - b) <= AGREEMENT * np.abs(b))
-
-
-def in_chunks(
+def row_chunks(
     values: Mapping[str, Any], shape: tuple[int, ...], *arrays: FloatArray | IntArray
 ) -> Iterator[tuple[slice, dict[str, FloatArray], list[FloatArray]]]:
     """Cut broadcast arguments of ``shape`` into runs of rows, so that memory stays bounded."""
     size = int(np.prod(shape, dtype=np.int64))
     spread = {k: np.broadcast_to(v, shape) for k, v in values.items()}
     others: list[Any] = [np.broadcast_to(a, shape) for a in arrays]
-    for first in range(0, size, additive.ROWS_AT_ONCE):
-        part = slice(first, min(first + additive.ROWS_AT_ONCE, size))
+    for first in range(0, size, ROWS_AT_ONCE):
+        part = slice(first, min(first + ROWS_AT_ONCE, size))
         yield part, {k: v.flat[part] for k, v in spread.items()}, [a.flat[part] for a in others]
 
 
-def batches(batch_size: Any) -> tuple[FloatArray, Schedule | None]:
+def check_batch_sizes(batch_size: Any) -> tuple[FloatArray, Schedule | None]:
     """Checked batch sizes as an array, and as a schedule where they are one (then the array is 1)."""
     if not isinstance(batch_size, Schedule):
         return _checks.reals(batch_size, "batch_size", low=0.0, high=np.inf, closed="high"), None
@@ -312,80 +240,81 @@ def batches(batch_size: Any) -> tuple[FloatArray, Schedule | None]:
     return np.ones(()), batch_size
 
 
-def one_batch(batch_size: Any) -> tuple[float, Schedule | None]:
-    """:func:`batches` where arrays make no sense."""
-    size, ramp = batches(batch_size)
+def check_one_batch_size(batch_size: Any) -> tuple[float, Schedule | None]:
+    """:func:`check_batch_sizes` where arrays make no sense."""
+    size, batch_schedule = check_batch_sizes(batch_size)
     if size.shape != ():
         raise ValueError(f"batch_size: expected a single number or a schedule, got an array of shape {size.shape}")
-    return float(size), ramp
+    return float(size), batch_schedule
 
 
-def split(optimizer: Optimizer) -> tuple[Schedule | None, dict[str, Any]]:
+def take_out_schedule(optimizer: Optimizer) -> tuple[Schedule | None, dict[str, Any]]:
     """The schedule of the learning rate, if there is one, and the hyperparameters with 1 in its place."""
     schedule, values = optimizer.schedule, optimizer.hyperparameters
     return schedule, values if schedule is None else {**values, "lr": 1.0}
 
 
-def _scheduled_risk(
+def risk_of_rows(dynamics: Dynamics, values: Values, batch_size: FloatArray, steps: IntArray) -> FloatArray:
+    """:func:`risk` of rows of checked numbers, without schedules: all (R,)."""
+
+    def at_steps(nodes: Dynamics, rows: Any) -> FloatArray:
+        return nodes.risk(rows_of(values, rows), batch_size[rows], steps[rows])
+
+    return dynamics.rule_for_risk().refined(at_steps)
+
+
+def _risk_along(
     problem: NoisyQuadratic,
     optimizer: Optimizer,
     values: dict[str, Any],
-    schedule: Schedule | None,
-    ramp: Schedule | None,
-    batch: FloatArray,
-    times: IntArray,
+    lr_schedule: Schedule | None,
+    batch_schedule: Schedule | None,
+    batch_size: FloatArray,
+    steps: IntArray,
     out: FloatArray,
 ) -> None:
-    """Fill ``out``: rows with the same hyperparameters and batch size share one walk along the schedules, and those
-    that stop at the same steps are walked together."""
+    """Fill ``out``: rows with the same hyperparameters and batch size share one way along the schedules, and those
+    that stop at the same steps go together."""
 
-    def walk(own: Mapping[str, Any], size: FloatArray, stops: IntArray) -> FloatArray:
-        parts = additive.pieces(schedule, ramp, stops)
-        quiet = ramp is None and bool(np.isinf(size[0]))
-        columns = stops.size
-
-        def evaluate(nodes: NoisyQuadratic, asked: Any) -> FloatArray:
-            if isinstance(asked, slice):  # all
-                return engine(nodes).chained_risk(nodes, optimizer, own, size, size.size, parts, columns).reshape(-1)
-            wanted = np.arange(size.size * columns)[asked]
-            row, column = wanted // columns, wanted % columns
-            some = np.zeros(size.size, dtype=bool)
-            some[row] = True
-            few = {k: v[some] for k, v in own.items()}
-            found = engine(nodes).chained_risk(nodes, optimizer, few, size[some], int(some.sum()), parts, columns)
-            return found[np.cumsum(some)[row] - 1, column]
-
-        where = problem._additive() if quiet else problem
-        return refined(where, evaluate).reshape(size.size, columns)
+    def follow(own: Values, sizes: FloatArray, stops: IntArray) -> FloatArray:
+        dynamics = dynamics_of(problem, optimizer, sizes if batch_schedule is None else 1.0)
+        return _risk_at_stops(dynamics, own, sizes, word_until(lr_schedule, batch_schedule, stops), stops.size)
 
     flat = out.reshape(-1)
     if out.size == 1:
-        flat[:] = walk({name: np.reshape(v, 1) for name, v in values.items()}, batch.reshape(1), times.reshape(1))[0]
+        one = {name: np.reshape(value, 1) for name, value in values.items()}
+        flat[:] = follow(one, batch_size.reshape(1), steps.reshape(1))[0]
         return
-    for part, chosen, (b, t) in in_chunks(values, out.shape, batch, times):
-        table = np.stack([*chosen.values(), b], axis=1)
+    for part, chunk, (size, time) in row_chunks(values, out.shape, batch_size, steps):
+        table = np.stack([*chunk.values(), size], axis=1)
         rows, which = np.unique(table, axis=0, return_inverse=True)
         together: dict[Any, list[tuple[int, Any, Any]]] = {}  # rows, their places and columns, by where they stop
         order = np.argsort(which, kind="stable")
         for mine in np.split(order, np.flatnonzero(np.diff(which[order])) + 1):
-            stops, column = np.unique(t[mine].astype(np.int64), return_inverse=True)
-            quiet = bool(np.isinf(b[mine[0]]))
-            together.setdefault((stops.tobytes(), quiet), []).append((which[mine[0]], mine, column))
+            stops, column = np.unique(time[mine].astype(np.int64), return_inverse=True)
+            noiseless = bool(np.isinf(size[mine[0]]))
+            together.setdefault((stops.tobytes(), noiseless), []).append((which[mine[0]], mine, column))
         for (stops, _), alike in together.items():
             some = rows[[row for row, _, _ in alike]]
-            own = {name: some[:, i] for i, name in enumerate(chosen)}
-            found = walk(own, some[:, -1], np.frombuffer(stops, dtype=np.int64))
+            own = {name: some[:, i] for i, name in enumerate(chunk)}
+            found = follow(own, some[:, -1], np.frombuffer(stops, dtype=np.int64))
             for risks_of_row, (_, mine, column) in zip(found, alike, strict=True):
                 flat[part.start + mine] = risks_of_row[column]
 
 
-def risks(
-    problem: NoisyQuadratic, optimizer: Optimizer, values: Mapping[str, FloatArray], batch: FloatArray, steps: IntArray
+def _risk_at_stops(
+    dynamics: Dynamics, values: Values, batch_size: FloatArray, word: Pieces, columns: int
 ) -> FloatArray:
-    """:func:`risk` of rows of checked numbers, without schedules, with additive noise: all (R,)."""
+    """Risk along a word, (R, columns), on finer and finer rules until each number agrees with the one before."""
 
-    def evaluate(nodes: NoisyQuadratic, rows: Any) -> FloatArray:
-        chosen = {k: v[rows] for k, v in values.items()}
-        return additive.risk(nodes, optimizer, chosen, batch[rows], steps[rows])
+    def along(nodes: Dynamics, asked: Any) -> FloatArray:
+        if isinstance(asked, slice):  # all
+            return nodes.risk_along(values, batch_size, batch_size.size, word, columns).reshape(-1)
+        wanted = np.arange(batch_size.size * columns)[asked]
+        row, column = wanted // columns, wanted % columns
+        some = np.zeros(batch_size.size, dtype=bool)
+        some[row] = True
+        found = nodes.risk_along(rows_of(values, some), batch_size[some], int(some.sum()), word, columns)
+        return found[np.cumsum(some)[row] - 1, column]
 
-    return refined(problem, evaluate)
+    return dynamics.rule_for_risk().refined(along).reshape(batch_size.size, columns)

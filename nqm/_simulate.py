@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import _checks
-from . import backends as _engines
+from . import _checks, backends
 from ._checks import FloatArray, IntArray
-from ._risk import check_problem, one_batch, require_plain
+from ._risk import check_one_batch_size, check_problem, require_plain
 from .backends.types import Pieces
-from .dynamics import additive
+from .dynamics.words import word_until
 from .optimizers import Optimizer, step
+from .problems.noise_models import AdditiveNoise, noise_of
 from .problems.quadratic import NoisyQuadratic
 from .problems.spectra import EXPLICIT_LIMIT
 from .schedules import Schedule
@@ -81,7 +81,7 @@ def simulate(
     """
     check_problem(problem, optimizer)
     require_plain(optimizer)
-    size, ramp = one_batch(batch_size)
+    size, ramp = check_one_batch_size(batch_size)
     times = np.atleast_1d(_checks.step_numbers(steps))
     if times.ndim > 1 or np.any(np.diff(times) <= 0):
         raise ValueError(f"steps: expected a whole number or increasing whole numbers, got {_checks.describe(steps)}")
@@ -95,25 +95,19 @@ def simulate(
         raise ValueError(f"problem: expected at most {EXPLICIT_LIMIT} coordinates to simulate, got {explicit.dim:.4g}")
     copies = explicit.multiplicity.astype(np.int64)
     h, c, init = (np.repeat(a, copies) for a in (explicit.curvature, explicit.noise, explicit.init))
-    course = additive.pieces(optimizer.schedule or Schedule(optimizer.hyperparameters["lr"], 1), ramp, times)
+    course = word_until(optimizer.schedule or Schedule(optimizer.hyperparameters["lr"], 1), ramp, times)
     course = course._replace(inverse_batch=course.inverse_batch / size)
-    largest = 1.0
-    if problem.label_noise is not None:
-        drawn = 1.0 / course.inverse_batch[course.inverse_batch > 0.0]
-        if np.any(np.abs(drawn - np.round(drawn)) > 1e-9 * drawn) or np.any(drawn < 0.5):
-            raise ValueError(f"batch_size: expected whole numbers of examples to draw, got {batch_size}")
-        largest = drawn.max(initial=1.0)
-    numbers = NUMBERS_ON_DEVICE if _engines.on_device() else NUMBERS_AT_ONCE
+    noise = noise_of(problem)
+    largest = noise.examples_drawn(course.inverse_batch, batch_size)
+    numbers = NUMBERS_ON_DEVICE if backends.on_device() else NUMBERS_AT_ONCE
     at_once = max(1, int(numbers // (h.size * largest)))
     losses = np.empty((count, times.size))
-    with _engines.array_module() as xp:
+    with backends.array_module() as xp:
         generator = xp.random.default_rng(chance)
         h, c, init = (xp.asarray(a) for a in (h, c, init))
         for first in range(0, count, at_once):
             some = losses[first : first + at_once]
-            some[...] = _engines.to_numpy(
-                _losses(xp, optimizer, h, c, problem.label_noise, init, course, some.shape, generator)
-            )
+            some[...] = backends.to_numpy(_losses(xp, optimizer, h, c, noise, init, course, some.shape, generator))
     return Simulation(times, losses)
 
 
@@ -121,8 +115,8 @@ def _losses(
     xp: Any,
     optimizer: Optimizer,
     h: Any,
-    noise: Any,
-    label_noise: float | None,
+    c: Any,
+    noise: AdditiveNoise,
     init: Any,
     course: Pieces,
     shape: tuple[int, ...],
@@ -131,26 +125,21 @@ def _losses(
     """Losses (runs, columns), with the arrays of ``xp``: NumPy's or CuPy's; the state z is k arrays (runs, dim)."""
     runs = shape[0]
     scale = h ** -float(optimizer.hyperparameters.get("power", 0.0))
-    parts = optimizer.filter()
-    readout = _weights(xp, np.eye(3)[2] if np.any(parts.fresh) else parts.readout)
+    parts = optimizer.step_map(optimizer.hyperparameters)
+    readout = _weights(xp, np.asarray(parts.readout))
     origin = xp.sqrt(init) * generator.standard_normal((runs, h.size))
     state = [start * origin for start in parts.start]
     losses = xp.empty(shape)
-    curvature, scales = _engines.to_numpy(scale * h), _engines.to_numpy(scale)
+    curvature, scales = backends.to_numpy(scale * h), backends.to_numpy(scale)
     block = max(1, NUMBERS_IN_CACHE // h.size) if xp is np else runs
     with np.errstate(over="ignore", invalid="ignore"):  # divergence
         for lr, share, length, column in zip(*course, strict=True):
             matrix, gain = step(optimizer, curvature, lr)
             taken = np.moveaxis(np.dstack([matrix, -scales[:, None] * gain]), 0, -1)  # (k, k + 1, dim)
             rows = [_weights(xp, row) for row in taken]
-            queried = _weights(xp, parts.query * lr ** np.array(parts.scaled))
+            queried = _weights(xp, np.asarray(parts.query) * lr ** np.array(parts.scaled))
             for _ in range(length):
-                if label_noise is None or share == 0.0:
-                    error = generator.standard_normal((runs, h.size))
-                    error *= xp.sqrt(noise * share)
-                else:
-                    distance = _sum(xp, queried, state)
-                    error = _sampling_error(xp, h, label_noise, round(1.0 / share), distance, generator)
+                error = noise.draw(xp, h, c, share, partial(_sum, xp, queried, state), generator, runs)
                 for first in range(0, runs, block):
                     few = [z[first : first + block] for z in (*state, error)]
                     new = [_sum(xp, row, few) for row in rows]
@@ -175,16 +164,3 @@ def _sum(xp: Any, weights: list[Any], arrays: list[Any]) -> Any:
             term = weight * array
             total = term if total is None else total + term
     return xp.zeros_like(arrays[0]) if total is None else total
-
-
-def _sampling_error(xp: Any, h: Any, label_noise: float, batch: int, distance: Any, generator: Any) -> Any:
-    """Average gradient of a drawn batch less the true one, h distance: (runs, dim)."""
-    runs, total = len(distance), xp.zeros_like(distance)
-    at_once = max(1, NUMBERS_AT_ONCE // distance.size)
-    for first in range(0, batch, at_once):
-        drawn = min(at_once, batch - first)
-        features = xp.sqrt(h) * generator.standard_normal((runs, drawn, h.size))
-        residual = xp.einsum("rbn,rn->rb", features, distance)
-        residual -= math.sqrt(label_noise) * generator.standard_normal((runs, drawn))
-        total += xp.einsum("rbn,rb->rn", features, residual)
-    return total / batch - h * distance

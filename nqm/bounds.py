@@ -11,10 +11,12 @@ from numpy.typing import ArrayLike
 from . import _checks
 from ._checks import FloatArray
 from ._double_double import two_product, two_sum
-from ._risk import check_problem, in_chunks, refined, stable_lr
-from .dynamics import additive
+from ._risk import check_problem, row_chunks
+from .dynamics.select import dynamics_of
 from .optimizers import EMA, SGD, Optimizer, Preconditioned
+from .problems.noise_models import noise_of
 from .problems.quadratic import NoisyQuadratic
+from .problems.refinement import refine_until_agree
 
 
 def mle(problem: NoisyQuadratic, examples: ArrayLike) -> float | FloatArray:
@@ -53,7 +55,7 @@ def bayes(problem: NoisyQuadratic, examples: ArrayLike) -> float | FloatArray:
             # one row at a time bounds the memory; 0 examples of infinite precision (noise 0) still tell nothing
             return np.array([np.sum(weight * h / (known + (told * n if n > 0.0 else 0.0))) for n in flat[rows]])
 
-    found = refined(problem, evaluate).reshape(number.shape)
+    found = refine_until_agree(problem, evaluate).reshape(number.shape)
     return float(found) if found.ndim == 0 else found
 
 
@@ -181,7 +183,7 @@ def decaying_sgd(
         return np.array([np.sum(mult * (h / smallest) * nodes.noise), nodes.initial_risk])[rows]
 
     with np.errstate(over="ignore"):
-        noise, start = refined(problem, evaluate)
+        noise, start = refine_until_agree(problem, evaluate)
         bound = np.maximum(2.0 * noise / smallest / batch, offset * start) / (times + offset)
     return float(bound) if bound.ndim == 0 else bound
 
@@ -211,8 +213,8 @@ def _noise_free_and_steady(
     shape = _checks.broadcast(optimizer=optimizer.shape, batch_size=batch.shape, steps=times.shape)
     out = np.empty(shape)
     flat = out.reshape(-1)
-    for part, values, (b, t) in in_chunks(optimizer.hyperparameters, shape, batch, times):
-        stable = values["lr"] < stable_lr(problem, optimizer, values)
+    for part, values, (b, t) in row_chunks(optimizer.hyperparameters, shape, batch, times):
+        stable = values["lr"] < dynamics_of(problem, optimizer).stability_limit(values)
 
         def evaluate(
             nodes: NoisyQuadratic, rows: Any, values: Any = values, b: Any = b, t: Any = t, stable: Any = stable
@@ -221,10 +223,10 @@ def _noise_free_and_steady(
             with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # where unstable
                 found = _steady(nodes, **chosen) / b[rows]
             if steps is not None:
-                found += additive.risk(nodes, optimizer, chosen, np.inf, t[rows].astype(np.int64))
+                found += dynamics_of(nodes, optimizer).risk(chosen, np.inf, t[rows].astype(np.int64))
             return np.where(stable[rows], found, np.inf)
 
-        flat[part] = refined(problem, evaluate)
+        flat[part] = refine_until_agree(problem, evaluate)
     return float(out) if shape == () else out
 
 
@@ -252,7 +254,7 @@ def _steady(
 def _additive(problem: Any) -> None:
     """Refuse what is not a problem with additive noise: the papers' bounds are about nothing else."""
     _checks.instance(problem, NoisyQuadratic, "problem", "a nqm.NoisyQuadratic")
-    if problem.label_noise is not None:
+    if noise_of(problem).grows_with_loss:
         raise ValueError(f'problem: expected noise_model="additive" for the bounds, got {problem}')
 
 

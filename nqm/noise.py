@@ -16,10 +16,13 @@ from numpy.typing import ArrayLike
 
 from . import _checks
 from ._checks import FloatArray
-from ._risk import check_problem, one_batch, refined, require_plain, split
-from .dynamics import additive
+from ._risk import check_one_batch_size, check_problem, require_plain, take_out_schedule
+from .dynamics.select import dynamics_of
+from .dynamics.words import word_until
 from .optimizers import Optimizer
+from .problems.noise_models import noise_of
 from .problems.quadratic import NoisyQuadratic
+from .problems.refinement import refine_until_agree
 from .schedules import Schedule
 
 STRUCTURES = ("none", "full", "diagonal", "trace", "blocks")
@@ -271,27 +274,26 @@ def _noise_scale(problem: NoisyQuadratic, exponent: float, optimizer: Any, batch
     if times[0] > 0:
         if optimizer is None or batch_size is None:
             raise ValueError("steps: expected optimizer and batch_size with steps > 0")
-        if problem.label_noise is not None:
+        if noise_of(problem).grows_with_loss:
             raise ValueError("steps: expected 0 on Gaussian features, whose coordinates do not evolve on their own")
         check_problem(problem, optimizer)
         require_plain(optimizer)
-        size, ramp = one_batch(batch_size)
-        schedule, values = split(optimizer)
-        course = additive.pieces(schedule, ramp, times)
+        size, ramp = check_one_batch_size(batch_size)
+        schedule, values = take_out_schedule(optimizer)
+        word = word_until(schedule, ramp, times)
 
     def evaluate(nodes: NoisyQuadratic, rows: Any) -> FloatArray:
         h, m = nodes.curvature, nodes.multiplicity
         weight = m * h**exponent
-        noise, signal = np.sum(weight * nodes.noise), np.sum(weight * h**2 * nodes.init)
+        signal = np.sum(weight * h**2 * nodes.init)
+        noise = noise_of(nodes).weighted_variance(weight, nodes, signal)
         if times[0] > 0:
             weighted = nodes._replaced(nodes._nodes._replace(multiplicity=weight * h))
-            signal = 2.0 * additive.chained_risk(weighted, optimizer, values, size, 1, course, 1)[0, 0]
-        elif nodes.label_noise is not None:  # H (label_noise + 2 L) + H theta theta^T H
-            noise += 2.0 * nodes.initial_risk * np.sum(weight * nodes._nodes.noise) + signal
+            signal = 2.0 * dynamics_of(weighted, optimizer).risk_along(values, size, 1, word, 1)[0, 0]
         return np.array([noise, signal])[rows]
 
     with np.errstate(divide="ignore", invalid="ignore"):
-        noise, signal = refined(problem, evaluate)
+        noise, signal = refine_until_agree(problem, evaluate)
         return float(noise / signal) if signal > 0.0 else float("inf")
 
 

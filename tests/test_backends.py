@@ -18,6 +18,7 @@ from nqm import EMA, FREE, SGD, Preconditioned, Schedule, _checks
 from nqm.backends import numba_backend, selection
 from nqm.backends.request_batching import Gathered, together
 from nqm.dynamics import additive
+from nqm.dynamics.words import word_until
 
 PROBLEM = nqm.NoisyQuadratic.power_law(300)
 EXPLICIT = nqm.NoisyQuadratic(1.0 / np.arange(1.0, 101.0))
@@ -171,28 +172,28 @@ def columns(count=3000):
 def everything():
     """Results of every entry that spreads rows over threads."""
     optimizer, batch = columns()
-    values = optimizer.hyperparameters
-    parts = additive.pieces(Schedule([1.0, 0.3, 0.1], 70), None, np.array([100, 210]))
+    values, dynamics = optimizer.hyperparameters, additive.Additive(EXPLICIT, optimizer)
+    word = word_until(Schedule([1.0, 0.3, 0.1], 70), None, np.array([100, 210]))
     few = {name: value[:500] for name, value in values.items()}
     return [
-        additive.risk(EXPLICIT, optimizer, values, batch, np.arange(3000)),
-        additive.dyadic_risk(EXPLICIT, optimizer, values, batch, 3000, 20),
-        additive.chained_risk(EXPLICIT, optimizer, values, batch, 3000, parts, 2),
-        additive.crossings(EXPLICIT, optimizer, few, batch[:500], np.full(500, 0.1), last=False),
-        additive.crossings(EXPLICIT, optimizer, few, batch[:500], np.full(500, 0.1), last=True),
+        dynamics.risk(values, batch, np.arange(3000)),
+        dynamics.dyadic_risk(values, batch, 3000, 20),
+        dynamics.risk_along(values, batch, 3000, word, 2),
+        dynamics.first_passage(few, batch[:500], np.full(500, 0.1), last=False),
+        dynamics.first_passage(few, batch[:500], np.full(500, 0.1), last=True),
     ]
 
 
 @pytest.mark.parametrize("segment", every(2, [64, numba_backend.SEGMENT]))
 def test_the_same_bits_for_any_number_of_threads(segment, monkeypatch):
     used = set()
-    run = numba_backend.kernels.risk_rows
+    run = numba_backend.risk_rows
 
     def noting(*arguments):
         used.add(threading.current_thread().name)
         return run(*arguments)
 
-    monkeypatch.setattr(numba_backend.kernels, "risk_rows", noting)
+    monkeypatch.setattr(numba_backend, "risk_rows", noting)
     monkeypatch.setattr(numba_backend, "WORTH", 1e4)
     monkeypatch.setattr(numba_backend, "SEGMENT", segment)
     with nqm.use_backend("numba", threads=1):
@@ -425,7 +426,7 @@ def test_searches_that_cannot_all_begin_do_not_wait_for_each_other(monkeypatch):
 def test_filters_that_differ_are_not_put_together():
     """An average and a filter of one's own with the same vectors: what the third state is tells them apart."""
     averaged = EMA(SGD(0.3, 0.5), 0.9)
-    parts = averaged.filter()
+    parts = averaged.step_map(averaged.hyperparameters).packed
     own = nqm.LinearOptimizer(0.3, np.diag([0.9, 0.8, 0.7]), [1.0, 0.5, 0.2], parts.query, parts.readout, parts.start)
     with nqm.use_backend("numpy"):
         alone = [nqm.risk(EXPLICIT, optimizer, 4, 10) for optimizer in (averaged, own)]
@@ -441,7 +442,7 @@ def test_a_sweep_on_a_device_puts_its_cells_together(calls, monkeypatch):
     expected = nqm.sweep(PROBLEM, optimizers, batches, 0.05).table
     before = len(calls)
     calls.clear()
-    monkeypatch.setattr(sys.modules["nqm._sweep"], "on_device", lambda: True)
+    monkeypatch.setattr(sys.modules["nqm.search.cells"], "on_device", lambda: True)
     found = nqm.sweep(PROBLEM, optimizers, batches, 0.05).table
     assert len(calls) < before / 2
     assert all(np.array_equal(found[name], expected[name]) for name in expected)

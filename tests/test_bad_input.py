@@ -197,14 +197,14 @@ SAYS = [
     (lambda: crossing(crossing="second"), ValueError, 'crossing: expected "first" or "last", got \'second\' (str)'),
     (lambda: OPT.with_values(decay=0.5), ValueError, "expected hyperparameters of SGD(lr=0.1), got decay"),
     (lambda: OPT.with_values(lr=-1.0), ValueError, "lr: expected"),
-    (lambda: LinearOptimizer(0.1, [1.0, 2.0], [1, 1]), ValueError, "expected a (k, k) matrix with k = 1, 2 or 3"),
-    (lambda: LinearOptimizer(0.1, np.eye(4), np.ones(4)), ValueError, "with k = 1, 2 or 3, got shape (4, 4)"),
+    (lambda: LinearOptimizer(0.1, [1.0, 2.0], [1, 1]), ValueError, "expected a (k, k) matrix with k = 1, 2 ... 8"),
+    (lambda: LinearOptimizer(0.1, np.eye(9), np.ones(9)), ValueError, "with k = 1, 2 ... 8, got shape (9, 9)"),
     (lambda: LinearOptimizer(0.1, EYE, [1.0]), ValueError, "gain: expected a vector of length 2, got shape (1,)"),
     (lambda: LinearOptimizer(0.1, EYE, [1.0, math.nan]), ValueError, "gain: expected finite real numbers"),
     (lambda: LinearOptimizer(0.1, EYE, None), TypeError, "gain: expected"),
     (lambda: LinearOptimizer(0.1, EYE, [1, 0], readout=[1, 0, 0]), ValueError, "readout: expected a vector"),
     (lambda: LinearOptimizer(0.1, "ab", [1, 0]), TypeError, "transition: expected"),
-    (lambda: risk(optimizer=EMA(LinearOptimizer(0.1, np.eye(3), [1, 0, 0]), 0.9)), ValueError, "at most 2 state"),
+    (lambda: risk(optimizer=EMA(LinearOptimizer(0.1, np.eye(8), [1] * 8), 0.9)), ValueError, "at most 7 state"),
 ]
 
 

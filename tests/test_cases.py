@@ -15,7 +15,7 @@ import pytest
 
 import nqm
 from nqm.backends import first_passage, numba_backend
-from nqm.dynamics import gaussian_features
+from nqm.dynamics.gaussian_features import first_passage as coupled_first_passage
 from nqm.search import objective
 
 ROOT = Path(__file__).parents[1]
@@ -208,7 +208,7 @@ def test_looks_at_the_keyboard_change_nothing(monkeypatch, momentum, crossing):
 @pytest.mark.parametrize("schedule", [None, nqm.Schedule([0.2, 0.5], [1000, 1])])
 def test_noise_that_grows_with_the_loss_says_so_too(monkeypatch, schedule):
     """Two coordinates that swing around the target, out of step, for very long."""
-    monkeypatch.setattr(gaussian_features, "MOST", 3e7)
+    monkeypatch.setattr(coupled_first_passage, "MOST", 3e7)
     problem = nqm.NoisyQuadratic([1.0, 0.7], init=[1.0, 1.0], noise_model="gaussian-features", label_noise=0.0)
     swings = nqm.SGD(0.5 if schedule is None else schedule, momentum=1.0 - 1e-9)
     with pytest.raises(ArithmeticError, match=r"crosses 1e-09 can't be told in .* leaps .* got to step") as caught:
@@ -382,14 +382,14 @@ def test_log_steps(last, count):
 
 def test_a_search_does_not_step_back_one_step_at_a_time(monkeypatch):
     """It held a minimum that reached the target 0.08% before, and asked for T - 1, T - 2, ... from another one."""
-    asked, minimise = [], objective.Landscape.minimise
+    asked, minimise = [], objective.LogRisk.minimise
 
     def counting(self, *arguments, **named):
         asked.append(1)
         assert len(asked) < 1000, "goes on and on"
         return minimise(self, *arguments, **named)
 
-    monkeypatch.setattr(objective.Landscape, "minimise", counting)
+    monkeypatch.setattr(objective.LogRisk, "minimise", counting)
     problem, batch = nqm.NoisyQuadratic.power_law(10**5), float(np.geomspace(1, 1e6, 2000)[48])
     best = nqm.tune(problem, nqm.SGD(nqm.FREE, nqm.FREE), batch, 0.01)
     assert best.steps < 45_951_000  # where it crawled

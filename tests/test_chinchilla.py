@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from real_logs import DATA, real_logs
 
-from nqm.scaling.chinchilla import _Data, chinchilla
+from nqm.scaling.fits.chinchilla import _Data, chinchilla
 
 TRUTH = {"E": 1.7, "A": 400.0, "alpha": 0.34, "D": 60.0, "beta": 0.28}
 PUBLISHED = {"E": 2.186, "A": 245.8, "alpha": 0.404, "D": 81.4, "beta": 0.353}  # fitted to the train rows

@@ -93,14 +93,14 @@ def critical(kind, power=0.0):
 
 def test_momentum_is_a_higher_learning_rate():
     """lr h = 0.0005: rate 1 - r of the root nearest to 1, steady state, and what is left of the start."""
-    found = zhang2019.compute_2(None)
+    found = zhang2019.compute_2()
     rate = (1.0 - found["rate"]) / (1.0 - found["rate_effective"])
     steady = found["steady_state"] / found["steady_state_effective"]
     low = found["momentum"] <= 0.9
     assert np.abs(rate - 1.0)[low].max() < 0.05
     assert np.abs(steady - 1.0)[low].max() < 0.003
     assert rate[-1] == pytest.approx(1.7, abs=0.05)  # at 1 - m = 2 sqrt(lr h), next to critical damping
-    left = zhang2019.compute_11(None)
+    left = zhang2019.compute_11()
     late = (left["steps"] >= 100) & (left["one_minus_momentum"] >= 0.1)
     assert left["momentum"][late] == pytest.approx(left["plain"][late], abs=0.03)
 

@@ -16,6 +16,7 @@ from sizes import every
 import nqm
 from nqm.backends import numba_backend, reference_backend
 from nqm.dynamics import additive
+from nqm.dynamics.words import word_until
 
 TOLERANCE = 1e-12
 
@@ -127,7 +128,7 @@ def test_dyadic_risk(family, xp):
 
 
 def pieces_of(lr, batch, times):
-    return additive.pieces(lr, batch, np.array(times))
+    return word_until(lr, batch, np.array(times))
 
 
 WARM_UP = nqm.Schedule([*np.linspace(0.0, 1.0, 10), 0.3], [1] * 10 + [500])
@@ -270,9 +271,9 @@ def slope_arguments(problem, optimizer, free, lr, inverse_batch, lengths):
     values = optimizer.hyperparameters
     spans = np.array([0.5 * min(values[name], 1.0 - values[name]) for name in free])
     changed = [(name, sign * span) for name, span in zip(free, spans, strict=True) for sign in (0.5, -0.5)]
-    filters = [optimizer.filter(values)] + [optimizer.filter({**values, n: values[n] + by}) for n, by in changed]
+    filters = [optimizer.step_map({**values, n: values[n] + by}).packed for n, by in [("lr", 0.0), *changed]]
     row, first = rows_of(problem, optimizer, 1.0, 1), filters[0]
-    parts = (np.stack([getattr(f, name) for f in filters]) for name in ("transition", "gain", "fresh"))
+    parts = (np.stack([getattr(f, name) for f in filters]) for name in ("transition", "gain", "averaging_weight"))
     return (
         *(row.curvature[0], row.bias, row.noise, lr, *parts, first.query, first.readout, first.start, row.scaled),
         *(inverse_batch, np.array(lengths), spans),

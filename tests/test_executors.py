@@ -85,7 +85,7 @@ class Kills(nqm.SGD):
     home: int = 0
     once: bool = True
 
-    def filter(self, values=None):
+    def step_map(self, values):
         if os.getpid() != self.home:
             try:
                 with open(self.mark, "x" if self.once else "a") as file:
@@ -93,7 +93,7 @@ class Kills(nqm.SGD):
                 os.kill(os.getpid(), signal.SIGKILL)
             except FileExistsError:
                 pass
-        return super().filter(values)
+        return super().step_map(values)
 
 
 def killed(mark: Path) -> list[int]:
@@ -225,7 +225,7 @@ def test_whatever_is_lost_is_counted_and_computed_here(monkeypatch):
 
 
 class Fails(nqm.SGD):
-    def filter(self, values=None):
+    def step_map(self, values):
         raise RuntimeError("out of luck")
 
 
@@ -237,7 +237,7 @@ def test_a_cells_own_error_is_its_status(pool):
 
 
 class Tells(nqm.SGD):
-    def filter(self, values=None):
+    def step_map(self, values):
         raise RuntimeError(f"{nqm.get_backend()} on {selection.threads()}")
 
 
@@ -260,7 +260,7 @@ def test_what_a_worker_has_no_backend_for_is_computed_here(monkeypatch):
         raise RuntimeError("no CUDA device")
 
     expected = nqm.sweep(PROBLEM, OPTIMIZERS, BATCHES, 0.1)
-    monkeypatch.setattr(sys.modules["nqm._sweep"], "use_backend", use_backend)
+    monkeypatch.setattr(sys.modules["nqm.search.cells"], "use_backend", use_backend)
     with ThreadPoolExecutor(2) as pool, pytest.warns(RuntimeWarning, match="lost 9 of 9 cells.*no CUDA device"):
         found = nqm.sweep(PROBLEM, OPTIMIZERS, BATCHES, 0.1, executor=pool)
     assert same(found, expected)
@@ -319,7 +319,7 @@ class Waits(nqm.SGD):
     go_on = threading.Event()
     cells = 0
 
-    def filter(self, values=None):
+    def step_map(self, values):
         Waits.cells += 1
         assert Waits.cells == 1 or self.go_on.wait(60)
         raise RuntimeError("one call a cell")
@@ -370,7 +370,7 @@ class Endless(nqm.SGD):
 
     begun = threading.Event()
 
-    def filter(self, values=None):
+    def step_map(self, values):
         self.begun.set()
         while True:
             nqm.risk(PROBLEM, nqm.SGD(0.25), 4, 10)

@@ -7,12 +7,15 @@ from functools import partial
 
 import numpy as np
 import pytest
-from drawn import require_drawn
+from drawn import of, require_drawn, require_swaps_noticed
+from panels import PANELS
 
 import nqm
-from nqm import files
+from nqm._io import write_whole
 from nqm.cli import main
-from nqm.papers import all_figures, features, own, scaling, smith2018
+from nqm.papers import all_figures, smith2018
+from nqm.papers.gallery import write_figures
+from nqm.papers.ours import gaussian_features, scaling_laws, schedules
 from nqm.papers.zhang2019 import constant as zhang2019
 from nqm.papers.zhang2019 import decay
 
@@ -35,20 +38,13 @@ def data(request):
         if request.param == "small":
             for module in (zhang2019, decay):
                 patch.setattr(module, "BATCH_SIZES", 2.0 ** np.array([2, 3, 6, 9, 12, 15, 18, 19, 20]))
-            patch.setattr(own, "BATCH_SIZES", 2.0 ** np.array([2, 8, 20]))
-            patch.setattr(features, "BATCH_SIZES", 2.0 ** np.array([0, 10, 20]))
+            patch.setattr(schedules, "BATCH_SIZES", 2.0 ** np.array([2, 8, 20]))
+            patch.setattr(gaussian_features, "BATCH_SIZES", 2.0 ** np.array([0, 10, 20]))
             patch.setattr(smith2018, "measured", partial(smith2018.measured, seeds=1, test=500))
-            patch.setattr(scaling, "POINTS", 16)
-            patch.setattr("nqm.scaling.runs.DRAWS", 20)
-            patch.setattr("nqm.scaling.curves.DRAWS", 20)
+            patch.setattr(scaling_laws, "POINTS", 16)
+            patch.setattr("nqm.scaling.fits.fit_runs.DRAWS", 20)
+            patch.setattr("nqm.scaling.fits.fit_curves.DRAWS", 20)
         yield Computed()
-
-
-def of(data, **conditions):
-    """Columns of the rows that meet all conditions."""
-    here = np.all([data[key] == value for key, value in conditions.items()], axis=0)
-    assert here.any()
-    return {key: column[here] for key, column in data.items()}
 
 
 def test_all_of_the_paper_that_need_no_network():
@@ -57,6 +53,7 @@ def test_all_of_the_paper_that_need_no_network():
     ours = ("nqm-schedules", "nqm-ramp", "nqm-drift", "nqm-scales", "nqm-features")
     ours += ("nqm-runs", "nqm-isoflop", "nqm-curves")
     assert list(FIGURES) == [*(f"zhang2019-{n}" for n in numbers), *others, *ours]
+    assert set(PANELS) == set(FIGURES)
 
 
 def test_figure_1_decay_is_the_recursion(data):
@@ -178,7 +175,9 @@ def test_figure_14_learning_rates_grow_linearly_then_level_off(data):
 
 @pytest.mark.parametrize("name", [name for name in FIGURES if not name.startswith(ELSEWHERE)])
 def test_pictures_draw_what_was_computed(data, name):
-    require_drawn(data[name], FIGURES[name].plot(data[name]))
+    panels, picture = PANELS[name](data[name]), FIGURES[name].plot(data[name])
+    require_drawn(panels, picture)
+    require_swaps_noticed(panels, picture)
 
 
 def test_figure_3b_schedules_close_the_gap(data):
@@ -248,7 +247,7 @@ def test_files_and_index(tmp_path, capsys):
     assert names == {"README.md"} | {f"zhang2019-{n}.{ending}" for n in ("2", "11") for ending in ("csv", "png")}
     with (tmp_path / "zhang2019-2.csv").open(encoding="utf-8") as stream:
         table = list(csv.DictReader(stream))
-    expected = zhang2019.compute_2(None)
+    expected = zhang2019.compute_2()
     assert [float(row["rate"]) for row in table] == expected["rate"].tolist()  # all digits
     index = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "nqm figures zhang2019-2" in index
@@ -257,7 +256,7 @@ def test_files_and_index(tmp_path, capsys):
 
 def test_same_numbers_same_bytes(tmp_path):
     for folder in ("a", "b"):
-        files.write_figures([FIGURES["zhang2019-2"]], tmp_path / folder, None)
+        write_figures([FIGURES["zhang2019-2"]], tmp_path / folder, None)
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
 
@@ -271,7 +270,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        files.write_whole(goal, broken)
+        write_whole(goal, broken)
     assert goal.read_text() == "old"
     assert list(tmp_path.iterdir()) == [goal]
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import pkgutil
+import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from nqm.backends import compilation as _jit
-from nqm.backends.kernels import additive as _kernels
-from nqm.backends.kernels import gaussian_features as _coupled_kernels
-from nqm.backends.kernels import scaling as _scaling_kernels
+import nqm
+from nqm.backends import compilation
+from nqm.backends.kernels import blocks
 from nqm.cli import main
 
-MODULES = (_kernels, _coupled_kernels, _scaling_kernels)
+BACKENDS = Path(compilation.__file__).parent
 
 QUICK = """
 import numpy as np
@@ -92,29 +96,31 @@ def test_compiling_says_when_nothing_is_kept(before, switch, reason):
 
 
 def test_python_cannot_call_what_has_no_wrapper_for_it():
-    with pytest.raises(TypeError, match="_total: expected a call from compiled code, got one from Python"):
-        _kernels._total(np.ones(_kernels.BLOCK))
+    with pytest.raises(TypeError, match="total: expected a call from compiled code, got one from Python"):
+        blocks.total(np.ones(blocks.BLOCK))
 
 
 def test_only_kernels_that_python_calls_have_wrappers_for_it():
-    seen = 0
-    for module in MODULES:
-        for name, kernel in vars(module).items():
-            if isinstance(kernel, _jit.internal):
-                seen += 1
-                assert name.startswith("_")
-            elif hasattr(kernel, "signatures"):
-                seen += 1
-                assert not name.startswith("_")
-    assert seen == len(_jit.kernels) > 50
+    modules = [
+        importlib.import_module(f"nqm.backends.kernels.{module.name}")
+        for module in pkgutil.iter_modules([str(BACKENDS / "kernels")])
+    ]
+    values = [value for module in modules for value in vars(module).values() if not isinstance(value, type)]
+    functions = {value.__name__: value for value in values if hasattr(value, "_numba_type_")}
+    assert len(functions) == len(compilation.kernels) > 50
+    called = {name for name, f in functions.items() if not isinstance(f, compilation.internal)}
+    imported = set()
+    for source in [*BACKENDS.glob("*.py"), *BACKENDS.parent.glob("*/*.py")]:
+        if source.parent.name != "kernels":
+            imported |= set(re.findall(r"\w+", source.read_text(encoding="utf-8")))
+    assert called <= imported
 
 
 def test_one_signature_a_kernel():
     """Of one state: however arrays are cut and whoever may write to them."""
     program = """
 import numpy as np, nqm
-from nqm.backends import compilation as _jit
-from nqm.backends.kernels import additive as _kernels
+from nqm.backends import compilation
 schedule = nqm.Schedule([0.3, 0.2, 0.1], [70, 5, 100])
 for nodes in (3, 300):  # one block and three
     problem = nqm.NoisyQuadratic(1.0 / np.arange(1.0, nodes + 1.0))
@@ -125,7 +131,7 @@ for nodes in (3, 300):  # one block and three
     nqm.steps_to_target(problem, nqm.SGD(0.1), [64, 128], 0.5)
 nqm.tune(problem, nqm.SGD(nqm.FREE), 64, 0.5)
 nqm.optimize_schedule(problem, 64, steps=20, pieces=2, restarts=1)
-public = [k for k in _jit.kernels if not k.__name__.startswith("_") and k.signatures]
+public = [k for k in compilation.kernels if k.signatures and not k.targetoptions.get("no_cpython_wrapper")]
 print(len(public), [k.__name__ for k in public if len(k.signatures) > 1])
 """
     assert run("-c", program)[0] == "10 []\n"
@@ -145,10 +151,10 @@ def test_after_warmup_a_process_compiles_nothing(tmp_path):
     assert progress.count("nothing to compile") == 2
     question = """
 import nqm
-from nqm.backends import compilation as _jit
+from nqm.backends import compilation
 problem = nqm.NoisyQuadratic.power_law(50, noise_model="gaussian-features", label_noise=1.0)
 nqm.steps_to_target(problem, nqm.SGD(0.1, 0.9), 64, 0.6)
-print(_jit.compilations())
+print(compilation.compilations())
 """
     assert run("-c", question, **cache)[0] == "0\n"
     assert sorted(tmp_path.rglob("*")) == files
@@ -160,11 +166,11 @@ def test_warmup_is_all_that_usual_questions_need():
     program = """
 import nqm
 from nqm import FREE
-from nqm.backends import compilation as _jit
+from nqm.backends import compilation
 from nqm.cli.warmup import warmup
 warmup()
 def count():
-    return sum(len(kernel.signatures) for kernel in _jit.kernels)
+    return sum(len(kernel.signatures) for kernel in compilation.kernels)
 before = count()
 problem, schedule = nqm.NoisyQuadratic.power_law(10_000), nqm.schedules.cosine(1.0, 300)
 for momentum in (0.0, 0.9):
@@ -200,3 +206,62 @@ def test_figures_do_not_go_where_a_checkout_has_its_own(tmp_path, monkeypatch):
     assert not any((tmp_path / "figures").iterdir())
     names = {path.name for path in (tmp_path / "nqm-figures").iterdir()}
     assert names == {"README.md", "zhang2019-2.csv", "zhang2019-2.png"}
+
+
+HELPER = """
+from ..compilation import internal
+
+@internal
+def helper(x):
+    return x + 1.0
+"""
+CALLER = """
+from ..compilation import compiled
+from .a_helper import helper
+
+@compiled
+def caller(x):
+    return 2.0 * helper(x)
+"""
+CALL = """
+from nqm.backends import compilation
+from nqm.backends.kernels.a_caller import caller
+print(caller(1.0), compilation.compilations())
+"""
+
+
+def copied_package(tmp_path):
+    """A copy of the package with two more files of kernels, and the environment that runs it."""
+    shutil.copytree(Path(nqm.__file__).parent, tmp_path / "nqm", ignore=shutil.ignore_patterns("__pycache__"))
+    kernels = tmp_path / "nqm" / "backends" / "kernels"
+    (kernels / "a_helper.py").write_text(HELPER)
+    (kernels / "a_caller.py").write_text(CALLER)
+    there = {"PYTHONPATH": str(tmp_path), "PYTHONSAFEPATH": "1"}  # and not where the tests run
+    return kernels, {**there, "NUMBA_CACHE_DIR": str(tmp_path / "cache"), "NQM_CACHE": "1"}
+
+
+def test_what_calls_an_edited_function_of_another_file_is_compiled_anew(tmp_path):
+    kernels, environment = copied_package(tmp_path)
+    assert run("-c", CALL, **environment)[0] == "4.0 2\n"
+    assert run("-c", CALL, **environment)[0] == "4.0 0\n"
+    (kernels / "a_helper.py").write_text(HELPER.replace("1.0", "2.0"))
+    assert run("-c", CALL, **environment)[0] == "6.0 2\n"
+    assert run("-c", CALL, **environment)[0] == "6.0 0\n"
+
+
+def test_nothing_is_kept_where_numba_has_no_stamp_to_replace(tmp_path):
+    _, environment = copied_package(tmp_path)
+    hidden = """
+from numba.core.caching import IndexDataCacheFile as Index
+made = Index.__init__
+def without(self, *words, **more):
+    made(self, *words, **more)
+    del self._source_stamp
+Index.__init__ = without
+"""
+    question = hidden + CALL + "print(compilation.kept()[1])"
+    for _ in range(2):
+        told = run("-c", question, **environment)[0].splitlines()
+        assert told[0] == "4.0 2"
+        assert told[1].startswith("not kept: this version of Numba cannot tell")
+    assert not list((tmp_path / "cache").rglob("*.nb?"))

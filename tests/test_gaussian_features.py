@@ -37,7 +37,7 @@ from sizes import every
 
 import nqm
 from nqm import FREE
-from nqm.dynamics import gaussian_features
+from nqm.dynamics.gaussian_features import recursion
 
 EPS = np.finfo(float).eps
 
@@ -152,13 +152,13 @@ def test_risk_is_exact(rule, batch, share):
 @rules
 def test_both_sides_of_the_switch_from_walking_to_squaring(rule, monkeypatch):
     """Neighbouring steps, of which one is walked to and one is squared to."""
-    walks, walk = [0], gaussian_features.Recursion.walk
+    walks, walk = [0], recursion.Recursion.walk
 
     def counting(self, state, steps, *arguments):
         walks[0] += steps
         return walk(self, state, steps, *arguments)
 
-    monkeypatch.setattr(gaussian_features.Recursion, "walk", counting)
+    monkeypatch.setattr(recursion.Recursion, "walk", counting)
     rule = at_limit(rule, PROBLEM, 8.0, 0.1)
     problem, optimizer = features_of(PROBLEM), made(rule)
 

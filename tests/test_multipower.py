@@ -7,9 +7,9 @@ import pytest
 from real_logs import DATA, real_logs
 
 from nqm import schedules
-from nqm.scaling import multipower
-from nqm.scaling.curves import LossCurve
-from nqm.scaling.multipower import NAMES, MultiPowerLaw, multi_power_law
+from nqm.scaling.fits import multi_power_law as module
+from nqm.scaling.fits.multi_power_law import NAMES, MultiPowerLaw, multi_power_law
+from nqm.scaling.logs import LossCurve
 
 PUBLISHED = {
     "25M": (3.040, 0.525, 0.508, 363.8, 2.066, 0.583, 0.641),
@@ -70,7 +70,7 @@ def test_prediction_is_the_printed_sum():
 def test_gradient_is_that_of_a_complex_step():
     lr, steps = some_path()
     theta = np.array([2.0, 0.3, -0.7, -1.5, 0.8, -0.5, -0.4])
-    slopes = multipower._law(multipower.Path.along(lr, steps, 1.0), theta)[1]
+    slopes = module._law(module.Path.along(lr, steps, 1.0), theta)[1]
     for i in range(7):
         at = theta.astype(complex)
         at[i] += 1e-30j
@@ -139,7 +139,7 @@ def test_an_outlier_changes_little():
 def test_many_observations_are_thinned():
     steps = np.arange(1, 4001)
     curve = LossCurve(steps, 2.0 + steps**-0.5, schedules.constant(1.0, 4000))
-    assert multi_power_law([curve]).observations == multipower.MOST
+    assert multi_power_law([curve]).observations == module.MAX_OBSERVATIONS
 
 
 def test_bad_input():

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from drawn import require_drawn
+from drawn import of, require_drawn, require_swaps_noticed
+from panels import PANELS
 
 import nqm
 from nqm import SGD, NoisyQuadratic, noise
 from nqm.papers import mori2021, wen2020
-from nqm.papers import noise as own
+from nqm.papers.ours import noise_scales as own
 from nqm.papers.zhang2019.constant import POWERS, TARGET, problem
 
 FIGURES = {figure.name: figure for figure in (*wen2020.FIGURES, *mori2021.FIGURES, *own.FIGURES)}
@@ -18,13 +19,6 @@ FIGURES = {figure.name: figure for figure in (*wen2020.FIGURES, *mori2021.FIGURE
 @pytest.fixture(scope="module")
 def data():
     return {name: figure.compute(None) for name, figure in FIGURES.items()}
-
-
-def of(data, **conditions):
-    """Columns of the rows that meet all conditions."""
-    here = np.all([data[key] == value for key, value in conditions.items()], axis=0)
-    assert here.any()
-    return {key: column[here] for key, column in data.items()}
 
 
 def test_names():
@@ -36,7 +30,9 @@ def test_names():
 @pytest.mark.parametrize("name", FIGURES)
 def test_pictures_draw_what_was_computed(data, name):
     assert len({len(column) for column in data[name].values()}) == 1
-    require_drawn(data[name], FIGURES[name].plot(data[name]))
+    panels, picture = PANELS[name](data[name]), FIGURES[name].plot(data[name])
+    require_drawn(panels, picture)
+    require_swaps_noticed(panels, picture)
 
 
 # --- wen2020 --------------------------------------------------------------------------------------------------------

@@ -1132,8 +1132,8 @@ def test_wrong_arguments(arguments, error, says, monkeypatch):
     def work(*_):
         raise AssertionError("a risk was computed")
 
-    monkeypatch.setattr("nqm.dynamics.additive.slopes", work)
-    monkeypatch.setattr("nqm.dynamics.additive.risk", work)
+    monkeypatch.setattr("nqm.dynamics.additive.Additive.risk_and_gradient", work)
+    monkeypatch.setattr("nqm.dynamics.additive.Additive.risk", work)
     arguments = {"problem": SMALL, "batch_size": 4, **arguments}
     with pytest.raises(error) as caught:
         optimize_schedule(**arguments)

@@ -98,6 +98,20 @@ def test_two_sweeps_on_one_axes_and_many_optimizers_differ():
     assert ax.get_legend().handlelength == 3.0
 
 
+def test_plain_columns_are_drawn_as_the_result_is():
+    result = nqm.sweep(PROBLEM, {"one": nqm.SGD(0.1), "two": nqm.SGD(0.2)}, [1, 16], [0.3, 0.4])
+    table = {name: np.array(result.table[name]) for name in ("optimizer", "target", "batch_size", "steps")}
+    lines = [
+        [
+            (*look, line.get_label(), line.get_xydata().tolist())
+            for look, line in zip(looks(ax), ax.get_lines(), strict=True)
+        ]
+        for ax in (result.plot(), plotting.plot_sweep(result), plotting.plot_sweep(table))
+    ]
+    assert lines[0] == lines[1] == lines[2]
+    assert len(lines[0]) == 4
+
+
 def test_targets_of_one_optimizer_share_its_colour():
     ax = nqm.sweep(PROBLEM, {"one": nqm.SGD(0.1), "two": nqm.SGD(0.2)}, [1, 16], np.linspace(0.2, 0.4, 6)).plot(
         plotting.new_figure()[1]

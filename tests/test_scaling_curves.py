@@ -11,13 +11,14 @@ from scipy.special import loggamma
 
 import nqm
 from nqm import schedules
-from nqm.problems.spectra import _index_rule
-from nqm.scaling import curves, trajectory
-from nqm.scaling.annealing import final_loss
-from nqm.scaling.curve import LossCurve
-from nqm.scaling.curves import CurvesFit, fit_curves
-from nqm.scaling.model import LAST, Pieces, modes
-from nqm.scaling.trajectory import NAMES, Trajectories, named
+from nqm.problems.quadrature import index_rule
+from nqm.scaling.fits import curve_residuals
+from nqm.scaling.fits import fit_curves as curves
+from nqm.scaling.fits.fit_curves import CurvesFit, fit_curves
+from nqm.scaling.logs import LossCurve
+from nqm.scaling.models import loss_curve_model
+from nqm.scaling.models.loss_curve_model import NAMES, CurveLosses, loss_after, natural_parameters
+from nqm.scaling.models.modes import LAST, Pieces, modes
 
 MARKS = {"25M": 0.0027, "100M": 0.0037, "400M": 0.0038}  # multi-power law, published, over the test curves given
 TRAINING = ("cosine_24000", "constant_24000", "wsdcon_9")
@@ -40,7 +41,7 @@ def shapes(steps=6000, peak=PEAK, up=300):
 
 def true_loss(schedule, steps, theta=TRUTH, total=TOTAL, peak=PEAK, batch=1.0):
     lr = np.repeat(schedule.values, schedule.lengths)[: int(steps[-1])] / peak
-    return Trajectories([(lr, steps, batch)], total).jacobian(theta)[0]
+    return CurveLosses([(lr, steps, batch)], total).jacobian(theta)[0]
 
 
 def synthetic(seed=0, noise=5e-4, every=150, names=("cosine", "constant", "drop"), **options):
@@ -148,11 +149,11 @@ def plain_loss(theta, pieces, noise, total):
     tail = half * np.exp(-a * LAST) / a
     for m, s, seen in zip(pieces.lengths, pieces.lrs, pieces.seen, strict=True):
         keep, before = np.exp(-2.0 * k / total * s * m), norm  # of the squared norm
-        norm = keep * norm + s * (1.0 - keep) / trajectory.WEIGHT
+        norm = keep * norm + s * (1.0 - keep) / loss_curve_model.WEIGHT
         g = 2.0 * s / (np.sqrt(before) + np.sqrt(norm))
         x = g * q / n
         d = np.exp(2.0 * m * np.log(1.0 - x))
-        b, v = d * b, d * v + 0.5 * g * r * noise * n**-trajectory.NOISE * weight * (1.0 - d) / (2.0 - x)
+        b, v = d * b, d * v + 0.5 * g * r * noise * n**-loss_curve_model.NOISE * weight * (1.0 - d) / (2.0 - x)
         if seen:
             found.append(floor + tail + (b + v).sum())
     return np.array(found)
@@ -162,7 +163,7 @@ def test_losses_and_jacobian_are_those_of_a_plain_recursion():
     steps = np.array([100, 900, 2500, 6000])
     for name, schedule in shapes().items():
         lr = np.repeat(schedule.values, schedule.lengths) / PEAK
-        problem = Trajectories([(lr[:6000], steps, 4.0)], TOTAL)
+        problem = CurveLosses([(lr[:6000], steps, 4.0)], TOTAL)
         found, slopes = problem.jacobian(TRUTH)
         np.testing.assert_allclose(found, plain_loss(TRUTH, problem.pieces, 0.25, TOTAL), rtol=1e-13, err_msg=name)
         for i in range(TRUTH.size):
@@ -192,7 +193,7 @@ def test_pieces_hardly_matter():
     steps = np.array([600, 1000, 3000, 6000])
     for schedule in shapes().values():
         lr = np.repeat(schedule.values, schedule.lengths)[:6000] / PEAK
-        coarse = Trajectories([(lr, steps, 1.0)], TOTAL)
+        coarse = CurveLosses([(lr, steps, 1.0)], TOTAL)
         seen = np.isin(np.arange(1, 6001), steps).astype(np.int64)
         fine = coarse.pieces._replace(first=np.array([0, 6000]), lengths=np.ones(6000), lrs=lr, seen=seen)
         np.testing.assert_allclose(coarse.jacobian(TRUTH)[0], plain_loss(TRUTH, fine, 1.0, TOTAL), rtol=0, atol=3e-4)
@@ -212,7 +213,7 @@ def test_predictions_of_an_unseen_schedule_are_recovered(fit):
 
 
 def test_parameters_are_recovered_within_their_intervals(fit):
-    true = dict(zip(NAMES, named(TRUTH, TOTAL), strict=True))
+    true = dict(zip(NAMES, natural_parameters(TRUTH, TOTAL), strict=True))
     for name, (low, high) in fit.parameter_intervals(0.99).items():
         assert low < true[name] < high, name
         assert low < fit.parameters[name] < high, name
@@ -271,7 +272,7 @@ def test_a_single_curve_needs_no_list_but_warns():
 
 def test_curves_of_plain_sgd_are_predicted_three_times_as_far():
     """Made by the engine of the package, weights of a norm that stays: kappa may be as good as 0."""
-    n, weight = _index_rule(10**6, 8, 1)
+    n, weight = index_rule(10**6, 8, 1)
     problem = nqm.NoisyQuadratic(0.2 / n, 8.0 * n**-1.3, 20.0 * n**-1.5 / (0.2 / n), weight)
     seen = [schedules.warmup(s, 300) for s in (schedules.constant(1.0, 5700), schedules.cosine(1.0, 5700, end=0.1))]
     steps = np.arange(600, 6001, 50)
@@ -315,9 +316,9 @@ def test_larger_batches_have_less_noise(fit):
 
 def test_many_observations_are_averaged_in_groups(monkeypatch, fit):
     dense = synthetic(every=5, noise=3e-3)
-    assert dense["cosine"].steps.size > trajectory.MOST
+    assert dense["cosine"].steps.size > curve_residuals.MAX_OBSERVATIONS
     found = fit_curves(dense)
-    assert found.search.steps.size == 3 * trajectory.MOST
+    assert found.search.steps.size == 3 * curve_residuals.MAX_OBSERVATIONS
     lr = shapes()["cosine"]
     assert found.predict(lr, 6000) == pytest.approx(float(true_loss(lr, np.array([6000]))[0]), rel=1e-3)
 
@@ -376,6 +377,7 @@ def test_best_schedule_is_no_worse_than_its_rivals(fit):
     assert found.loss == pytest.approx(fit.predict(found.schedule, 5000), rel=1e-12)
     assert found.interval[0] < found.loss < found.interval[1]
     assert str(found).splitlines()[0].startswith("schedule")
+    assert found.to_pandas()["loss"].tolist() == found.table["loss"].tolist()
     # no schedule near it is better
     rng = np.random.default_rng(3)
     with warnings.catch_warnings():
@@ -399,7 +401,7 @@ def test_gradient_by_learning_rates(fit):
     lengths, lrs = np.append([50.0, 50.0], np.full(12, 100.0)), np.append([0.3, 0.8], np.linspace(0.9, 0.1, 12))
 
     def loss(lrs):
-        return final_loss(fit.theta, TOTAL, 2.0, lengths, lrs, 12)
+        return loss_after(fit.theta, TOTAL, 2.0, lengths, lrs, 12)
 
     found, slopes = loss(lrs)
     assert slopes.shape == (12,)

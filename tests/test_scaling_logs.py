@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from real_logs import DATA, real_logs
 from scipy.special import zeta
+from write_example_runs import TRUTH, true_losses, write_example
 
 import nqm
-from nqm.scaling.example import TRUTH, example_runs, true_losses, write_example
+from nqm.scaling.example import example_runs
 from nqm.scaling.logs import read_curves, read_runs
-from nqm.scaling.model import modes
-from nqm.scaling.table import NAMES
+from nqm.scaling.logs.columns import NAMES
+from nqm.scaling.models.modes import modes
 
 
 @pytest.fixture
@@ -442,7 +443,7 @@ def test_published_runs():
 
 
 def test_the_example_is_what_the_generator_writes(tmp_path):
-    path = write_example(tmp_path / "deep" / "example.csv")
+    path = write_example(tmp_path / "example.csv")
     shipped = Path(example_runs().path)
     assert path.read_bytes() == shipped.read_bytes()
     assert write_example(tmp_path / "other.csv", seed=1).read_bytes() != path.read_bytes()

@@ -14,12 +14,15 @@ from real_logs import DATA, real_logs
 from sizes import every
 
 import nqm
-from nqm.problems.spectra import _index_rule
-from nqm.scaling import RunsFit, chinchilla, final, fit_runs
-from nqm.scaling.model import LAST, Pieces, course, effective, modes
+from nqm.problems.quadrature import index_rule
+from nqm.scaling import RunsFit, chinchilla, fit_runs
+from nqm.scaling.models import relative_lr
+from nqm.scaling.models.final_loss import NAMES, FinalLosses, natural_parameters
+from nqm.scaling.models.modes import LAST, Pieces, effective_lrs, mode_sums, modes
+from nqm.scaling.models.relative_lr import RelativeLR
 
 TRUTH = np.array([*np.log([0.15, 0.6, 4.0, 1.2, 40.0, 300.0]), 0.5])  # theta of p, q, P, Q, R, T0, E
-COSINE = final.Rates("cosine", 0.01)
+COSINE = RelativeLR("cosine", 0.01)
 
 
 def sizes(count=40, seed=0):
@@ -32,7 +35,7 @@ def sizes(count=40, seed=0):
 
 def made(rates, noise=0.005, count=40, seed=0):
     N, B, K = sizes(count, seed)
-    exact = final.Rows(N, B, rates.pieces(K)).losses(TRUTH)
+    exact = FinalLosses(N, B, rates.pieces(K)).losses(TRUTH)
     return N, B, K, exact * np.exp(noise * np.random.default_rng(seed + 1).normal(size=count))
 
 
@@ -59,10 +62,10 @@ def naive(theta, N, B, lengths, lrs):
 @pytest.mark.parametrize("Q", [0.3, 1.2, 1.9])
 def test_losses_and_gradients_against_complex_step(shape, Q):
     N, B, K = sizes(6)
-    pieces = final.Rates(*shape).pieces(K)
+    pieces = RelativeLR(*shape).pieces(K)
     theta = TRUTH.copy()
     theta[3] = np.log(Q)
-    losses, jacobian = final.Rows(N, B, pieces).jacobian(theta)
+    losses, jacobian = FinalLosses(N, B, pieces).jacobian(theta)
     lengths, lrs = (a.reshape(len(N), -1) for a in (pieces.lengths, pieces.lrs))
     for row in range(len(N)):
         for k in range(7):
@@ -77,7 +80,7 @@ def test_losses_and_gradients_against_complex_step(shape, Q):
 def test_effective_learning_rates_against_steps_of_the_differential_equation(growth, decay):
     lengths, lrs = np.array([10.0, 25.0, 3.5, 40.0]), np.array([0.5, 1.0, 0.0, 0.3])
     pieces = Pieces(np.array([0, 4]), lengths, lrs, np.array([0, 0, 0, 1]))
-    found, tangents = effective(pieces, growth, decay)
+    found, tangents = effective_lrs(pieces, growth, decay)
     with mpmath.workdps(30):
         for j in range(4):
             for expected, which in ((found, "value"), (tangents[:, 0], "growth"), (tangents[:, 1], "decay")):
@@ -104,19 +107,19 @@ def in_a_piece(lengths, lrs, j, growth, decay, which):
 def test_the_mean_learning_rate_is_that_of_growing_weights():
     """Without decay V is linear in the step, and the mean of its inverse root over a piece is exact."""
     pieces = Pieces(np.array([0, 2]), np.array([30.0, 70.0]), np.array([0.5, 1.0]), np.array([0, 1]))
-    found = effective(pieces, 0.1, 0.0)[0]
+    found = effective_lrs(pieces, 0.1, 0.0)[0]
     first = mpmath.quad(lambda k: 0.5 / mpmath.sqrt(1 + 0.1 * 0.25 * k), [0, 30]) / 30
     start = 1 + 0.1 * 0.25 * 30
     second = mpmath.quad(lambda k: 1 / mpmath.sqrt(start + 0.1 * k), [0, 70]) / 70
     np.testing.assert_allclose(found, [float(first), float(second)], rtol=1e-13)
 
 
-def test_course_of_curves_is_seen_at_every_piece_that_asks():
+def test_sums_of_curves_are_seen_at_every_piece_that_asks():
     n, weight = modes()
     h, start, noise = 0.5 * n**-0.7, (weight * n**-1.3)[None], (0.01 * weight / n)[None]
     lengths, lrs = np.array([3.0, 5.0, 2.0]), np.array([1.0, 0.5, 0.8])
     pieces = Pieces(np.array([0, 3]), lengths, lrs, np.array([1, 0, 1]))
-    sums = course(n, h, start, noise, pieces, np.zeros((3, 0)))
+    sums = mode_sums(n, h, start, noise, pieces, np.zeros((3, 0)))
     b, v = start[0], np.zeros(n.size)
     for steps, lr in zip(lengths, lrs, strict=True):
         for _ in range(int(steps)):  # one step at a time
@@ -142,7 +145,7 @@ def test_modes_against_many_more_nodes(q, K, N):
         held, d = 1 / (1 + np.sqrt(n / N)), (1 - 1.5 * n**-q) ** (2 * K)
         return (weight * (2 * n**-1.12 * (held * d + 1 - held) + held * 0.5 / n * (1 - d) / (2 - 1.5 * n**-q))).sum()
 
-    exact = loss(*_index_rule(10**24, 16, 2)) + 2 * 1e24**-0.12 / 0.12
+    exact = loss(*index_rule(10**24, 16, 2)) + 2 * 1e24**-0.12 / 0.12
     assert loss(*modes()) + 2 * np.exp(-0.12 * LAST) / 0.12 == pytest.approx(exact, rel=2e-7)
 
 
@@ -158,7 +161,7 @@ def example():
 def test_predictions_are_the_risk_of_the_problem(example, N, B, lengths):
     shape = np.linspace(1.0, 0.2, len(lengths))
     seen = np.eye(1, len(lengths), len(lengths) - 1, dtype=np.int64)[0]
-    rows = final.Rows(
+    rows = FinalLosses(
         np.array([N]), np.array([B]), Pieces(np.array([0, seen.size]), np.array(lengths, float), shape, seen)
     )
     sgd = nqm.SGD(nqm.Schedule(rows.rates(example.theta)[0], lengths))
@@ -183,8 +186,8 @@ def test_pieces_of_a_schedule_against_its_every_step(example, shape, N, B, K):
     each = getattr(nqm.schedules, shape)(1.0, K)(np.arange(K))
     every = Pieces(np.array([0, K]), np.ones(K), each, np.eye(1, K, K - 1, dtype=np.int64)[0])
     N, B = np.array([N]), np.array([B])
-    exact = final.Rows(N, B, every).losses(example.theta)
-    found = final.Rows(N, B, final.Rates(shape, 0.0).pieces(np.array([float(K)]))).losses(example.theta)
+    exact = FinalLosses(N, B, every).losses(example.theta)
+    found = FinalLosses(N, B, RelativeLR(shape, 0.0).pieces(np.array([float(K)]))).losses(example.theta)
     assert found == pytest.approx(exact, rel=1e-3 if K > 100 else 1e-2)
 
 
@@ -199,7 +202,7 @@ def test_a_schedule_may_be_a_function_of_the_steps():
 
 def test_parameters_are_found_again():
     fit = fit_runs(*made(COSINE, count=60), lr_schedule="cosine", warmup=0.01)
-    truth = dict(zip(final.NAMES, final.named(TRUTH), strict=True))
+    truth = dict(zip(NAMES, natural_parameters(TRUTH), strict=True))
     for name, (low, high) in fit.parameter_intervals(0.99).items():
         assert low < truth[name] < high, name
     exact = fit_runs(*made(COSINE, noise=0.0), lr_schedule="cosine", warmup=0.01)
@@ -213,11 +216,11 @@ def test_intervals_cover_what_they_say(count, monkeypatch):
     Fewer pieces and draws than the fit has: it is the statistics that is tested. New runs of one data set share its
     fit, so that bound is from the spread of the data sets' coverages; z = 3.3 in both.
     """
-    monkeypatch.setattr(final, "PIECES", 4)
-    monkeypatch.setattr("nqm.scaling.runs.DRAWS", 30)
-    final._shape.cache_clear()
-    monkeypatch.setattr("nqm.scaling.runs._starts", lambda runs: TRUTH[None])
-    rates = final.Rates("cosine", 0.0)
+    monkeypatch.setattr(relative_lr, "PIECES", 4)
+    monkeypatch.setattr("nqm.scaling.fits.fit_runs.DRAWS", 30)
+    relative_lr._shape.cache_clear()
+    monkeypatch.setattr("nqm.scaling.fits.fit_runs._starts", lambda runs: TRUTH[None])
+    rates = RelativeLR("cosine", 0.0)
     new, parameters = [], []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -226,10 +229,9 @@ def test_intervals_cover_what_they_say(count, monkeypatch):
             N, B, K, loss = made(rates, 0.01, 20, 2 * seed + 1001)
             low, high = fit.interval(N, B, K)
             new.append(np.mean((low < loss) & (loss < high)))
-            parameters.append(
-                [a < t < b for t, (a, b) in zip(final.named(TRUTH), fit.parameter_intervals().values(), strict=True)]
-            )
-    final._shape.cache_clear()
+            intervals = fit.parameter_intervals().values()
+            parameters.append([a < t < b for t, (a, b) in zip(natural_parameters(TRUTH), intervals, strict=True)])
+    relative_lr._shape.cache_clear()
     assert abs(np.mean(new) - 0.9) < 3.3 * np.std(new) / np.sqrt(count)
     assert (np.abs(np.mean(parameters, axis=0) - 0.9) < 3.3 * np.sqrt(0.09 / count)).all()
     assert abs(np.mean(parameters) - 0.9) < 0.4 / np.sqrt(count)  # the seven together
@@ -272,10 +274,10 @@ def test_repeats_are_no_new_settings_and_excluded_runs_may_be_anything():
 
 def test_what_flat_directions_leave_open_is_said(monkeypatch):
     """Large batches and few steps: nothing tells the noise or the floor."""
-    monkeypatch.setattr("nqm.scaling.runs.DRAWS", 10)
+    monkeypatch.setattr("nqm.scaling.fits.fit_runs.DRAWS", 10)
     N, B = np.repeat(np.geomspace(1e6, 1e8, 6), 3), np.tile([4e5, 8e5, 1.6e6], 6)
     K = np.tile([110.0, 120.0, 130.0, 140.0, 150.0, 160.0], 3)
-    exact = final.Rows(N, B, COSINE.pieces(K)).losses(TRUTH)
+    exact = FinalLosses(N, B, COSINE.pieces(K)).losses(TRUTH)
     loss = exact * np.exp(0.005 * np.random.default_rng(0).normal(size=18))
     fit = fit_runs(N, B, K, loss, lr_schedule="cosine", warmup=0.01)
     assert {"R", "E", "T0"} <= set(fit.undetermined)
@@ -302,7 +304,7 @@ def test_a_saved_fit_is_the_same_fit(example, tmp_path):
 def test_the_fit_prints_what_it_knows_and_what_not(example):
     text = repr(example)
     assert text.startswith(f"RunsFit({example.runs['N'].size} runs, rms log error 0.0")
-    for name in final.NAMES:
+    for name in NAMES:
         assert f"\n{name:>4}  " in text
     for name in example.undetermined:
         assert f"{name:>4}  {example.parameters[name]:<10.4g}" in text
@@ -381,7 +383,7 @@ def published(columns):
     p, q, P, Q, E, R, r, lr = 1.11313, 0.58424, 3.39269, 0.88533, 0.35450, 8.41003, 2.58293, 1.999
     found = []
     for N, B, K in zip(*(columns[name] for name in ("N", "B", "K")), strict=True):
-        n, weight = _index_rule(int(N), 8, 1)
+        n, weight = index_rule(int(N), 8, 1)
         x = lr * Q * n**-q
         d = (1 - x) ** (2 * K)
         each = P / 2 * n**-p * d + lr / (2 * B) * R * n**-r * (1 - d) / (2 - x)

@@ -14,21 +14,21 @@ import numpy as np
 import pytest
 
 import nqm
-import nqm.scaling.curves
-import nqm.scaling.runs
+import nqm.scaling.fits.fit_curves
+import nqm.scaling.fits.fit_runs
 from nqm.cli import main
 from nqm.scaling import example_runs, read_curves
-from nqm.scaling.curves import CurvesFit, fit_curves
-from nqm.scaling.final import SHAPES
-from nqm.scaling.runs import RunsFit, fit_runs
+from nqm.scaling.fits.fit_curves import CurvesFit, fit_curves
+from nqm.scaling.fits.fit_runs import RunsFit, fit_runs
+from nqm.scaling.models.relative_lr import SHAPES
 
 
 @pytest.fixture(autouse=True, scope="module")
 def few_draws():
     """Bootstraps of few draws, for speed."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nqm.scaling.runs, "DRAWS", 10)
-        patch.setattr(nqm.scaling.curves, "DRAWS", 10)
+        patch.setattr(nqm.scaling.fits.fit_runs, "DRAWS", 10)
+        patch.setattr(nqm.scaling.fits.fit_curves, "DRAWS", 10)
         yield
 
 
@@ -151,7 +151,7 @@ def test_warnings_are_told_before_an_error(capsys, monkeypatch):
         warnings.warn("odd runs", UserWarning, stacklevel=2)
         raise ValueError("no fit")
 
-    monkeypatch.setattr(nqm.scaling.runs, "fit_runs", fail)
+    monkeypatch.setattr(nqm.scaling, "fit_runs", fail)
     code, out, err = shell(capsys, "example", "--json")
     assert (code, out) == (2, "")
     assert err.splitlines() == ["nqm scaling: warning: odd runs", "nqm scaling: no fit"]

@@ -17,8 +17,8 @@ from sizes import every
 
 import nqm
 from nqm import schedules
-from nqm.backends.kernels import additive as _kernels
-from nqm.dynamics import additive
+from nqm.backends.kernels import first_passage as leaps
+from nqm.dynamics.additive import Additive
 from nqm.schedules import Schedule
 from nqm.search import first_passage
 
@@ -345,9 +345,8 @@ def test_gradients(family, power, averaged, seed):
     optimizer = optimizer_of(rule)
     names = tuple(name for name in ("momentum", "decay") if optimizer.hyperparameters.get(name))
     risk, *expected = exact_slopes(rule, names, h, c, init, lr, inverse_batch, lengths.tolist())
-    found = additive.slopes(
-        nqm.NoisyQuadratic(h, c, init), optimizer, optimizer.hyperparameters, names, lr, inverse_batch, lengths
-    )
+    dynamics = Additive(nqm.NoisyQuadratic(h, c, init), optimizer)
+    found = dynamics.risk_and_gradient(optimizer.hyperparameters, names, lr, inverse_batch, lengths)
     assert found.risk == pytest.approx(float(risk), rel=1e-11)
     for slopes, exact in zip(found[1:], expected, strict=True):
         np.testing.assert_allclose(slopes, exact, rtol=1e-11, atol=1e-14 * risk)
@@ -490,7 +489,7 @@ LONG = {
 @pytest.mark.parametrize("crossing", ["first", "last"])
 @pytest.mark.parametrize("name", LONG)
 def test_long_pieces_take_few_leaps(name, crossing, monkeypatch):
-    tried, march = [], _kernels.march
+    tried, march = [], leaps.first_passage
 
     def counting(*arguments):
         *_, progress, _budget = arguments
@@ -499,7 +498,7 @@ def test_long_pieces_take_few_leaps(name, crossing, monkeypatch):
         tried.append(int(progress[3]) - before)
         return status
 
-    monkeypatch.setattr(_kernels, "march", counting)
+    monkeypatch.setattr(leaps, "first_passage", counting)
     problem = nqm.NoisyQuadratic([1.0, 0.1])
     optimizer, batch, target = LONG[name]
     steps = nqm.steps_to_target(problem, optimizer, batch, target, crossing)

@@ -11,6 +11,7 @@ import pytest
 
 import nqm
 from nqm.cli import main
+from nqm.papers import all_figures
 
 
 def shell(capsys, *words):
@@ -158,7 +159,7 @@ def test_letters_that_a_terminal_lacks_are_question_marks(tmp_path):
 def test_where_nothing_can_be_written_is_said_before_the_work(capsys, tmp_path, monkeypatch, words, option):
     """A file in the place of a folder: it is so for root too, who may write anywhere."""
     (tmp_path / "taken").write_text("", encoding="utf-8")
-    for work in ("nqm.optimize_schedule", "nqm.files.write_figures"):
+    for work in ("nqm.cli.schedule.optimize_schedule", "nqm.cli.sweep.sweep", "nqm.papers.gallery.write_figures"):
         monkeypatch.setattr(work, None)  # it is not begun
     code, out, err = shell(capsys, *words.format(tmp_path / "taken").split())
     assert (code, out) == (2, "")
@@ -235,6 +236,16 @@ def test_schedule_of_batch_sizes_and_of_a_shape(capsys):
     assert values == pytest.approx(nqm.schedules.linear(values[0], 40).values, rel=1e-9)
 
 
+def test_figures_are_listed(capsys):
+    code, out, _ = shell(capsys, "figures", "--list")
+    assert (code, len(out.splitlines())) == (0, len(all_figures()))
+    some = ("figures", "--list", "zhang2019-4", "nqm-ramp")
+    code, out, _ = shell(capsys, *some)
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == ["zhang2019-4", "nqm-ramp"]
+    assert list(json.loads(shell(capsys, *some, "--json")[1])) == ["zhang2019-4", "nqm-ramp"]
+
+
 @pytest.mark.parametrize("command", ["steps", "sweep", "schedule", "figures"])
 def test_help_has_an_example(capsys, command):
     code, out, _ = shell(capsys, command, "--help")
@@ -245,7 +256,7 @@ def test_help_has_an_example(capsys, command):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ("", "COMMAND"),
+        ("", "expected a COMMAND out of steps, sweep, schedule, scaling, figures, validate, warmup, got none"),
         ("dance", "dance"),
         ("steps", "--batch-size"),
         ("steps --batch-size -3 --target 0.01", "batch_size: expected real numbers in (0, inf], got -3"),
@@ -282,6 +293,7 @@ def test_help_has_an_example(capsys, command):
         ("schedule --batch-size 8 --steps 5 --shape square", "--shape"),
         ("schedule --batch-size 8 --steps 5 --plot picture.xyz", "expected a file name ending in"),
         ("figures nothing", "unknown figure 'nothing': expected one of zhang2019-1"),
+        ("figures --list nothing", "unknown figure 'nothing': expected one of zhang2019-1"),
         ("figures --bins 1", "--bins"),
     ],
 )

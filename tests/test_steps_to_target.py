@@ -12,7 +12,6 @@ from reference import Rule, filter_risk, recursion_risk
 
 import nqm
 from nqm.backends import first_passage
-from nqm.backends.kernels import additive as _kernels
 
 # --- against a scan ----------------------------------------------------------------------------------------
 
@@ -235,7 +234,7 @@ def test_sgd_crosses_where_equation_4_says(lr, target):
 @pytest.fixture
 def leaps(monkeypatch):
     """Counts the leaps that searches try, in a list of one number; a search of more than a million fails."""
-    count, march = [0], _kernels.march
+    count, march = [0], first_passage.leaps.first_passage
 
     def counting(*arguments):
         *_, progress, _budget = arguments
@@ -245,7 +244,7 @@ def leaps(monkeypatch):
         assert count[0] < 1e6, f"a million leaps, and only step {progress[0]:.3g} is reached"
         return status
 
-    monkeypatch.setattr(_kernels, "march", counting)
+    monkeypatch.setattr(first_passage.leaps, "first_passage", counting)
     return count
 
 

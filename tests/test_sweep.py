@@ -44,7 +44,7 @@ def test_rows_are_those_of_tune_and_steps_to_target(result):
 class Fails(nqm.SGD):
     """An optimizer whose cells raise."""
 
-    def filter(self, values=None):
+    def step_map(self, values):
         raise RuntimeError("out of luck")
 
 
@@ -58,7 +58,7 @@ def test_a_failing_cell_says_why_and_sinks_no_other():
 class Rambles(nqm.SGD):
     """An optimizer whose cells raise at length."""
 
-    def filter(self, values=None):
+    def step_map(self, values):
         raise RuntimeError("out of luck\n" * 1000)
 
 

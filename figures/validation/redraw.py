@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nqm.files import save_picture
+from nqm._io import save_picture
 from nqm.plotting import style
-from nqm.validation.drawing import plot_curves, plot_predictions, plot_rates, plot_steps
-from nqm.validation.ladder import Rung, plot_rung
-from nqm.validation.networks import FOLLOWED
-from nqm.validation.spectra_figures import plot_power_law, plot_spectra, plot_variance
-from nqm.validation.steps import Measured
+from nqm.validation import Measured, Rung, plot_rung
+from nqm.validation.papers.zhang2019.network_rung import FOLLOWED
+from nqm.validation.papers.zhang2019.spectra import plot_power_law, plot_spectra, plot_variance
+from nqm.validation.papers.zhang2019.steps import plot_curves, plot_predictions, plot_rates, plot_steps
 
 HERE = Path(__file__).parent
 NETS = ("mlp", "cnn", "resnet8")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
 import os
 import sys
 from collections.abc import Callable
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
 from numba import njit
@@ -15,6 +18,9 @@ CACHE = os.environ.get("NQM_CACHE", "1") != "0"
 
 kernels: list[Any] = []
 """All that is compiled on its first call."""
+
+stamped = True
+"""Whether what is kept can be told from what older sources were compiled to."""
 
 
 def compiled(function: Callable[..., Any], **extra: Any) -> Any:
@@ -30,9 +36,42 @@ def compiled(function: Callable[..., Any], **extra: Any) -> Any:
     kernel = njit(**options)(function)
     if CACHE:
         with contextlib.suppress(RuntimeError):  # "cannot cache function ...: no locator available"
-            kernel = njit(cache=True, **options)(function)
+            cached = njit(cache=True, **options)(function)
+            kernel = cached if _stamped(cached) else kernel
     kernels.append(kernel)
     return kernel
+
+
+def _stamped(kernel: Any) -> bool:
+    """Tie what is kept of a kernel to the sources of all; False where that cannot be done.
+
+    Numba looks at the kernel's own file only: code that calls a function of another file would stay as it was when that
+    file changes. The stamp is private to Numba, so it is only replaced where it is found.
+    """
+    global stamped
+    index: Any
+    index, stamp = getattr(getattr(kernel, "_cache", None), "_cache_file", None), source_stamp()
+    stamped = stamp is not None and hasattr(index, "_source_stamp")
+    if stamped:
+        index._source_stamp = stamp
+    return stamped
+
+
+@cache
+def source_stamp() -> str | None:
+    """A hash of everything that is compiled and of how it is compiled; None where the sources are not there."""
+    package = files(__package__)
+    sources = [package / "compilation.py", package / "types.py"]
+    with contextlib.suppress(OSError):
+        sources += sorted(
+            (f for f in (package / "kernels").iterdir() if f.name.endswith(".py")), key=lambda source: source.name
+        )
+        digest = hashlib.sha256()
+        for source in sources:
+            code = source.read_bytes()
+            digest.update(f"{source.name} {len(code)} ".encode() + code)
+        return digest.hexdigest()
+    return None
 
 
 class internal:
@@ -68,7 +107,11 @@ def kept() -> tuple[str | None, str]:
     folder = kernels[0].stats.cache_path if kernels else None
     if folder is not None:
         return folder, f"kept in {folder}"
-    return None, "not kept: " + ("no folder to write to, set NUMBA_CACHE_DIR" if CACHE else "NQM_CACHE=0")
+    if not CACHE:
+        return None, "not kept: NQM_CACHE=0"
+    if not stamped:
+        return None, "not kept: this version of Numba cannot tell it from what older sources were compiled to"
+    return None, "not kept: no folder to write to, set NUMBA_CACHE_DIR"
 
 
 class FirstUse:

@@ -1,6 +1,6 @@
 """When is the target reached? One row at a time, on the CPU: along schedules, and for what takes very many leaps.
 
-Leaps over time and what proves them: :func:`nqm.backends.kernels.additive.march`.
+Leaps over time and what proves them: :func:`nqm.backends.kernels.first_passage.first_passage`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,10 @@ import numpy as np
 
 from .._checks import FloatArray
 from .._status import TooManyLeaps
-from .kernels import additive as kernels
+from .kernels import first_passage as leaps
+from .kernels.blocks import BLOCK, POWER_SLOTS, STATE_SLOTS
+from .kernels.carry_over import carry_over
+from .kernels.words import first_passage_step_by_step, risk_along_rows
 from .types import Pieces, Rows
 from .zero_lr import rest_crossing
 
@@ -19,7 +22,7 @@ MOST = 2e10  # work for which a walk goes on: some twenty seconds
 
 
 class March:
-    """The walk of :func:`nqm.backends.kernels.additive.march` for one row; ``run`` goes on until there is an answer.
+    """The search of :mod:`nqm.backends.kernels.first_passage` for one row; ``run`` goes on until there is an answer.
 
     ``length``: steps at most. ``carried``: the state that earlier pieces of a schedule leave, and its units.
     """
@@ -28,17 +31,17 @@ class March:
         self._row, self._length, self._curvature = row, length, row.curvature[row.which[0]]
         self._origin = self._fill(min(16, length.bit_length()))
         blocks, k = len(self._origin), len(row.start)
-        self._weight, self._extra = row.noise, np.empty((0, blocks, k * kernels.BLOCK))
+        self._weight, self._extra = row.noise, np.empty((0, blocks, k * BLOCK))
         if carried is not None:
             kept, unit = carried
             with np.errstate(over="ignore", invalid="ignore"):  # diverged
                 self._weight = row.noise * np.square(self._curvature * unit)
             if row.inverse_batch[0] == 0.0:  # no noise has come in
                 self._weight = np.zeros_like(row.noise)
-            self._extra = np.empty((k, blocks, k * kernels.BLOCK))
+            self._extra = np.empty((k, blocks, k * BLOCK))
             for block in range(blocks):
-                h = self._curvature[block * kernels.BLOCK : (block + 1) * kernels.BLOCK]
-                kernels.carry_over(
+                h = self._curvature[block * BLOCK : (block + 1) * BLOCK]
+                carry_over(
                     h, row.lr[0], unit, row.transition[0], row.gain[0], row.fresh[0], row.query, row.readout,
                     row.start, row.scaled, kept[block], self._origin[block], self._extra, block,
                 )  # fmt: skip
@@ -53,28 +56,28 @@ class March:
         state, extra = self._origin.copy(), self._extra.copy()
         ahead, extra_ahead, progress = np.empty_like(state), np.empty_like(extra), np.zeros(4, dtype=np.int64)
         while True:
-            status = kernels.march(
+            status = leaps.first_passage(
                 h, row.bias, row.noise, self._weight, row.lr[0], row.fresh[0, 0], row.readout,
                 row.start, row.inverse_batch[0], self._powers, self._boxes, state, ahead, extra, extra_ahead, target,
                 last, self._length, progress, max(1, int(LOOK / cost)),
             )  # fmt: skip
-            if status == kernels.FOUND:
+            if status == leaps.FOUND:
                 return float(progress[2])
-            if status == kernels.NEVER:
+            if status == leaps.NEVER:
                 return float("inf")
-            if status == kernels.MORE_LEVELS:
-                self._fill(min(kernels.MOST_LEVELS, self._powers.shape[0] + 16))
+            if status == leaps.MORE_LEVELS:
+                self._fill(min(leaps.MOST_LEVELS, self._powers.shape[0] + 16))
             elif progress[3] * cost > MOST:
                 raise TooManyLeaps(target, int(progress[0]), int(progress[3]))
 
     def _fill(self, levels: int) -> FloatArray:
         """Powers and boxes of so many levels; returns the state before the first step."""
         row, k = self._row, len(self._row.start)
-        blocks = -(-row.bias.size // kernels.BLOCK)
-        self._powers = np.empty((levels, blocks, kernels.POWER_SLOTS[k] * kernels.BLOCK))
-        self._boxes = np.empty((levels, blocks, 2 * k * kernels.BLOCK))
-        origin = np.empty((blocks, kernels.STATE_SLOTS[k] * kernels.BLOCK))
-        kernels.fill_levels(
+        blocks = -(-row.bias.size // BLOCK)
+        self._powers = np.empty((levels, blocks, POWER_SLOTS[k] * BLOCK))
+        self._boxes = np.empty((levels, blocks, 2 * k * BLOCK))
+        origin = np.empty((blocks, STATE_SLOTS[k] * BLOCK))
+        leaps.fill_levels(
             self._curvature, row.lr[0], row.transition[0], row.gain[0], row.fresh[0], row.query, row.readout,
             row.start, self._powers, self._boxes, origin, 0, levels,
         )  # fmt: skip
@@ -99,11 +102,11 @@ def along_schedules(whole: Rows, parts: Pieces, end: int, rests: float | None, t
         here = slice(at, at + max(min(short, at_once), 1))
         if short:
             progress = np.zeros(2, dtype=np.int64)
-            status = kernels.chain_scan(
+            status = first_passage_step_by_step(
                 row.curvature[0], row.bias, row.noise, row.lr[0] * parts.lr[here], *filtered, row.scaled,
                 row.inverse_batch[0] * parts.inverse_batch[here], lengths[here], states[0], target, last, progress,
             )  # fmt: skip
-            found = float(progress[1]) if last or status == kernels.FOUND else np.inf
+            found = float(progress[1]) if last or status == leaps.FOUND else np.inf
         else:
             length = int(lengths[at])
             if parts.lr[at] == 0.0 and rests is not None:  # no bound can tell that it does
@@ -117,7 +120,7 @@ def along_schedules(whole: Rows, parts: Pieces, end: int, rests: float | None, t
                 except TooManyLeaps as error:
                     raise TooManyLeaps(target, time + error.steps, error.leaps) from None
             if at + 1 < lengths.size:
-                kernels.chain_rows(
+                risk_along_rows(
                     *row, parts.lr[here], parts.inverse_batch[here], lengths[here], np.array([-1]), states,
                     np.empty((1, 1)),
                 )  # fmt: skip
@@ -137,7 +140,7 @@ def along_schedules(whole: Rows, parts: Pieces, end: int, rests: float | None, t
 def _at_rest(row: Rows, state: FloatArray, decay: float, target: float, last: bool, length: int) -> float:
     """As :meth:`March.run` while lr = 0."""
     k, nodes, noisy = len(row.start), row.bias.size, row.inverse_batch[0] > 0.0
-    slots = state.reshape(len(state), -1, kernels.BLOCK).transpose(1, 0, 2).reshape(-1, len(state) * kernels.BLOCK)
+    slots = state.reshape(len(state), -1, BLOCK).transpose(1, 0, 2).reshape(-1, len(state) * BLOCK)
     mean, noise = slots[:k, :nodes], row.noise * np.square(row.curvature[0])
     moments = np.zeros((k, k))
     for slot, (i, j) in enumerate(zip(*np.triu_indices(k), strict=True)):
@@ -151,7 +154,7 @@ def _at_rest(row: Rows, state: FloatArray, decay: float, target: float, last: bo
 
 def first_states(row: Rows) -> FloatArray:
     """States before the first step as the chain's kernels keep them: (rows, blocks, slots BLOCK)."""
-    k, blocks = len(row.start), -(-row.bias.size // kernels.BLOCK)
-    states = np.zeros((row.lr.size, blocks, kernels.STATE_SLOTS[k], kernels.BLOCK))
+    k, blocks = len(row.start), -(-row.bias.size // BLOCK)
+    states = np.zeros((row.lr.size, blocks, STATE_SLOTS[k], BLOCK))
     states[:, :, :k] = np.array(row.start)[:, None]
     return states.reshape(*states.shape[:2], -1)

@@ -14,7 +14,11 @@ import numpy as np
 
 from .._checks import FloatArray, IntArray
 from .first_passage import first_states
-from .kernels import additive as kernels
+from .kernels.blocks import STATE_SLOTS
+from .kernels.first_passage import first_passage_rows
+from .kernels.gradient import risk_and_gradient
+from .kernels.risk import dyadic_rows, risk_rows
+from .kernels.words import risk_along_rows
 from .selection import threads
 from .types import Pieces, Rows, Slopes
 
@@ -41,7 +45,7 @@ def risk(row: Rows, steps: IntArray) -> FloatArray:
     """Expected risk of each row after ``steps`` (R,) steps."""
 
     def work(part: Rows, rows: slice, out: FloatArray) -> None:
-        kernels.risk_rows(*part[:-1], steps[rows], out)
+        risk_rows(*part[:-1], steps[rows], out)
 
     return _sum_over_nodes(row, work, (), steps.size * (2.0 + int(steps.max()).bit_length()))
 
@@ -50,7 +54,7 @@ def dyadic_risk(row: Rows, levels: int) -> FloatArray:
     """Expected risk after 2^j steps, j = 0 ... levels - 1: (R, levels)."""
 
     def work(part: Rows, rows: slice, out: FloatArray) -> None:
-        kernels.dyadic_rows(*part[:-1], out)
+        dyadic_rows(*part[:-1], out)
 
     return _sum_over_nodes(row, work, (levels,), 2.0 * levels * row.lr.size)
 
@@ -59,7 +63,7 @@ def chained_risk(row: Rows, parts: Pieces, columns: int) -> FloatArray:
     """Expected risk along pieces, added up where their column is the same: (R, columns)."""
 
     def work(part: Rows, rows: slice, out: FloatArray) -> None:
-        at_once = max(1, NUMBERS_AT_ONCE // (part.bias.size * kernels.STATE_SLOTS[len(part.start)]))
+        at_once = max(1, NUMBERS_AT_ONCE // (part.bias.size * STATE_SLOTS[len(part.start)]))
         if parts.lengths.size > MANY_PIECES:
             at_once = 1
         for first in range(0, part.lr.size, at_once):
@@ -68,7 +72,7 @@ def chained_risk(row: Rows, parts: Pieces, columns: int) -> FloatArray:
             states = first_states(few)
             for piece in range(0, parts.lengths.size, MANY_PIECES):
                 there = slice(piece, piece + MANY_PIECES)
-                kernels.chain_rows(*few, *(column[there] for column in parts), states, out[some])
+                risk_along_rows(*few, *(column[there] for column in parts), states, out[some])
 
     doublings = float(np.log2(parts.lengths + 2.0).sum())
     found = _sum_over_nodes(row, work, (columns,), doublings * row.lr.size)
@@ -81,9 +85,9 @@ def slopes(
     gain: FloatArray, fresh: FloatArray, query: FloatArray, readout: FloatArray, start: tuple[float, ...],
     scaled: IntArray, inverse_batch: FloatArray, lengths: IntArray, spans: FloatArray,
 ) -> Slopes:  # fmt: skip
-    """A risk along pieces and its derivatives: see :func:`nqm.backends.kernels.additive.chain_gradient`."""
+    """A risk along pieces and its derivatives: see :func:`nqm.backends.kernels.gradient.risk_and_gradient`."""
     found = Slopes(0.0, np.empty(lr.size), np.empty(lr.size), np.empty(spans.size))
-    risk = kernels.chain_gradient(
+    risk = risk_and_gradient(
         curvature, bias, noise, lr, transition, gain, fresh, query, readout, start, scaled, inverse_batch, lengths,
         spans, *found[1:],
     )  # fmt: skip
@@ -99,7 +103,7 @@ def crossings(row: Rows, targets: FloatArray, last: bool) -> FloatArray:
         return out
 
     def work(part: Rows, rows: slice, found: FloatArray) -> None:
-        kernels.crossing_rows(*part[:-1], targets[rows], last, LEAPS, found)
+        first_passage_rows(*part[:-1], targets[rows], last, LEAPS, found)
 
     leap = 4.0 * _size(row) * targets.size  # of all rows
     _in_threads([(row, part, out) for part in _slices(targets.size, 25.0 * leap, LEAPS * leap)], work, 25.0 * leap)

@@ -9,6 +9,9 @@ import numpy as np
 
 from .._checks import FloatArray, IntArray
 
+LANES = 8
+"""Nodes come in multiples of it."""
+
 
 class Rows(NamedTuple):
     """R rows of hyperparameters on N nodes (a multiple of 8), with P powers and filters of k states.

@@ -1,4 +1,4 @@
-"""The shell command ``nqm warmup``: compile what is usually asked for, ahead of the first question.
+"""``nqm warmup``: compile what is usually asked for, ahead of the first question.
 
 Each part asks small questions that need all compiled code of its kind.
 """
@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import EMA, FREE, SGD, NoisyQuadratic, Schedule, optimize_schedule, steps_to_target, tune, use_backend
-from .._risk import risk
+from .. import EMA, FREE, SGD, NoisyQuadratic, Schedule, optimize_schedule, risk, steps_to_target, tune, use_backend
+from .arguments import add_command
 
 _SMALL = NoisyQuadratic([1.0, 0.1])
 _KINDS = {1: SGD(0.1), 2: SGD(0.1, 0.5), 3: EMA(SGD(0.1, 0.5), 0.5)}
@@ -60,9 +60,11 @@ def _features() -> None:
 
 
 def _scaling() -> None:
-    from ..scaling.example import true_losses
+    from ..scaling.models.final_loss import FinalLosses
+    from ..scaling.models.relative_lr import RelativeLR
 
-    true_losses(np.array([1e6]), np.array([64.0]), np.array([1000.0]))
+    pieces = RelativeLR("cosine", 0.01).pieces(np.array([1000.0]))
+    FinalLosses(np.array([1e6]), np.array([64.0]), pieces).losses(np.zeros(7))
 
 
 PARTS: dict[str, Callable[[], Any]] = {
@@ -87,7 +89,8 @@ one kind of processor: where the image runs on others, set NUMBA_CPU_NAME=generi
 NQM_CACHE=0 keeps nothing."""
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add(commands: Any) -> None:
+    parser = add_command(commands, "warmup", run, "compile ahead what the first questions would wait for", "nqm warmup")
     parser.description = ABOUT
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; default: all, about a minute")
 
@@ -125,7 +128,7 @@ def warmup(parts: Sequence[str] | None = None, say: Callable[[str], None] | None
     if unknown:
         raise ValueError(f"unknown part {unknown[0]!r}: expected one of {', '.join(PARTS)}")
     from ..backends import compilation as _jit
-    from ..backends.kernels import additive as _kernels  # noqa: F401  (that there are kernels to ask)
+    from ..backends import numba_backend  # noqa: F401  (that there are kernels to ask)
 
     folder, words = _jit.kept()
     if folder is None:

@@ -1,74 +1,134 @@
-"""From problems and optimizers to the arrays that the kernels take, and back.
+"""Additive noise: every coordinate evolves on its own, as a product of small linear maps.
 
-Nothing is compiled and Numba is not imported before the first number is asked for.
+From problems and optimizers to the arrays that the backends take. Nothing is compiled and Numba is not imported before
+the first number is asked for.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import backends as _engines
+from .. import backends
 from .._checks import FloatArray, IntArray
-from ..backends.types import Pieces, Rows, Slopes, unit_of
+from ..backends.types import LANES, Pieces, Rows, Slopes, unit_of
+from ..optimizers import Optimizer
+from ..problems.quadratic import NoisyQuadratic
+from .base import Dynamics, Values
 
-if TYPE_CHECKING:  # the kernels' side knows these only by the attributes it reads
-    from collections.abc import Callable, Mapping
-
-    from ..optimizers import Optimizer
-    from ..problems.quadratic import NoisyQuadratic
-    from ..schedules import Schedule
-
-ROWS_AT_ONCE = 2**16
-UNITS = 128  # powers of two between learning rates that are followed along schedules together
+LR_RATIO = 128  # powers of two between learning rates that are followed along schedules together
 TABLES = 2**22  # numbers in tables of preconditioned curvatures that are held at once
-LANES = 8  # nodes come in multiples of it
+
+FOREVER = 81
+"""Doublings after which a stable filter has reached its steady state: rates down to 1e-23 per step."""
 
 
-def risk(
-    problem: NoisyQuadratic, optimizer: Optimizer, values: Mapping[str, Any], batch_size: Any, steps: IntArray
-) -> FloatArray:
-    """Expected risk, one a row: values, batch_size are numbers or (R,), steps is (R,)."""
-    engine = _engines.chosen()
-    return _by_powers(
-        problem, optimizer, values, batch_size, (steps.size,), lambda row, some: engine.risk(row, steps[some])
-    )
+class Additive(Dynamics):
+    """Noise of variance c / batch size, wherever theta is."""
+
+    has_gradient = True
+
+    def risk(self, values: Values, batch_size: Any, steps: IntArray) -> FloatArray:
+        backend = backends.chosen()
+        return self._by_powers(values, batch_size, (steps.size,), lambda batch, rows: backend.risk(batch, steps[rows]))
+
+    def dyadic_risk(self, values: Values, batch_size: Any, count: int, levels: int) -> FloatArray:
+        backend = backends.chosen()
+        return self._by_powers(values, batch_size, (count, levels), lambda batch, _: backend.dyadic_risk(batch, levels))
+
+    def risk_along(self, values: Values, batch_size: Any, count: int, word: Pieces, columns: int) -> FloatArray:
+        backend, largest = backends.chosen(), word.lr.max(initial=0.0)
+
+        def compute(batch: Rows, _: Any) -> FloatArray:
+            """Rows of about the same unit at a time: in that of a far larger learning rate they would underflow."""
+            units = np.frexp(batch.lr)[1] // LR_RATIO
+            if batch.lr.size == 1 or units.min() == units.max():
+                found: FloatArray = backend.chained_risk(batch.in_units(largest), word, columns)
+                return found
+            out = np.empty((batch.lr.size, columns))
+            for unit in np.unique(units):
+                some = np.flatnonzero(units == unit)
+                out[some] = backend.chained_risk(batch.part(some).in_units(largest), word, columns)
+            return out
+
+        return self._by_powers(values, batch_size, (count, columns), compute)
+
+    def first_passage(self, values: Values, batch_size: Any, target: FloatArray, last: bool) -> FloatArray:
+        backend = backends.chosen()
+
+        def compute(batch: Rows, rows: Any) -> FloatArray:
+            wanted = target[rows]
+            found: FloatArray = backend.crossings(batch, wanted, last)
+            for i in np.flatnonzero(np.isnan(found)):  # it takes very many leaps
+                from ..backends.first_passage import March
+
+                found[i] = March(batch.part(slice(i, i + 1))).run(float(wanted[i]), last)
+            return found
+
+        return self._by_powers(values, batch_size, (target.size,), compute)
+
+    def first_passage_along(
+        self, values: Values, batch_size: float, word: Pieces, end: int, target: float, last: bool
+    ) -> float:
+        from ..backends.first_passage import along_schedules
+
+        batch = rows(self.problem, self.optimizer, values, batch_size, 1)
+        decay = self.optimizer.step_map(values).decay_at_zero_lr
+        return along_schedules(batch, word, end, decay, target, last)
+
+    def steady_risk(self, values: Values, batch_size: Any, count: int) -> FloatArray:
+        return self.dyadic_risk(values, batch_size, count, FOREVER)[:, -1]
+
+    def stability_limit(self, values: Values, batch_size: Any = None) -> Any:
+        largest = self.problem._extremes()[0]  # powers lie in [0, 1], so h^(1-p) is largest where h is
+        return self.optimizer.stability_limit(values) / largest ** (1.0 - np.asarray(values.get("power", 0.0)))
+
+    def risk_and_gradient(
+        self, values: Values, free: tuple[str, ...], lr: FloatArray, inverse_batch: FloatArray, lengths: IntArray
+    ) -> Slopes:
+        """Risk after pieces of ``lengths`` steps, and its derivatives: by the pieces' log lr and log 1 / batch size,
+        and by the ``free`` hyperparameters (not at an end of their domain)."""
+        spans = np.array([self.optimizer.described[name].span(values[name]) for name in free])
+        filters = [self.optimizer.step_map(values).packed]
+        for name, span in zip(free, spans, strict=True):
+            ends = ({**values, name: values[name] + sign * span} for sign in (0.5, -0.5))
+            filters += [self.optimizer.step_map(end).packed for end in ends]
+        nodes, first = _prepared(self.problem), filters[0]
+        curvature = _preconditioned(self.problem, float(values.get("power", 0.0)))
+        exponent = unit_of(float(lr.max()))
+        noise = nodes.noise if np.any(inverse_batch) else np.zeros_like(nodes.noise)
+        still = np.where((nodes.bias > 0.0) | (noise > 0.0), np.ldexp(curvature, exponent), 0.0)
+        found: Slopes = backends.chosen().slopes(
+            still, nodes.bias, noise, np.ldexp(lr, -exponent),
+            np.stack([f.transition for f in filters]), np.stack([f.gain for f in filters]),
+            np.stack([f.averaging_weight for f in filters]), first.query, first.readout, first.start,
+            first.lr_scaled, inverse_batch, lengths, spans,
+        )  # fmt: skip
+        return found
+
+    def _by_powers(
+        self, values: Values, batch_size: Any, shape: tuple[int, ...], compute: Callable[[Rows, Any], FloatArray]
+    ) -> FloatArray:
+        """``compute(batch, rows)``, of shape (R, ...): on all rows, or on some after others where the tables h^(1-p)
+        of their powers would take too much memory together."""
+        power, most = values.get("power", 0.0), max(1, TABLES // self.problem.curvature.size)
+        if np.ndim(power) == 0 or shape[0] <= most or np.unique(power).size <= most:
+            return compute(rows(self.problem, self.optimizer, values, batch_size, shape[0]), slice(None))
+        powers, which = np.unique(power, return_inverse=True)
+        out = np.empty(shape)
+        for first in range(0, powers.size, most):
+            some = np.flatnonzero((which >= first) & (which < first + most))
+            few = {name: value[some] if np.ndim(value) else value for name, value in values.items()}
+            batch = batch_size[some] if np.ndim(batch_size) else batch_size
+            out[some] = compute(rows(self.problem, self.optimizer, few, batch, some.size), some)
+        return out
 
 
-def dyadic_risk(
-    problem: NoisyQuadratic, optimizer: Optimizer, values: Mapping[str, Any], batch_size: Any, count: int, levels: int
-) -> FloatArray:
-    """Expected risk after 2^j steps, j = 0 ... levels - 1: shape (count, levels)."""
-    engine, shape = _engines.chosen(), (count, levels)
-    return _by_powers(problem, optimizer, values, batch_size, shape, lambda row, _: engine.dyadic_risk(row, levels))
-
-
-def _by_powers(
-    problem: NoisyQuadratic,
-    optimizer: Optimizer,
-    values: Mapping[str, Any],
-    batch_size: Any,
-    shape: tuple[int, ...],
-    compute: Callable[[Rows, Any], FloatArray],
-) -> FloatArray:
-    """``compute(row, rows)``, of shape (R, ...): on all rows, or on some after others where the tables h^(1-p) of
-    their powers would take too much memory together."""
-    power, most = values.get("power", 0.0), max(1, TABLES // problem.curvature.size)
-    if np.ndim(power) == 0 or shape[0] <= most or np.unique(power).size <= most:
-        return compute(rows(problem, optimizer, values, batch_size, shape[0]), slice(None))
-    powers, which = np.unique(power, return_inverse=True)
-    out = np.empty(shape)
-    for first in range(0, powers.size, most):
-        some = np.flatnonzero((which >= first) & (which < first + most))
-        few = {name: value[some] if np.ndim(value) else value for name, value in values.items()}
-        batch = batch_size[some] if np.ndim(batch_size) else batch_size
-        out[some] = compute(rows(problem, optimizer, few, batch, some.size), some)
-    return out
-
-
-def rows(problem: NoisyQuadratic, optimizer: Optimizer, values: Mapping[str, Any], batch_size: Any, count: int) -> Rows:
+def rows(problem: NoisyQuadratic, optimizer: Optimizer, values: Values, batch_size: Any, count: int) -> Rows:
+    """Rows of hyperparameters on the nodes of a problem, as the backends take them."""
     nodes = _prepared(problem)
     power = np.asarray(values.get("power", 0.0))
     if power.ndim == 0:
@@ -78,7 +138,7 @@ def rows(problem: NoisyQuadratic, optimizer: Optimizer, values: Mapping[str, Any
         curvature = np.stack([_preconditioned(problem, float(p)) for p in powers])
     with np.errstate(over="ignore"):  # a batch size below 1e-308: infinitely much noise
         inverse_batch = 1.0 / np.asarray(batch_size)
-    parts = optimizer.filter(values)
+    parts = optimizer.step_map(values).packed
     k = len(parts.start)
     return Rows(
         curvature,
@@ -88,159 +148,13 @@ def rows(problem: NoisyQuadratic, optimizer: Optimizer, values: Mapping[str, Any
         _spread(values["lr"], (count,)),
         _spread(parts.transition, (count, 2, k, k)),
         _spread(parts.gain, (count, 2, k)),
-        _spread(parts.fresh, (count, 2)),
+        _spread(parts.averaging_weight, (count, 2)),
         parts.query,
         parts.readout,
         parts.start,
         _spread(inverse_batch, (count,)),
-        np.array(parts.scaled, dtype=np.int64),
+        parts.lr_scaled,
     )
-
-
-def pieces(lr: Schedule | None, batch_size: Schedule | None, times: IntArray) -> Pieces:
-    """The pieces of two schedules (None: 1 throughout) up to the last of ``times`` (increasing), cut at each."""
-    total = int(times[-1])
-    given = [None if schedule is None else _upto(schedule, total) for schedule in (lr, batch_size)]
-    ends = [one[1] for one in given if one is not None]
-    alone = len(ends) == 1 and times.size == 1
-    stops = ends[0] if alone else _union([*ends, times])
-    starts = np.zeros_like(stops)
-    starts[1:] = stops[:-1]
-
-    def during(values: FloatArray, ends: IntArray) -> FloatArray:
-        # a copy, for read-only arrays would compile kernels of their own
-        return values.copy() if alone else values[np.searchsorted(ends[:-1], starts, "right")]
-
-    rate, batch = (np.ones(stops.size) if one is None else during(*one) for one in given)
-    column = np.searchsorted(times, stops)
-    column[times[column] != stops] = -1
-    with np.errstate(over="ignore"):  # a batch size below 1e-308: infinitely much noise
-        return Pieces(rate, 1.0 / batch, stops - starts, column)
-
-
-def whole_course(lr: Schedule | None, batch_size: Schedule | None) -> tuple[Pieces, int]:
-    """All pieces of two schedules, the last one held to the end: where a schedule that does not hold stops, or 2^53."""
-    given = [s for s in (lr, batch_size) if s is not None]
-    ends = [s.steps for s in given if s.beyond == "error"]
-    longest, end = min([max((s.steps for s in given), default=1), *ends]), min(ends, default=2**53)
-    parts = pieces(lr, batch_size, np.array([longest]))
-    parts.lengths[-1] += end - longest
-    return parts, end
-
-
-def _union(ordered: list[IntArray]) -> IntArray:
-    together = np.sort(np.concatenate(ordered), kind="stable")  # which merges sorted runs
-    return together[np.diff(together, prepend=-1) > 0]
-
-
-def _upto(schedule: Schedule, steps: int) -> tuple[FloatArray, IntArray]:
-    """Values and ends of the pieces of the first ``steps`` steps; of none, a piece without length."""
-    if schedule.beyond == "error" and steps > schedule.steps:
-        schedule.cut(steps)  # refuses
-    last = min(int(np.searchsorted(schedule.ends, steps)), schedule.pieces - 1)
-    ends = schedule.ends[: last + 1].copy()
-    ends[-1] = steps
-    return schedule.values[: last + 1], ends
-
-
-def chained_risk(
-    problem: NoisyQuadratic,
-    optimizer: Optimizer,
-    values: Mapping[str, Any],
-    batch_size: Any,
-    count: int,
-    parts: Pieces,
-    columns: int,
-) -> FloatArray:
-    """Expected risk along schedules, shape (count, columns); values["lr"] and 1 / batch_size multiply those of the
-    pieces, each a number or (count,)."""
-    engine, largest = _engines.chosen(), parts.lr.max(initial=0.0)
-
-    def compute(row: Rows, _: Any) -> FloatArray:
-        """Rows of about the same unit at a time: in that of a far larger learning rate they would underflow."""
-        units = np.frexp(row.lr)[1] // UNITS
-        if row.lr.size == 1 or units.min() == units.max():
-            found: FloatArray = engine.chained_risk(row.in_units(largest), parts, columns)
-            return found
-        out = np.empty((row.lr.size, columns))
-        for unit in np.unique(units):
-            some = np.flatnonzero(units == unit)
-            out[some] = engine.chained_risk(row.part(some).in_units(largest), parts, columns)
-        return out
-
-    return _by_powers(problem, optimizer, values, batch_size, (count, columns), compute)
-
-
-def slopes(
-    problem: NoisyQuadratic,
-    optimizer: Optimizer,
-    values: Mapping[str, Any],
-    free: tuple[str, ...],
-    lr: FloatArray,
-    inverse_batch: FloatArray,
-    lengths: IntArray,
-) -> Slopes:
-    """Risk after pieces of ``lengths`` steps, and its derivatives: by the pieces' log lr and log 1 / batch size, and by
-    the ``free`` ones of momentum and decay (not 0)."""
-    spans = np.array([0.5 * min(values[name], 1.0 - values[name]) for name in free])
-    filters = [optimizer.filter(values)]
-    for name, span in zip(free, spans, strict=True):
-        filters += [optimizer.filter({**values, name: values[name] + sign * span}) for sign in (0.5, -0.5)]
-    nodes, first = _prepared(problem), filters[0]
-    curvature = _preconditioned(problem, float(values.get("power", 0.0)))
-    exponent = unit_of(float(lr.max()))
-    noise = nodes.noise if np.any(inverse_batch) else np.zeros_like(nodes.noise)
-    still = np.where((nodes.bias > 0.0) | (noise > 0.0), np.ldexp(curvature, exponent), 0.0)  # without weight: no inf
-    found: Slopes = _engines.chosen().slopes(
-        still, nodes.bias, noise, np.ldexp(lr, -exponent),
-        np.stack([f.transition for f in filters]), np.stack([f.gain for f in filters]),
-        np.stack([f.fresh for f in filters]), first.query, first.readout, first.start,
-        np.array(first.scaled, dtype=np.int64), inverse_batch, lengths, spans,
-    )  # fmt: skip
-    return found
-
-
-def crossings(
-    problem: NoisyQuadratic,
-    optimizer: Optimizer,
-    values: Mapping[str, Any],
-    batch_size: Any,
-    targets: FloatArray,
-    last: bool,
-) -> FloatArray:
-    """First step at or below the target, or the one after the last above it (0: none), inf if there is none: one a row
-    of targets (R,)."""
-    engine = _engines.chosen()
-
-    def compute(row: Rows, some: Any) -> FloatArray:
-        goals = targets[some]
-        found: FloatArray = engine.crossings(row, goals, last)
-        for i in np.flatnonzero(np.isnan(found)):  # it takes very many leaps
-            from ..backends.first_passage import March
-
-            found[i] = March(row.part(slice(i, i + 1))).run(float(goals[i]), last)
-        return found
-
-    return _by_powers(problem, optimizer, values, batch_size, (targets.size,), compute)
-
-
-def crossing_along(
-    problem: NoisyQuadratic,
-    optimizer: Optimizer,
-    values: Mapping[str, Any],
-    batch_size: float,
-    schedule: Schedule | None,
-    ramp: Schedule | None,
-    target: float,
-    last: bool,
-) -> tuple[float, int]:
-    """The same along schedules, for steps before they end; and where they end, 2^53 if they hold."""
-    from ..backends.first_passage import along_schedules
-
-    parts, end = whole_course(schedule, ramp)
-    row = rows(problem, optimizer, values, batch_size, 1)
-    rests = float(values.get("decay", 0.0)) if "momentum" in values else None
-    return along_schedules(row, parts, end, rests, target, last), end
 
 
 class _Prepared(NamedTuple):

@@ -1,4 +1,4 @@
-"""Figures of the papers: each has a ``compute`` that returns columns of numbers and a ``plot`` that draws them."""
+"""Figures of the papers, and our own: each computes columns of numbers, and draws a picture from them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
 
+__all__ = ["Data", "Figure", "all_figures", "rows"]
+
 Data = Mapping[str, NDArray[Any]]
 """Columns of equal length by name; written as CSV beside the picture."""
 
@@ -20,17 +22,22 @@ Data = Mapping[str, NDArray[Any]]
 class Figure:
     """One figure of one paper.
 
-    name: as typed in the shell, paper and number. title: what it shows. compute(bins): the data, on the exact spectrum
-    (bins=None) or quantised. plot(data): a matplotlib figure. see: what to look for. differs: where and why it is not
-    the paper's.
+    name: as typed in the shell, paper and number. title: what it shows. calculate: a function of ``bins`` that returns
+    the data; of nothing where the figure has no spectrum. plot(data): a matplotlib figure. see: what to look for.
+    differs: where and why it is not the paper's.
     """
 
     name: str
     title: str
-    compute: Callable[[int | None], Data]
+    calculate: Callable[..., Data]
     plot: Callable[[Data], Picture]
     see: str
     differs: str
+    has_spectrum: bool = True
+
+    def compute(self, bins: int | None = None) -> Data:
+        """The data, on the exact spectrum or, where there is one, on that quantised into ``bins``."""
+        return self.calculate(bins) if self.has_spectrum else self.calculate()
 
     @property
     def order(self) -> tuple[str, int, str]:
@@ -42,10 +49,10 @@ class Figure:
 
 def all_figures() -> dict[str, Figure]:
     """Every figure by name, in the order of the papers; then our own."""
-    from . import features, mori2021, noise, own, scaling, smith2018, wen2020, zhang2019
+    from . import mori2021, ours, smith2018, wen2020, zhang2019
 
-    papers, ours = (zhang2019, wen2020, smith2018, mori2021), (own, noise, features, scaling)
-    return {figure.name: figure for module in (*papers, *ours) for figure in module.FIGURES}
+    modules = (zhang2019, wen2020, smith2018, mori2021, ours)
+    return {figure.name: figure for module in modules for figure in module.FIGURES}
 
 
 def rows(records: list[dict[str, Any]]) -> Data:

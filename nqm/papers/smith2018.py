@@ -67,9 +67,8 @@ def _draw(ax: Axes, data: Data, labels: str, name: str, look: int) -> None:
     )
 
 
-def compute_1(bins: int | None = None) -> Data:
+def compute_1() -> Data:
     """Accuracy on training and test set against lambda."""
-    del bins  # no spectrum
     return _columns(*ACCURACIES)
 
 
@@ -87,9 +86,8 @@ def plot_1(data: Data) -> Picture:
     return picture
 
 
-def compute_2(bins: int | None = None) -> Data:
+def compute_2() -> Data:
     """Mean cross-entropy on training and test set, and log evidence ratio, against lambda."""
-    del bins  # no spectrum
     return _columns(*ENTROPIES, EVIDENCE)
 
 
@@ -125,6 +123,7 @@ FIGURES = (
         "makes all logits small, but keeps the signs of most. Here the bias is regularised too, since the evidence "
         "needs a prior on each parameter. A bias left free outgrows the weights: by 10^4 the model calls nearly "
         "everything by the more frequent label. The paper does not say which it took.",
+        has_spectrum=False,
     ),
     Figure(
         "smith2018-2",
@@ -142,5 +141,6 @@ FIGURES = (
         "sum to 1, so that its evidence, relative to the null model's, is 1 on average over random labels. Where "
         "regularization is weak, labellings it favours are too rare to be met; where it is strong, they are nearly "
         "half of all (21 of the first 40 data sets), by less than 1 nat in all but two.",
+        has_spectrum=False,
     ),
 )

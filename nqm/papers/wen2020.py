@@ -90,9 +90,8 @@ def example_gradients() -> FloatArray:
     return features * (features @ POINT - residuals)[:, None]
 
 
-def compute_1(bins: int | None = None) -> Data:
+def compute_1() -> Data:
     """Updates from one point in four ways."""
-    del bins  # two coordinates
     features, _ = regression()
     hessian, gradients = features.T @ features / EXAMPLES, example_gradients()
     fisher = gradients.T @ gradients / EXAMPLES
@@ -146,9 +145,8 @@ def roots(hessian: FloatArray) -> dict[str, FloatArray]:
     }
 
 
-def compute_4(bins: int | None = None) -> Data:
+def compute_4() -> Data:
     """One trajectory for each C, driven by the same random numbers, and the exact expectation of its loss."""
-    del bins  # two coordinates
     xi = np.random.default_rng(SEED).normal(size=(STEPS_4[-1], 2))
     records = contours(HESSIAN, loss(HESSIAN, START) * np.array([0.01, 0.06, 0.2, 0.5, 1.0]))
     for name, root in roots(HESSIAN).items():
@@ -229,9 +227,8 @@ def theorem(problem: NoisyQuadratic, steps: int) -> SGD:
     return SGD(schedules.decaying(float(problem.curvature.min()), steps, 2.0 * problem.condition_number))
 
 
-def compute_table1(bins: int | None = None) -> Data:
+def compute_table1() -> Data:
     """Steps to each target for each matrix and C: exact under decaying rates, exact at the best constant one, bound."""
-    del bins  # ten coordinates
     records: list[dict[str, Any]] = []
     for family in FAMILIES:
         for number, hessian in enumerate(matrices(family)):
@@ -345,6 +342,7 @@ FIGURES = (
         f"The paper gives no settings. Here: {EXAMPLES} examples, features of correlation 0.8, label noise 0.5, "
         f"{UPDATES} updates with batches of {SMALL} drawn without replacement, learning rate {RATE_1:g}; C for a large "
         f"batch of all examples; isotropic noise is C = {ISOTROPIC:g} I in eq. 2.",
+        has_spectrum=False,
     ),
     Figure(
         "wen2020-4",
@@ -356,6 +354,7 @@ FIGURES = (
         "noise ends 8% lower (0.112 against 0.122), at a learning rate of 0.38 / h_1.",
         "The paper names learning rate, number of steps and spacing, not the quadratic: here A = (2, 1.8; 1.8, 2), "
         "start (4, 1), the same random numbers for both. The right panel is ours.",
+        has_spectrum=False,
     ),
     Figure(
         "wen2020-table1",
@@ -372,5 +371,6 @@ FIGURES = (
         "The paper's table is two formulas, read off its bound; here the steps are exact. Ours: "
         f"d = {DIM}, E[theta_0 theta_0^T] = I, matrices (1 - r) I + r 1 1^T and randomly rotated ones of eigenvalues "
         "1 to 0.01, and the targets.",
+        has_spectrum=False,
     ),
 )

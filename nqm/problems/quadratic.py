@@ -90,7 +90,7 @@ class NoisyQuadratic:
             setattr(self, name, array)
         self._spectrum, self._level, self._dim = spectrum, level, dim
         self._next: NoisyQuadratic | None = None
-        self._prepared: dict[Any, Any] = {}  # what _backend makes of the nodes
+        self._prepared: dict[Any, Any] = {}  # what others make of the nodes
 
     @classmethod
     def _made(
@@ -254,6 +254,15 @@ class NoisyQuadratic:
             if nodes is not None:
                 self._next = self._made(nodes, self._spectrum, level, self._dim, self.label_noise)
         return self._next
+
+    def _compressed_above(self, most: int) -> NoisyQuadratic:
+        """The problem; if it is explicit and has more than ``most`` nodes, a rule that refines to it (kept)."""
+        if not (self._is_exact() and self.curvature.size > most):
+            return self
+        if "compressed" not in self._prepared:
+            self._prepared["compressed"] = self.compressed()
+        found: NoisyQuadratic = self._prepared["compressed"]
+        return found
 
     def _additive(self) -> NoisyQuadratic:
         """The same with additive noise; where batches are infinite, both are one problem."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -12,20 +12,17 @@ from numpy.typing import ArrayLike
 
 from .. import _checks
 from .._checks import FloatArray
-from .._risk import batches, check_problem, compressed_beyond, few_nodes, in_chunks, one_batch, risk, risks, split
-from ..dynamics import additive, gaussian_features
+from .._risk import check_batch_sizes, check_problem, risk, risk_of_rows, row_chunks, take_out_schedule
+from .._status import Status
+from ..dynamics.base import Dynamics, Values, rows_of
+from ..dynamics.select import dynamics_of, dynamics_of_rows
+from ..dynamics.words import whole_word
 from ..optimizers import Optimizer
 from ..problems.quadratic import NoisyQuadratic
 from ..schedules import Schedule
 
-AFTER_END = "reached after the schedule's end"
-"""A status: the schedule's last value, held, got there."""
-
-FEW_NODES = 48
-"""Rules for problems of more nodes than these have fewer."""
-
-MANY_NODES = 4096
-"""Explicit problems with more nodes are searched on a Gauss rule first."""
+FOREVER = 2**53
+"""Where a schedule that holds ends: the last step count that a float64 holds exactly."""
 
 
 @overload
@@ -55,7 +52,7 @@ def steps_to_target(
 
     Time is crossed in leaps of 2^j steps. A leap is taken where bounds prove that the risk stays on one side of the
     target: its noise part never falls, and its mean part is an inner product with a vector that stays in
-    a known box (:func:`nqm.backends.kernels.additive.march`). So about 2 log2(t) bounds answer, not t steps.
+    a known box (:mod:`nqm.backends.kernels.first_passage`). So about 2 log2(t) bounds answer, not t steps.
 
     Args:
         problem, optimizer, batch_size: as in :func:`nqm.risk`, schedules too.
@@ -81,7 +78,7 @@ def steps_to_target(
     >>> nqm.steps_to_target(problem, nqm.SGD(0.5, momentum=0.9), batch_size=16, target=0.01)
     inf
     """
-    found = crossings(problem, optimizer, batch_size, target, crossing)
+    found = first_passage(problem, optimizer, batch_size, target, crossing)
     late = after_end(optimizer, found)
     if np.any(late):
         warn_of_the_end(optimizer, float(np.max(np.asarray(found)[late])))
@@ -101,14 +98,14 @@ def warn_of_the_end(optimizer: Optimizer, steps: float) -> None:
     schedule = optimizer.schedule
     assert schedule is not None
     warnings.warn(
-        f"the target is {AFTER_END}: after {steps:.6g} steps, of which the schedule has {schedule.steps}; since then "
-        f'its last value {schedule.values[-1]:.3g} is held. Take a longer schedule, or beyond="error" for inf',
+        f"the target is {Status.AFTER_END}: after {steps:.6g} steps, of which the schedule has {schedule.steps}; since "
+        f'then its last value {schedule.values[-1]:.3g} is held. Take a longer schedule, or beyond="error" for inf',
         UserWarning,
         stacklevel=3,
     )
 
 
-def crossings(
+def first_passage(
     problem: NoisyQuadratic,
     optimizer: Optimizer,
     batch_size: ArrayLike | Schedule,
@@ -117,72 +114,50 @@ def crossings(
 ) -> float | FloatArray:
     """:func:`steps_to_target` without a word on schedules that have ended."""
     check_problem(problem, optimizer)
-    batch, ramp = batches(batch_size)
-    goal = _checks.reals(target, "target", low=0.0)
+    sizes, batch_schedule = check_batch_sizes(batch_size)
+    targets = _checks.reals(target, "target", low=0.0)
     if not isinstance(crossing, str) or crossing not in ("first", "last"):
         raise ValueError(f'crossing: expected "first" or "last", got {_checks.describe(crossing)}')
-    shape = _checks.broadcast(optimizer=optimizer.shape, batch_size=batch.shape, target=goal.shape)
+    shape = _checks.broadcast(optimizer=optimizer.shape, batch_size=sizes.shape, target=targets.shape)
     out = np.empty(shape)
     flat = out.reshape(-1)
-    schedule, numbers = split(optimizer)
+    lr_schedule, numbers = take_out_schedule(optimizer)
     last = crossing == "last"
-    for part, values, (b, goals) in in_chunks(numbers, shape, batch, goal):
-        if schedule is None and ramp is None and problem.label_noise is None:
-            flat[part] = _together(problem, optimizer, values, b, goals, last)
+    for part, values, (size, wanted) in row_chunks(numbers, shape, sizes, targets):
+        if lr_schedule is None and batch_schedule is None:
+            for dynamics, rows in dynamics_of_rows(problem, optimizer, size):
+                flat[part][rows] = _of_rows(dynamics, rows_of(values, rows), size[rows], wanted[rows], last)
             continue
         for row in range(part.start, part.stop):
             i = row - part.start
-            single: dict[str, Any] = {k: float(v[i]) for k, v in values.items()}
-            if schedule is not None:
-                single["lr"] = schedule
-            size = float(b[i]) if ramp is None else ramp
-            flat[row] = _alone(problem, optimizer.with_values(**single), size, float(goals[i]), last)
+            single: dict[str, Any] = {name: float(value[i]) for name, value in values.items()}
+            if lr_schedule is not None:
+                single["lr"] = lr_schedule
+            batch = float(size[i]) if batch_schedule is None else batch_schedule
+            flat[row] = _along_schedules(problem, optimizer.with_values(**single), batch, float(wanted[i]), last)
     if shape != ():
         return out
     return int(out) if math.isfinite(out) else math.inf
 
 
-def searchable(problem: NoisyQuadratic) -> NoisyQuadratic:
-    """The problem itself, or for very many nodes a rule that refines to it."""
-    return compressed_beyond(few_nodes(problem), MANY_NODES)
+def _of_rows(dynamics: Dynamics, values: Values, batch_size: FloatArray, target: FloatArray, last: bool) -> FloatArray:
+    """First passages of many rows on finer and finer rules, each until two agree; then held against the risk itself,
+    which decides: rules and leaps differ in the last digits."""
 
+    def on(nodes: Dynamics, rows: Any) -> FloatArray:
+        return nodes.first_passage(rows_of(values, rows), batch_size[rows], target[rows], last)
 
-def roughly(problem: NoisyQuadratic) -> NoisyQuadratic:
-    """:func:`searchable` to look around in: where coordinates feel each other, the coarsest rule that refines to it."""
-    if problem.label_noise is None or (problem._is_exact() and problem.curvature.size <= FEW_NODES):
-        return searchable(problem)
-    return problem.compressed(1e-3)
-
-
-def _together(
-    problem: NoisyQuadratic,
-    optimizer: Optimizer,
-    values: Mapping[str, FloatArray],
-    batch: FloatArray,
-    targets: FloatArray,
-    last: bool,
-) -> FloatArray:
-    """Crossings of many rows on finer and finer rules, each until two agree; then held against the risk itself."""
-
-    def chosen(rows: Any) -> dict[str, FloatArray]:
-        return {k: v[rows] for k, v in values.items()}
-
-    nodes = searchable(problem)
-    rows = np.arange(targets.size)
-    found = additive.crossings(nodes, optimizer, values, batch, targets, last)
-    while rows.size and not nodes._is_exact():
-        finer = nodes._finer()
-        if finer is None:
-            break  # risk() below refuses what no rule settles
+    nodes, rows = dynamics.rule_for_search(), np.arange(target.size)
+    found = on(nodes, slice(None))
+    while rows.size and (finer := nodes.finer()) is not None:  # where none settles it, the risk below says so
         nodes = finer
-        better = additive.crossings(nodes, optimizer, chosen(rows), batch[rows], targets[rows], last)
-        agreed = better == found[rows]
+        better = on(nodes, rows)
+        agreed = _agree(found[rows], better, nodes.steps_agree)
         found[rows] = better
         rows = rows[~agreed]
-    # Rules and leaps differ in the last digits: `risk` has the last word.
 
     def below(rows: Any, steps: FloatArray) -> Any:
-        return risks(problem, optimizer, chosen(rows), batch[rows], steps.astype(np.int64)) <= targets[rows]
+        return risk_of_rows(dynamics, rows_of(values, rows), batch_size[rows], steps.astype(np.int64)) <= target[rows]
 
     rows = np.flatnonzero(np.isfinite(found))
     later = rows[found[rows] > 0.0]
@@ -196,48 +171,36 @@ def _together(
         def alone(steps: int, one: slice = slice(i, i + 1)) -> bool:
             return bool(below(one, np.array([float(steps)]))[0])
 
-        found[i] = _settled(alone, int(found[i]), 2**53)
+        found[i] = _settled(alone, int(found[i]), FOREVER)
     return found
 
 
-def _alone(problem: NoisyQuadratic, optimizer: Optimizer, batch: float | Schedule, target: float, last: bool) -> float:
-    """The same for one row along schedules, or with noise that grows with the loss."""
-    schedule, values = split(optimizer)
-    size, ramp = one_batch(batch)
-    end = 2**53
-    if schedule is None and ramp is None and math.isinf(size):  # no noise that could grow
-        alone = {name: np.array([value]) for name, value in values.items()}
-        return float(_together(problem._additive(), optimizer, alone, np.array([size]), np.array([target]), last)[0])
-    if ramp is None and math.isinf(size):
-        problem = problem._additive()
-
-    def walk(nodes: NoisyQuadratic) -> float:
-        nonlocal end
-        if nodes.label_noise is None:
-            found, end = additive.crossing_along(nodes, optimizer, values, size, schedule, ramp, target, last)
-            return found
-        along = gaussian_features.March(nodes, optimizer, values, size, schedule, ramp)
-        end = along.end
-        return along.run(target, last)
-
-    nodes = searchable(problem)
-    found = walk(nodes)
-    while not nodes._is_exact():
-        finer = nodes._finer()
-        coupled = nodes.label_noise is not None
-        if finer is None or (coupled and finer.curvature.size > gaussian_features.MOST_NODES):
-            break  # risk() below refuses what no rule settles
-        nodes = finer
-        before, found = found, walk(nodes)
-        if before == found or (coupled and abs(before - found) <= 1e-10 * found):  # `risk` has the last word
+def _along_schedules(
+    problem: NoisyQuadratic, optimizer: Optimizer, batch_size: float | Schedule, target: float, last: bool
+) -> float:
+    """The same for one row along schedules."""
+    lr_schedule, values = take_out_schedule(optimizer)
+    size, batch_schedule = (1.0, batch_size) if isinstance(batch_size, Schedule) else (batch_size, None)
+    word, end = whole_word(lr_schedule, batch_schedule)
+    nodes = dynamics_of(problem, optimizer, size).rule_for_search()
+    found = nodes.first_passage_along(values, size, word, end, target, last)
+    while (finer := nodes.finer()) is not None:  # where none settles it, the risk below says so
+        nodes, before = finer, found
+        found = nodes.first_passage_along(values, size, word, end, target, last)
+        if _agree(before, found, nodes.steps_agree):
             break
-    if end < 2**53 and (last or math.isinf(found)):  # a walk looks only at the steps before the end
-        below = np.asarray(risk(problem, optimizer, batch, end)) <= target
-        found = (found if last else float(end)) if below else math.inf
-    if math.isinf(found):
-        return found
-    # A leap and a direct evaluation differ in the last digits, and so do two rules: `risk` has the last word.
-    return _settled(lambda steps: np.asarray(risk(problem, optimizer, batch, steps)) <= target, int(found), end)
+
+    def below(steps: int) -> Any:
+        return np.asarray(risk(problem, optimizer, batch_size, steps)) <= target
+
+    if end < FOREVER and (last or math.isinf(found)):  # so far only the steps before the end were looked at
+        found = (found if last else float(end)) if below(end) else math.inf
+    return found if math.isinf(found) else _settled(below, int(found), end)
+
+
+def _agree(before: Any, found: Any, tolerance: float) -> Any:
+    with np.errstate(invalid="ignore"):  # inf - inf
+        return (before == found) | (np.abs(before - found) <= tolerance * np.abs(found))
 
 
 def _settled(below: Callable[[Any], Any], steps: int, end: int) -> float:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -17,12 +18,17 @@ from numpy.typing import ArrayLike
 
 from .. import _checks
 from .._checks import FloatArray
-from .._risk import one_batch, risk
+from .._risk import check_one_batch_size, risk
+from .._status import Status
+from ..dynamics.additive import Additive
+from ..dynamics.select import dynamics_of
 from ..optimizers import FREE, SGD, Optimizer
 from ..problems.quadratic import NoisyQuadratic
 from ..schedules import Schedule
-from .schedule_objective import LEAST, Course
-from .tune import bracket, check_tunable, examples_seen, require_held
+from .bracket import Candidate, bracket
+from .schedule_descent import best_of, descend, guess_steps, starts
+from .schedule_objective import LEAST, ScheduleObjective
+from .tune import check_tunable, examples_seen, require_held
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,10 +57,20 @@ class OptimizedSchedule:
     steps: float
     risk: float
     gradient_norm: float
-    status: str
+    status: Status
     optimizer: Optimizer = field(repr=False)
     batch_size: float | Schedule = field(repr=False)
     target: float | None = None
+
+    @property
+    def success(self) -> bool:
+        """Whether the schedule was found: it reaches the target, and is a local minimum."""
+        return self.status.success
+
+    @property
+    def message(self) -> str:
+        """The status in a sentence."""
+        return self.status.message
 
     @property
     def examples(self) -> float:
@@ -125,128 +141,135 @@ def optimize_schedule(
     (8933, 'converged', 25778)
     """
     optimizer = SGD(FREE) if optimizer is None else optimizer
-    course = _checked(problem, batch_size, optimizer, max_lr, examples, pieces, shape)
+    objective = _checked(problem, batch_size, optimizer, max_lr, examples, pieces, shape)
     rounds = _checks.whole(restarts, "restarts", high=10_000)
     chance = _checks.whole(seed, "seed")
     if (target is None) == (steps is None):
         raise ValueError("expected exactly one of target and steps, got " + ("none" if target is None else "both"))
     if steps is not None:
         time = _checks.whole(steps, "steps", low=1)
-        course.check_steps(time)
+        objective.check_steps(time)
     else:
-        goal = _checks.real(target, "target", low=0.0)
-        require_held(course.given, course.ramp)
-        if problem.initial_risk <= goal:
-            return _result(course, course.middle(), 0, goal)
+        wanted = _checks.real(target, "target", low=0.0)
+        require_held(*objective.given)
+        if problem.initial_risk <= wanted:
+            return _result(objective, objective.middle(), 0, wanted)
 
-    def best(of: Course) -> OptimizedSchedule:
-        return _lowest(of, time, rounds, chance) if steps is not None else _soonest(of, goal, rounds, chance)
+    def best(of: ScheduleObjective) -> OptimizedSchedule:
+        return _lowest(of, time, rounds, chance) if steps is not None else _soonest(of, wanted, rounds, chance)
 
-    if course.bounded or not isinstance(course.max_lr, float) or course.rates_free == 0:
-        return best(course)
+    if objective.bounded or not isinstance(objective.max_lr, float) or objective.rates_free == 0:
+        return best(objective)
     # A bound beyond the stable rate that the best schedule without one keeps changes nothing.
     unbounded = best(_checked(problem, batch_size, optimizer, None, examples, pieces, shape))
-    return unbounded if np.all(unbounded.schedule.values <= course.max_lr) else best(course)
+    return unbounded if np.all(unbounded.schedule.values <= objective.max_lr) else best(objective)
 
 
-_Candidate = tuple[FloatArray, float]  # a point of a Course, and the steps it takes
-
-
-def _lowest(course: Course, steps: int, restarts: int, seed: int) -> OptimizedSchedule:
+def _lowest(objective: ScheduleObjective, steps: int, restarts: int, seed: int) -> OptimizedSchedule:
     """The lowest minimum after so many steps."""
-    coarser: dict[Course, _Candidate] = {}
-    for level in course.levels():
-        starts = [*(point for point, _ in level.cut(coarser)), *level.starts(steps)]
-        point, _ = level.best_of(starts, steps, None, restarts, np.random.default_rng(seed))
+    coarser: dict[ScheduleObjective, Candidate] = {}
+    for level in objective.levels():
+        points = [*(point for point, _ in level.cut(coarser)), *starts(level, steps)]
+        point, _ = best_of(level, points, steps, None, restarts, np.random.default_rng(seed))
         if level.refine(point, steps):
-            point = level.minimise(point[None, :], steps)[0][0]
+            point, _ = descend(level, point, steps)
         coarser[level] = point, steps
-    return _result(course, point, steps, None)
+    return _result(objective, point, steps, None)
 
 
-def _soonest(course: Course, target: float, restarts: int, seed: int) -> OptimizedSchedule:
+def _soonest(objective: ScheduleObjective, target: float, restarts: int, seed: int) -> OptimizedSchedule:
     """The lowest minimum after the fewest steps that reach the target."""
-    coarser: dict[Course, _Candidate] = {}
-    for level in course.levels():
+    coarser: dict[ScheduleObjective, Candidate] = {}
+    for level in objective.levels():
         cut = level.cut(coarser)
-        point, found = coarser[level] = _fewest_steps(level, math.log(target), cut, restarts, seed)
-    time = min(found, course.farthest)
-    starts = [point, *(other for other, _ in cut), *course.starts(time)]
-    point = course.best_of(starts, time, None, restarts, np.random.default_rng(seed))[0]
-    best = _result(course, point, found, target)
-    for _ in range(64):  # the exact risk has the last word
-        if not math.isfinite(found) or best.risk <= target or found >= course.most:
+        point, steps = coarser[level] = _fewest_steps(level, math.log(target), cut, restarts, seed)
+    found = min(steps, objective.farthest)
+    points = [point, *(other for other, _ in cut), *starts(objective, found)]
+    point = best_of(objective, points, found, None, restarts, np.random.default_rng(seed))[0]
+    best = _result(objective, point, steps, target)
+    for _ in range(64):  # the exact risk decides
+        if not math.isfinite(steps) or best.risk <= target or steps >= objective.most_steps:
             break
-        course.refine(point, found)
+        objective.refine(point, steps)
         excess = math.log(best.risk / target) if math.isfinite(best.risk) else 1.0
-        found = min(found + max(1.0, math.floor(0.5 * excess * found)), course.most)
-        point = course.minimise(point[None, :], found)[0][0]
-        best = _result(course, point, found, target)
+        steps = min(steps + max(1.0, math.floor(0.5 * excess * steps)), objective.most_steps)
+        point, _ = descend(objective, point, steps)
+        best = _result(objective, point, steps, target)
     return best
 
 
-def _fewest_steps(course: Course, goal: float, coarser: list[_Candidate], restarts: int, seed: int) -> _Candidate:
-    """A point and the fewest steps in which it reaches log risk ``goal``, inf if none does; ``coarser``: what fewer
-    pieces take."""
-    point, guess = min(coarser, key=lambda candidate: candidate[1], default=(course.middle(), math.inf))
+def _fewest_steps(
+    objective: ScheduleObjective, log_target: float, coarser: list[Candidate], restarts: int, seed: int
+) -> Candidate:
+    """A point and the fewest steps in which it reaches the target, inf if none does; ``coarser``: what fewer pieces
+    take."""
+    point, guess = min(coarser, key=lambda candidate: candidate[1], default=(objective.middle(), math.inf))
     if math.isinf(guess):
-        guess = course.guess(goal)
-        point, value = course.best_of(course.starts(guess), guess, goal, 0, np.random.default_rng(seed))
-        if course.examples is not None and value > goal:
-            course.farthest = guess
+        guess = guess_steps(objective, log_target)
+        generator = np.random.default_rng(seed)
+        point, value = best_of(objective, starts(objective, guess), guess, log_target, 0, generator)
+        if objective.examples is not None and value > log_target:
+            objective.farthest = guess
             return point, math.inf
     while True:
-        point, steps = bracket(course, point, guess, goal)
+        point, steps = bracket(partial(descend, objective), point, guess, log_target)
         if math.isinf(steps) or steps == 1.0:
             return point, steps
-        if course.refine(point, steps):
+        if objective.refine(point, steps):
             guess = steps
             continue
         sooner = steps - 1.0
-        starts = [point, *(other for other, _ in coarser), *course.starts(sooner)]
-        other, value = course.best_of(starts, sooner, goal, restarts, np.random.default_rng(seed))
-        if value > goal:
-            points, values = course.minimise(np.stack([point, other]), steps)
-            return points[np.argmin(values)], steps
+        points = [point, *(other for other, _ in coarser), *starts(objective, sooner)]
+        other, value = best_of(objective, points, sooner, log_target, restarts, np.random.default_rng(seed))
+        if value > log_target:
+            return min((descend(objective, start, steps) for start in (point, other)), key=lambda found: found[1])[
+                0
+            ], steps
         point, guess = other, sooner
 
 
-def _result(course: Course, point: FloatArray, steps: float, target: float | None) -> OptimizedSchedule:
-    time = steps if math.isfinite(steps) else course.farthest
+def _result(objective: ScheduleObjective, point: FloatArray, steps: float, target: float | None) -> OptimizedSchedule:
+    time = steps if math.isfinite(steps) else objective.farthest
     if time == 0.0:
-        time = min(float(course.pieces), course.most)
-    values, rates, layout = course.values(point), course.rates(point, time), course.layout(time)
-    inverse = course.inverse_batches(values, rates, layout)
-    first = np.unique(layout.owner, return_index=True)[1]  # of each piece that has steps
+        time = min(float(objective.pieces.count), objective.most_steps)
+    values, rates, layout = objective.values(point), objective.rates(point, time), objective.pieces.layout(time)
+    inverse = objective.inverse_batch_sizes(values, rates, layout)
+    first = np.unique(layout.piece_of_part, return_index=True)[1]  # of each piece that has steps
     lengths = layout.lengths[layout.lengths > 0]
-    lr: Any = Schedule(rates[first], lengths) if course.given is None else course.given
-    chosen: Any = course.optimizer.with_values(lr=lr, **{name: values[name] for name in course.names})
-    batch: Any = course.batch if course.ramp is None else course.ramp
-    if course.examples is not None:
+    lr: Any = Schedule(rates[first], lengths) if objective.given_lr is None else objective.given_lr
+    chosen: Any = objective.optimizer.with_values(lr=lr, **{name: values[name] for name in objective.names})
+    batch: Any = objective.batch_size if objective.batch_schedule is None else objective.batch_schedule
+    if objective.examples is not None:
         batch = Schedule(1.0 / inverse[first], lengths)
-    height, slope = course.value(point, time)
-    slope[(point >= course.high) & (slope < 0.0)] = 0.0
-    least = slope[course.rates_free :]  # a learning rate at its floor is no minimum, a momentum of 0 may be
-    least[(point[course.rates_free :] <= LEAST) & (least > 0.0)] = 0.0
+    height, slope = objective.value(point, time)
+    slope[(point >= objective.high) & (slope < 0.0)] = 0.0
+    least = slope[objective.rates_free :]  # a learning rate at its floor is no minimum, a momentum of 0 may be
+    least[(point[objective.rates_free :] <= LEAST) & (least > 0.0)] = 0.0
     norm = float(np.abs(slope).max(initial=0.0)) if height < 1e9 else math.inf
     norm = 0.0 if steps == 0 else norm
-    status = "converged" if norm <= CONVERGED else "stalled"
+    status = Status.CONVERGED if norm <= CONVERGED else Status.STALLED
     if steps == 0:
-        status = "already there"
+        status = Status.ALREADY_THERE
     elif math.isinf(steps):
-        status = "unreachable"
-    reached = float(risk(course.problem, chosen, batch, 0 if steps == 0 else int(time)))
+        status = Status.UNREACHABLE
     return OptimizedSchedule(
-        lr if course.given is None else batch, int(steps) if math.isfinite(steps) else steps, reached, norm, status,
-        chosen, batch, target,
-    )  # fmt: skip
+        schedule=lr if objective.given_lr is None else batch,
+        steps=int(steps) if math.isfinite(steps) else steps,
+        risk=float(risk(objective.problem, chosen, batch, 0 if steps == 0 else int(time))),
+        gradient_norm=norm,
+        status=status,
+        optimizer=chosen,
+        batch_size=batch,
+        target=target,
+    )
 
 
 def _checked(
     problem: Any, batch_size: Any, optimizer: Any, max_lr: Any, examples: Any, pieces: Any, shape: Any
-) -> Course:
+) -> ScheduleObjective:
     check_tunable(problem, optimizer)
-    if problem.label_noise is not None:
+    dynamics = dynamics_of(problem, optimizer)
+    if not isinstance(dynamics, Additive):
         raise ValueError(
             f'problem: expected noise_model="additive", for which gradients by a schedule are known, got {problem}; '
             "nqm.risk and nqm.steps_to_target take Gaussian features along a given schedule"
@@ -258,7 +281,7 @@ def _checked(
         )
     if "lr" not in optimizer.free and not free_batch:
         raise ValueError(f"optimizer: expected lr nqm.FREE (or batch_size nqm.FREE), got {optimizer}")
-    batch, ramp = (1.0, None) if free_batch else one_batch(batch_size)
+    batch, batch_schedule = (1.0, None) if free_batch else check_one_batch_size(batch_size)
     limit = max_lr
     if max_lr is not None and not (isinstance(max_lr, str) and max_lr == "stable"):
         if isinstance(max_lr, str):
@@ -275,4 +298,4 @@ def _checked(
             f"shape: expected a function (value, steps) -> Schedule, for an optimizer with lr nqm.FREE, got {shape!r}"
         )
     total = None if examples is None else _checks.real(examples, "examples", low=1.0, closed="low")
-    return Course(problem, optimizer, batch, ramp, total, limit, weights, shape)
+    return ScheduleObjective(dynamics, batch, batch_schedule, total, limit, weights, shape)

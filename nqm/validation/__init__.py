@@ -6,8 +6,12 @@
   every function of nqm; :func:`reference_point` finds where; :func:`load` reads a saved one.
 - :func:`predict_steps`: steps to target of each optimizer at each batch size.
 - :func:`measure_steps`: the same for real, as a :class:`Measured`; :func:`judge` the claims of zhang2019 by it.
-- :func:`rung_a` to :func:`rung_d`: the ladder from linear regression to networks. :func:`validate`: all of it, with
-  pictures and a report (``nqm validate`` in the shell).
+- The ladder: :func:`linear_regression`, :func:`softmax_regression`, :func:`linearised_network`, :func:`network` (also
+  called :func:`rung_a` to :func:`rung_d`). :func:`validate`: all of it, with pictures and a report (``nqm validate`` in
+  the shell).
+
+Its packages, each built on those before: :mod:`.training`, :mod:`.measurement`, :mod:`.search`, :mod:`.ladder`,
+:mod:`.papers`.
 """
 
 try:
@@ -15,19 +19,27 @@ try:
 except ImportError as error:
     raise ImportError(f"nqm.validation needs torch: pip install 'nqm[validation]' ({error})") from error
 
-from .claims import judge
-from .data import Data, load_data
-from .ladder import Rung, plot_rung, rung_a, rung_b, rung_c
-from .measured import MeasuredQuadratic, load
-from .measuring import measure
-from .nets import NETS, cnn, mlp, resnet8
-from .networks import NetworkResult, network_task, rung_d
-from .optimizers import OPTIMIZERS
-from .prediction import Predicted, predict_steps, reference_point
+from .ladder import Rung, linear_regression, linearised_network, plot_rung, softmax_regression
+from .measurement.measure import measure
+from .measurement.prediction import Predicted, predict_steps
+from .measurement.quadratic import MeasuredQuadratic, load
+from .papers.zhang2019.claims import judge
+from .papers.zhang2019.network_result import NetworkResult
+from .papers.zhang2019.network_rung import network, network_task
 from .report import validate
-from .search import measure_steps
-from .steps import Measured
-from .training import Outcome, Task, Trial, follow, race
+from .search.measure_steps import measure_steps
+from .search.summary import Measured
+from .training.data import Data, load_data
+from .training.ensemble import follow
+from .training.networks import NETS, cnn, mlp, resnet8
+from .training.reference import reference_point
+from .training.task import Task
+from .training.torch_optimizers import OPTIMIZERS
+from .training.trials import Outcome, Trial
+from .training.until_first import train_until_first
+
+race = train_until_first
+rung_a, rung_b, rung_c, rung_d = linear_regression, softmax_regression, linearised_network, network
 
 __all__ = [
     "NETS",
@@ -44,11 +56,14 @@ __all__ = [
     "cnn",
     "follow",
     "judge",
+    "linear_regression",
+    "linearised_network",
     "load",
     "load_data",
     "measure",
     "measure_steps",
     "mlp",
+    "network",
     "network_task",
     "plot_rung",
     "predict_steps",
@@ -59,5 +74,7 @@ __all__ = [
     "rung_b",
     "rung_c",
     "rung_d",
+    "softmax_regression",
+    "train_until_first",
     "validate",
 ]

@@ -11,9 +11,10 @@ from scipy.optimize import approx_fprime
 
 import nqm
 from nqm import scaling
-from nqm.papers.scaling import runs_of_curves
-from nqm.scaling import final
-from nqm.scaling.model import modes
+from nqm.papers.ours.scaling_laws import runs_of_curves
+from nqm.scaling.models.final_loss import FinalLosses
+from nqm.scaling.models.modes import modes
+from nqm.scaling.models.relative_lr import RelativeLR
 
 from .test_speed import best_of, tell
 
@@ -38,7 +39,7 @@ def transcendental(count):
 
 def test_losses_and_jacobian_of_64_runs():
     found = fit()
-    rows = final.Rows(*RUNS[:2], final.Rates("cosine", 0.01).pieces(RUNS[2]))
+    rows = FinalLosses(*RUNS[:2], RelativeLR("cosine", 0.01).pieces(RUNS[2]))
     theta, size = found.theta, 64 * rows.pieces.lrs.size // 64 * modes()[0].size
     losses, exact = best_of(lambda: rows.losses(theta)), best_of(lambda: rows.jacobian(theta))
     differences = best_of(lambda: approx_fprime(theta, rows.losses))

@@ -14,8 +14,11 @@ import pytest
 
 import nqm
 from nqm.backends.first_passage import first_states
-from nqm.backends.kernels import additive as _kernels
-from nqm.dynamics import additive, gaussian_features
+from nqm.backends.kernels.double_double import fma
+from nqm.backends.kernels.words import risk_along_rows
+from nqm.dynamics.additive import Additive, rows
+from nqm.dynamics.gaussian_features.recursion import Recursions
+from nqm.dynamics.words import word_until
 from nqm.papers.zhang2019 import constant as zhang2019
 
 from .published_schedule import fewest_steps as fewest_with_schedule
@@ -54,7 +57,7 @@ def tell(what, seconds, baseline=None, of=""):
 def test_one_risk_in_a_batch(optimizer):
     """100 nodes, t = 10^6; baseline: the same doubling in NumPy, plain doubles, all rows at once."""
     rows, steps = 2000, np.full(2000, 10**6)
-    seconds = best_of(lambda: additive.risk(EXPLICIT, optimizer, optimizer.hyperparameters, 16.0, steps)) / rows
+    seconds = best_of(lambda: Additive(EXPLICIT, optimizer).risk(optimizer.hyperparameters, 16.0, steps)) / rows
     matrix, gain = nqm.optimizers.step(optimizer, optimizer.hyperparameters["lr"] * EXPLICIT.curvature)
     matrix, gain = (np.broadcast_to(a, (200, *a.shape)).copy() for a in (matrix, gain))
 
@@ -81,7 +84,7 @@ def test_distance_to_the_floor():
     instructions = (19 * 57 + 7 * 60 + 230) * 104  # 100 nodes are padded to 104
     steps = np.full(2000, 10**6)
     optimizer = nqm.SGD(0.3, 0.97)
-    seconds = best_of(lambda: additive.risk(EXPLICIT, optimizer, optimizer.hyperparameters, 16.0, steps)) / 2000
+    seconds = best_of(lambda: Additive(EXPLICIT, optimizer).risk(optimizer.hyperparameters, 16.0, steps)) / 2000
     rate = _peak_flops() / 2
     tell("floor of momentum: its arithmetic at twice the rate of an FMA loop", instructions / (2 * rate))
     print(f"  reached {instructions / seconds / rate:.2f} times that rate, of at most 2", end="")
@@ -90,8 +93,6 @@ def test_distance_to_the_floor():
 def _peak_flops():
     """Flops a second of eight independent chains of fused multiply-adds, counted as two flops each."""
     from numba import njit
-
-    fma = _kernels.fma
 
     @njit
     def loop(a, repeats):
@@ -194,8 +195,8 @@ def _environment():
 def test_a_schedule(optimizer):
     """50 pieces of 200 steps, 100 nodes: the kernel, the public call, the gradient; baseline: NumPy, step by step."""
     schedule = nqm.Schedule(np.geomspace(1.9, 0.01, 50), 200)
-    values, course = optimizer.hyperparameters, additive.pieces(schedule, None, np.array([schedule.steps]))
-    row = additive.rows(EXPLICIT, optimizer, values, 16.0, 1)
+    values, course = optimizer.hyperparameters, word_until(schedule, None, np.array([schedule.steps]))
+    row = rows(EXPLICIT, optimizer, values, 16.0, 1)
     states, out = first_states(row), np.zeros((1, 1))
     inverse = np.full(50, 1 / 16.0)
 
@@ -208,7 +209,7 @@ def test_a_schedule(optimizer):
                 state = matrix @ state @ matrix.swapaxes(1, 2) + fresh
 
     def kernel():
-        _kernels.chain_rows(*row, *course, states.copy(), out)
+        risk_along_rows(*row, *course, states.copy(), out)
 
     slow = best_of(plain, 1)
     tell(f"50 pieces, {optimizer}: kernel", best_of(lambda: [kernel() for _ in range(50)]) / 50, slow, "step by step")
@@ -216,7 +217,9 @@ def test_a_schedule(optimizer):
     public = best_of(lambda: [nqm.risk(EXPLICIT, follow, 16, schedule.steps) for _ in range(50)]) / 50
     tell("    nqm.risk", public, slow, "step by step")
     lengths = schedule.lengths
-    both = best_of(lambda: additive.slopes(EXPLICIT, optimizer, values, (), schedule.values, inverse, lengths))
+    both = best_of(
+        lambda: Additive(EXPLICIT, optimizer).risk_and_gradient(values, (), schedule.values, inverse, lengths)
+    )
     tell("    risk and its gradient", both, slow, "step by step")
 
 
@@ -224,10 +227,10 @@ def test_distance_to_the_floor_of_a_schedule():
     """Instructions of k = 1, a node and piece of 200 steps (3 bits of 8): 7 doublings of 9, 3 advances of 11, 12."""
     schedule = nqm.Schedule(np.geomspace(1.9, 0.01, 50), 200)
     instructions = 50 * (7 * 9 + 3 * 11 + 12) * 104
-    course = additive.pieces(schedule, None, np.array([schedule.steps]))
-    row = additive.rows(EXPLICIT, nqm.SGD(1.0), {"lr": 1.0, "momentum": 0.0}, 16.0, 1)
+    course = word_until(schedule, None, np.array([schedule.steps]))
+    row = rows(EXPLICIT, nqm.SGD(1.0), {"lr": 1.0, "momentum": 0.0}, 16.0, 1)
     states, out = first_states(row), np.zeros((1, 1))
-    seconds = best_of(lambda: [_kernels.chain_rows(*row, *course, states.copy(), out) for _ in range(100)]) / 100
+    seconds = best_of(lambda: [risk_along_rows(*row, *course, states.copy(), out) for _ in range(100)]) / 100
     rate = _peak_flops() / 2
     tell("floor of 50 pieces, plain SGD: its arithmetic at twice the rate of FMAs", instructions / (2 * rate))
     print(f"  reached {instructions / seconds / rate:.2f} times that rate, of at most 2", end="")
@@ -238,7 +241,7 @@ def test_a_million_steps():
     schedule = nqm.schedules.cosine(1.9, 10**6)
     for optimizer in (nqm.SGD(schedule), nqm.SGD(schedule, 0.9), nqm.EMA(nqm.SGD(schedule), 0.99)):
         seconds = best_of(lambda o=optimizer: nqm.risk(EXPLICIT, o, 16, 10**6), 2)
-        tell(f"10^6 steps, {type(optimizer).__name__}, {len(optimizer.filter().start)} states", seconds)
+        tell(f"10^6 steps, {type(optimizer).__name__}, {optimizer.states} states", seconds)
 
 
 def test_optimised_schedules():
@@ -264,7 +267,8 @@ def test_noise_that_grows_with_the_loss(optimizer):
 
     def plain(steps):
         state = np.zeros((h.size, k, k))
-        state[:] = np.outer(optimizer.filter().start, optimizer.filter().start)
+        start = optimizer.step_map(optimizer.hyperparameters).start
+        state[:] = np.outer(start, start)
         for _ in range(steps):
             own = h * state[:, 0, 0]
             noise = h * (1.0 + np.sum(mult * own) + own)
@@ -276,7 +280,7 @@ def test_noise_that_grows_with_the_loss(optimizer):
         seconds = best_of(lambda steps=steps: nqm.risk(regression, optimizer, 16, steps))
         of = "step by step in NumPy, one rule" if steps == 10**4 else ""
         tell(f"regression, t = {steps:.0e}, {optimizer}", seconds, baseline if of else None, of)
-    powers = gaussian_features._rows(regression, optimizer, optimizer.hyperparameters, 16.0, 1).recursion(0)
+    powers = Recursions(regression, optimizer, optimizer.hyperparameters, 16.0, 1).recursion(0)
     power = powers._one_step()
     matrix = power.matrix
     squaring, product = best_of(power.squared), best_of(lambda: matrix @ matrix)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from nqm.validation.claims import CLAIMS, judge
-from nqm.validation.prediction import Predicted
-from nqm.validation.steps import Measured
+from nqm.validation.measurement.prediction import Predicted
+from nqm.validation.papers.zhang2019.claims import CLAIMS, judge
+from nqm.validation.search.summary import Measured
 
 SIZES = 4.0 * 2.0 ** np.arange(9)
 TEXTS = [claim.text for claim in CLAIMS]

@@ -11,9 +11,16 @@ from threadpoolctl import threadpool_limits
 from torch.func import jvp
 
 import nqm
+from nqm import validation
 from nqm.validation import load_data, mlp
-from nqm.validation.functional import flatten, outputs, parameters_of, unflatten
-from nqm.validation.ladder import Rung, least_squares_risk, plot_rung, rung_a, rung_b, rung_c
+from nqm.validation.ladder import (
+    Rung,
+    least_squares_risk,
+    linear_regression,
+    linearised_network,
+    plot_rung,
+    softmax_regression,
+)
 from nqm.validation.ladder.linear import pixels, regression
 from nqm.validation.ladder.linearised import jacobian, linearised_gradient, linearised_task
 from nqm.validation.ladder.rung import verdict
@@ -26,6 +33,7 @@ from nqm.validation.ladder.softmax import (
     softmax_task,
 )
 from nqm.validation.ladder.task import crossing, models_of, recorded, train
+from nqm.validation.training.functional import flatten, outputs, parameters_of, unflatten
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # of torch.func.jvp itself
 
@@ -49,7 +57,7 @@ def _one_thread():
 
 @pytest.fixture(scope="module")
 def first() -> Rung:
-    return rung_a(quick=True)
+    return linear_regression(quick=True)
 
 
 def tiny(examples=3, dim=2, seed=0):
@@ -251,7 +259,7 @@ def test_gradient_of_regression_is_the_mean_over_the_batch():
         np.testing.assert_allclose(task.gradient(theta, chosen)[run], expected, rtol=1e-10)
 
 
-@pytest.mark.parametrize("rung", [rung_a, rung_b, rung_c])
+@pytest.mark.parametrize("rung", [linear_regression, softmax_regression, linearised_network])
 def test_rungs_refuse(rung):
     with pytest.raises(ValueError, match="runs: expected at least 2"):
         rung(runs=1)
@@ -438,3 +446,11 @@ def test_state_dependent_noise_predicts_the_linearised_network(net):
     assert off["matched"] < 0.15
     assert off["matched"] < off["additive"]
     assert off["matched"] < off["gaussian"]
+
+
+def test_rungs_go_by_their_letters_too():
+    names = {"a": linear_regression, "b": softmax_regression, "c": linearised_network, "d": validation.network}
+    for letter, rung in names.items():
+        assert getattr(validation, f"rung_{letter}") is rung
+    assert validation.race is validation.train_until_first
+    assert all(hasattr(validation, name) for name in validation.__all__)

@@ -17,12 +17,16 @@ from torch import nn  # noqa: E402
 
 import nqm  # noqa: E402
 from nqm import SGD, NoisyQuadratic  # noqa: E402
-from nqm.validation import NETS, load_data, measuring, spectra_figures  # noqa: E402
-from nqm.validation import curvature as curvatures  # noqa: E402
-from nqm.validation.curvature import Objective, find_curvature, ggn_matrix, hessian_matrix  # noqa: E402
-from nqm.validation.functional import flatten, parameters_of, skeleton, unflatten  # noqa: E402
-from nqm.validation.measured import MeasuredQuadratic, load  # noqa: E402
-from nqm.validation.measuring import CUTOFF, measure  # noqa: E402
+from nqm.validation import NETS, load_data  # noqa: E402
+from nqm.validation.measurement import curvature as curvatures  # noqa: E402
+from nqm.validation.measurement import measure as measuring  # noqa: E402
+from nqm.validation.measurement import objective as objectives  # noqa: E402
+from nqm.validation.measurement.curvature import find_curvature, ggn_matrix, hessian_matrix  # noqa: E402
+from nqm.validation.measurement.measure import CUTOFF, measure  # noqa: E402
+from nqm.validation.measurement.objective import Objective  # noqa: E402
+from nqm.validation.measurement.quadratic import MeasuredQuadratic, load  # noqa: E402
+from nqm.validation.papers.zhang2019 import spectra as spectra_figures  # noqa: E402
+from nqm.validation.training.functional import flatten, parameters_of, skeleton, unflatten  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -101,14 +105,14 @@ def close(a, b, rtol=1e-9, atol=1e-12):
 
 @pytest.mark.parametrize("buffer", [1, 600, 2**22])
 def test_ggn_is_the_sum_over_examples_however_it_is_cut(monkeypatch, buffer):
-    monkeypatch.setattr(curvatures, "BUFFER", buffer)
+    monkeypatch.setattr(objectives, "BUFFER", buffer)
     x, y = examples()
     close(ggn_matrix(*objective(net(), F.cross_entropy, x, y)), naive_ggn(net(), x))
 
 
 @pytest.mark.parametrize(("buffer", "rows"), [(1, 7), (2**22, 32)])
 def test_hessian(monkeypatch, buffer, rows):
-    monkeypatch.setattr(curvatures, "BUFFER", buffer)
+    monkeypatch.setattr(objectives, "BUFFER", buffer)
     monkeypatch.setattr(curvatures, "ROWS", rows)
     x, y = examples()
     found = hessian_matrix(*objective(net(), F.cross_entropy, x, y))
@@ -183,7 +187,7 @@ def naive_kronecker(model, x):
 
 @pytest.mark.parametrize("most", [7, 256])
 def test_ekfac_against_dense_factors(monkeypatch, most):
-    monkeypatch.setattr(curvatures, "MOST_EXAMPLES", most)
+    monkeypatch.setattr(objectives, "MOST_EXAMPLES", most)
     x, y = examples()
     expected = naive_kronecker(net(), x)
     values, _ = basis("ekfac", net(), F.cross_entropy, x, y)

@@ -13,15 +13,27 @@ from torch.nn import functional as F
 from toys import toy_task, unbounded_net
 
 import nqm
-from nqm.validation import load_data, measure, networks, search
-from nqm.validation.drawing import plot_curves, plot_predictions, plot_rates, plot_steps
-from nqm.validation.networks import FULL, QUICK, TARGETS, Effort, NetworkResult, network_task, rung_d
-from nqm.validation.optimizers import OPTIMIZERS
-from nqm.validation.prediction import Predicted, predict_steps, reference_point
-from nqm.validation.results import read_results
-from nqm.validation.search import measure_steps
-from nqm.validation.steps import Measured
-from nqm.validation.training import Trial, follow, race
+from nqm.validation import (
+    OPTIMIZERS,
+    Measured,
+    NetworkResult,
+    Predicted,
+    Trial,
+    follow,
+    load_data,
+    measure,
+    measure_steps,
+    network,
+    network_task,
+    predict_steps,
+    reference_point,
+    train_until_first,
+)
+from nqm.validation.papers.zhang2019 import network_rung
+from nqm.validation.papers.zhang2019.network_rung import FULL, QUICK, TARGETS, Effort
+from nqm.validation.papers.zhang2019.steps import plot_curves, plot_predictions, plot_rates, plot_steps
+from nqm.validation.search import measure_steps as search
+from nqm.validation.search.records import read_results
 
 EFFORT = Effort(
     batch_sizes=(4, 16), optimizers=("SGD", "momentum"), trials=3, seeds=2, growing=(4,), followed=(4, 16),
@@ -34,7 +46,7 @@ SEARCH = {"trials": 3, "seeds": 2, "seed": 3, "max_examples": 20_000, "progress"
 def finished(tmp_path_factory):
     """A whole rung, its results file, and what it said."""
     path, said = tmp_path_factory.mktemp("rung") / "new" / "toy.jsonl", []
-    return rung_d(toy_task(), EFFORT, seed=3, results=path, progress=False, say=said.append), path, said
+    return network(toy_task(), EFFORT, seed=3, results=path, progress=False, say=said.append), path, said
 
 
 def same(a, b):
@@ -188,7 +200,7 @@ FOLLOWED = {
 def test_a_followed_run_crosses_the_target_where_a_race_says(name):
     task = toy_task(targets={"training loss": 0.4})
     trials = [Trial(name, 8, seed, FOLLOWED[name]) for seed in range(3)]
-    outcomes = race(task, trials, 200, True)
+    outcomes = train_until_first(task, trials, 200, True)
     read, losses = follow(task, trials, max(outcome.trained for outcome in outcomes))
     for outcome, course in zip(outcomes, losses.double().numpy(), strict=True):
         last = next(k for k, loss in enumerate(course) if loss <= 0.4)
@@ -276,8 +288,8 @@ def test_same_seed_same_bits_and_resuming_trains_nothing(finished, monkeypatch):
     def refuse(*parts):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(search, "run_heat", refuse)
-    again = rung_d(toy_task(), EFFORT, seed=3, results=path, progress=False)
+    monkeypatch.setattr(search, "train_batch", refuse)
+    again = network(toy_task(), EFFORT, seed=3, results=path, progress=False)
     assert alike(result, again)
     assert path.read_bytes() == before
 
@@ -286,27 +298,27 @@ SMALL = replace(EFFORT, batch_sizes=(16,), followed=(16,), growing=(16,), optimi
 
 
 def test_an_interrupted_rung_goes_on(tmp_path, monkeypatch):
-    whole = rung_d(toy_task(), SMALL, seed=3, results=tmp_path / "whole.jsonl", progress=False)
-    goal, run_heat, heats = tmp_path / "toy.jsonl", search.run_heat, []
+    whole = network(toy_task(), SMALL, seed=3, results=tmp_path / "whole.jsonl", progress=False)
+    goal, train_batch, batches = tmp_path / "toy.jsonl", search.train_batch, []
 
     def counted(*parts):
-        if len(heats) == 2:
+        if len(batches) == 2:
             raise KeyboardInterrupt
-        heats.append(parts)
-        return run_heat(*parts)
+        batches.append(parts)
+        return train_batch(*parts)
 
-    monkeypatch.setattr(search, "run_heat", counted)
+    monkeypatch.setattr(search, "train_batch", counted)
     with pytest.raises(KeyboardInterrupt, match="the same command goes on"):
-        rung_d(toy_task(), SMALL, seed=3, results=goal, progress=False)
+        network(toy_task(), SMALL, seed=3, results=goal, progress=False)
     kept = read_results(goal)[1]
     assert len(kept) == 6
-    heats.append("no more stops")
-    assert alike(whole, rung_d(toy_task(), SMALL, seed=3, results=goal, progress=False))
+    batches.append("no more stops")
+    assert alike(whole, network(toy_task(), SMALL, seed=3, results=goal, progress=False))
     assert goal.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 
 def test_another_seed_is_another_run(finished):
-    a, b = (rung_d(toy_task(), SMALL, seed=seed, progress=False) for seed in (3, 4))
+    a, b = (network(toy_task(), SMALL, seed=seed, progress=False) for seed in (3, 4))
     assert a.elsewhere is None
     assert a.kept is None
     assert not np.array_equal(a.quadratic.curvature, b.quadratic.curvature)
@@ -321,8 +333,8 @@ def test_noise_that_does_not_grow_has_no_such_prediction(monkeypatch):
         quadratic.noise_growth = math.nan
         return quadratic
 
-    monkeypatch.setattr(networks, "measure", still)
-    result = rung_d(toy_task(), SMALL, seed=3, progress=False)
+    monkeypatch.setattr(network_rung, "measure", still)
+    result = network(toy_task(), SMALL, seed=3, progress=False)
     assert result.growing.names == []
     assert set(result.ratios()["noise"]) == {"measured"}
     assert np.all(np.isnan(result.curves["predicted_growing"]))
@@ -391,13 +403,13 @@ def test_predictions_out_of_reach_are_told(finished):
 def test_the_training_loss_comes_first():
     for targets in ({"held-out error": 0.3, "training loss": 0.5}, {"training error": 0.1}):
         with pytest.raises(ValueError, match=r"expected 'training loss' first, got '(held-out|training) error'"):
-            rung_d(toy_task(targets=targets), EFFORT)
+            network(toy_task(targets=targets), EFFORT)
 
 
 def test_a_target_that_cannot_be_reached_stops_before_the_search(tmp_path, monkeypatch):
-    monkeypatch.setattr(networks, "reference_point", partial(reference_point, max_steps=20))
+    monkeypatch.setattr(network_rung, "reference_point", partial(reference_point, max_steps=20))
     with pytest.raises(ValueError, match=r"0\.01 is below what is reachable"):
-        rung_d(toy_task(targets={"training loss": 0.01}), EFFORT, results=tmp_path / "toy.jsonl", progress=False)
+        network(toy_task(targets={"training loss": 0.01}), EFFORT, results=tmp_path / "toy.jsonl", progress=False)
     assert not list(tmp_path.iterdir())
 
 

@@ -13,16 +13,9 @@ from toys import toy_net, toy_task, unbounded_net
 
 import nqm
 from nqm.validation import MeasuredQuadratic, load_data, measure, mlp
-from nqm.validation.functional import flatten, parameters_of
-from nqm.validation.prediction import (
-    DAMPINGS,
-    STAND_INS,
-    Predicted,
-    checkpoints,
-    damped,
-    predict_steps,
-    reference_point,
-)
+from nqm.validation.measurement.prediction import DAMPINGS, STAND_INS, Predicted, damped, predict_steps
+from nqm.validation.training.functional import flatten, parameters_of
+from nqm.validation.training.reference import checkpoints, reference_point
 
 H = np.array([2.0, 0.5, 0.1, 0.02])
 NOISE = np.array([3.0, 0.2, 0.3, 0.01])
@@ -172,6 +165,7 @@ def test_critical_batch_size_by_hand():
     assert critical["momentum"] == 256 / 5
     assert math.isnan(critical["K-FAC"])
     assert critical["Adam"] == 960 / 10
+    assert table({"SGD": [0, 20, 10]}).critical_batch_size()["SGD"] == 640 / 10  # a cell that starts there says nothing
 
 
 def test_rows_and_words():

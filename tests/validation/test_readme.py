@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nqm.validation import measuring
+from nqm.validation.measurement import measure as measuring
 
 
 def test_lines_of_the_readme(tmp_path, monkeypatch):

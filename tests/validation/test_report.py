@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from toys import toy_data, toy_task
 
-from nqm import files
+from nqm import _io
 from nqm.cli import main
-from nqm.validation import networks, report
-from nqm.validation.claims import CLAIMS
-from nqm.validation.ladder import Rung
-from nqm.validation.networks import Effort
-from nqm.validation.steps import Measured
+from nqm.validation import Measured, Rung, document, report
+from nqm.validation.papers.zhang2019 import network_rung
+from nqm.validation.papers.zhang2019 import report as network_report
+from nqm.validation.papers.zhang2019.claims import CLAIMS
+from nqm.validation.papers.zhang2019.network_rung import Effort
 
 EFFORT = Effort(
     batch_sizes=(4, 16), optimizers=("SGD", "momentum", "SGD with EMA", "Adam"), trials=3, seeds=2, growing=(4,),
@@ -52,9 +52,9 @@ def toys():
         patch.setattr(report, "QUICK", EFFORT)
         patch.setattr(report, "load_data", lambda name, root: toy_data())
         patch.setattr(report, "network_task", lambda net, data, device: toy_task(name=net, device=device))
-        patch.setattr(report, "SPECTRA_AT", (0, 5))
-        patch.setattr(files, "DPI", 30)
-        patch.setattr(networks, "FOLLOWED", ("SGD",))
+        patch.setattr(network_report, "SPECTRA_AT", (0, 5))
+        patch.setattr(_io, "DPI", 30)
+        patch.setattr(network_rung, "FOLLOWED", ("SGD",))
         yield
 
 
@@ -192,12 +192,12 @@ def test_spectra_are_those_of_the_reference_run(finished):
 
 
 def test_again_it_says_the_same_and_trains_nothing(finished, small, monkeypatch):
-    from nqm.validation import search
+    from nqm.validation.search import measure_steps as search
 
     def refuse(*parts):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(search, "run_heat", refuse)
+    monkeypatch.setattr(search, "train_batch", refuse)
     before = {path.name: path.read_bytes() for path in finished.folder.iterdir()}
     report.validate(finished.folder, **WHOLE)
     after = {path.name: path.read_bytes() for path in finished.folder.iterdir()}
@@ -212,7 +212,7 @@ def test_again_it_says_the_same_and_trains_nothing(finished, small, monkeypatch)
 @pytest.fixture
 def undrawn(monkeypatch):
     """Pictures are made but not rendered."""
-    monkeypatch.setattr(report, "save_picture", lambda picture, path: files.save_text("a picture", path))
+    monkeypatch.setattr(document, "save_picture", lambda picture, path: _io.save_text("a picture", path))
 
 
 def test_two_networks_stand_side_by_side(small, undrawn, tmp_path, monkeypatch):
@@ -232,10 +232,10 @@ def test_two_networks_stand_side_by_side(small, undrawn, tmp_path, monkeypatch):
 
 def test_cells_that_did_not_arrive_are_blanks(small, undrawn, tmp_path, monkeypatch):
     """No finals of momentum: its claims are undecided, its ratios empty, and nothing warns."""
-    rung_d = report.rung_d
+    network = report.network
 
     def late(task, effort, **options):
-        result = rung_d(task, effort, **options)
+        result = network(task, effort, **options)
         table = {key: column.copy() for key, column in result.measured.table.items()}
         momentum = table["optimizer"] == "momentum"
         for key in ("median", "low", "high", "error", "effective_lr"):
@@ -243,7 +243,7 @@ def test_cells_that_did_not_arrive_are_blanks(small, undrawn, tmp_path, monkeypa
         table["median"][momentum & (table["batch_size"] == 4)] = math.inf
         return replace(result, measured=Measured(table, result.measured.configuration))
 
-    monkeypatch.setattr(report, "rung_d", late)
+    monkeypatch.setattr(report, "network", late)
     few = replace(EFFORT, optimizers=("SGD", "momentum"), elsewhere=())
     monkeypatch.setattr(report, "QUICK", few)
     text = text_of(report.validate(tmp_path, rungs=("d",), nets=("mlp",), quick=True, device="cpu", progress=False))
@@ -283,7 +283,7 @@ def idle(monkeypatch):
     def refuse(*parts, **options):
         raise AssertionError("work began")
 
-    monkeypatch.setattr(report, "rung_d", refuse)
+    monkeypatch.setattr(report, "network", refuse)
     for rung in ("a", "b", "c"):
         monkeypatch.setitem(report.RUNGS, rung, refuse)
 
@@ -441,7 +441,7 @@ def test_what_ends_the_training_says_how_to_go_on(small, capsys, monkeypatch, tm
     def stopped(*parts, **options):
         raise error
 
-    monkeypatch.setattr(report, "rung_d", stopped)
+    monkeypatch.setattr(report, "network", stopped)
     found, out, err = shell(capsys, "--quick", "--rung", "d", "--out", str(tmp_path))
     assert (found, out) == (code, "")
     assert told in err

@@ -8,8 +8,8 @@ import math
 
 import pytest
 
-from nqm.validation.results import FINALS, Record, Results, read_results
-from nqm.validation.training import Outcome, Trial
+from nqm.validation import Outcome, Trial
+from nqm.validation.search.records import CONFIRMATION, Record, Results, read_results
 
 METRICS = ("loss", "error")
 CONFIGURATION = {
@@ -20,27 +20,27 @@ CONFIGURATION = {
 }
 
 
-def record(round_, index, heat, size, *, batch=8, steps=(3.5, math.inf), status="overtaken"):
+def record(round_, index, first, size, *, batch=8, steps=(3.5, math.inf), status="overtaken"):
     trial = Trial("SGD", batch, 17, {"lr": 0.1 + index / 3})
-    return Record(round_, index, heat, size, Outcome(trial, status, dict(zip(METRICS, steps, strict=True)), 9))
+    return Record(round_, index, first, size, Outcome(trial, status, dict(zip(METRICS, steps, strict=True)), 9))
 
 
-HEATS = [
+BATCHES = [
     [record(1, 0, 0, 2), record(1, 1, 0, 2, steps=(math.inf, math.inf), status="diverged")],
     [record(1, 2, 2, 1)],
     [record(1, 0, 0, 1, batch=16)],
-    [record(FINALS, 0, 0, 1)],
-    [record(FINALS, 1, 1, 1)],
+    [record(CONFIRMATION, 0, 0, 1)],
+    [record(CONFIRMATION, 1, 1, 1)],
 ]
-RECORDS = [entry for heat in HEATS for entry in heat]
+RECORDS = [entry for trials in BATCHES for entry in trials]
 
 
 @pytest.fixture
 def path(tmp_path):
     goal = tmp_path / "new" / "steps.jsonl"
     with Results(goal, CONFIGURATION) as results:
-        for heat in HEATS:
-            results.append(heat)
+        for trials in BATCHES:
+            results.append(trials)
     return goal
 
 
@@ -68,11 +68,11 @@ def test_every_line_is_strict_json_with_infinity_as_text(path):
 
 def test_without_a_path_records_stay_in_memory():
     with Results(None, CONFIGURATION) as results:
-        results.append(HEATS[0])
-    assert results.records == HEATS[0]
+        results.append(BATCHES[0])
+    assert results.records == BATCHES[0]
 
 
-def test_a_file_cut_anywhere_continues_after_its_last_whole_heat(path):
+def test_a_file_cut_anywhere_continues_after_its_last_whole_batch(path):
     whole = path.read_bytes()
     ends = [whole.index(b"\n") + 1 + shift for shift in (-1, 0, 1)]
     for cut in (*range(0, len(whole), 37), *ends, len(whole) - 1):
@@ -81,9 +81,9 @@ def test_a_file_cut_anywhere_continues_after_its_last_whole_heat(path):
             kept = len(results.records)
             assert results.records == RECORDS[:kept]
             assert kept in (0, 2, 3, 4, 5)
-            for heat in HEATS:
-                if heat[0] not in results.records:
-                    results.append(heat)
+            for trials in BATCHES:
+                if trials[0] not in results.records:
+                    results.append(trials)
         assert path.read_bytes() == whole
 
 

@@ -11,19 +11,18 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from nqm.validation.axes import Axis
-from nqm.validation.cells import stable_seed
-from nqm.validation.optimizers import Optimizer
-from nqm.validation.results import FINALS, read_results
-from nqm.validation.search import Measured, measure_steps
-from nqm.validation.training import Outcome
+from nqm.validation import Measured, Outcome, measure_steps
+from nqm.validation.search.protocol import stable_seed
+from nqm.validation.search.records import CONFIRMATION, read_results
+from nqm.validation.training.axes import Axis
+from nqm.validation.training.torch_optimizers import TorchOptimizer
 
 FAST, CRITICAL, BEST_RATE, BEST_MOMENTUM = 100.0, 64.0, 0.3, 0.9
 MOMENTUM = Axis(0.0, 0.99, "log1m", limits=(0.0, 0.999), natural=0.0)
 
 
 def optimizer(name, **space):
-    return Optimizer(name, space, step=None)
+    return TorchOptimizer(name, space, step=None)
 
 
 SGD = optimizer("SGD", lr=Axis(3e-3, 3.0))
@@ -83,7 +82,7 @@ def race(task, trials, max_steps, to_the_end=False):
 
 
 class Counted:
-    """The race, with the heats that were asked for; interrupted, or failing, at the heat of that number."""
+    """The race, with the batches of trials it was asked for; interrupted, or failing, at the batch of that number."""
 
     def __init__(self, stop=math.inf, error=KeyboardInterrupt):
         self.calls, self.stop, self.error = [], stop, error
@@ -118,12 +117,12 @@ def same(a, b):
 
 
 def search_records(path, number=None):
-    return [r for r in read_results(path)[1] if r.round != FINALS and number in (None, r.round)]
+    return [r for r in read_results(path)[1] if r.round != CONFIRMATION and number in (None, r.round)]
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A whole run: its file, its result, and the heats it trained."""
+    """A whole run: its file, its result, and the batches of trials it trained."""
     path = tmp_path_factory.mktemp("finished") / "steps.jsonl"
     counted = Counted()
     return path, measure(results=path, race=counted), counted.calls
@@ -191,24 +190,24 @@ def test_points_differ_between_cells_and_seeds(tmp_path):
 def test_later_rounds_give_up_what_cannot_be_best(finished):
     """Round 2's allowance is the slowest metric's fewest steps; finals get three times the best's."""
     _, result, calls = finished
-    heats = [(len(trials), limit) for trials, limit in calls if trials[0][:2] == ("SGD", 8)]
-    assert heats[0] == (8, 10_000)
-    assert heats[1][1] < 3_000
-    assert heats[-1][0] == 12  # four candidates, three seeds
-    assert heats[-1][1] <= 3 * 2.2 * result.rows("SGD")["steps"][0]
+    batches = [(len(trials), limit) for trials, limit in calls if trials[0][:2] == ("SGD", 8)]
+    assert batches[0] == (8, 10_000)
+    assert batches[1][1] < 3_000
+    assert batches[-1][0] == 12  # four candidates, three seeds
+    assert batches[-1][1] <= 3 * 2.2 * result.rows("SGD")["steps"][0]
 
 
 def test_finals_are_fresh_seeds_common_to_all_cells(finished):
     path, result, _ = finished
     records = read_results(path)[1]
-    seeds = {cell: [r.outcome.trial.seed for r in records if r.cell == cell and r.round == FINALS] for cell in
+    seeds = {cell: [r.outcome.trial.seed for r in records if r.cell == cell and r.round == CONFIRMATION] for cell in
              {r.cell for r in records}}  # fmt: skip
     assert len(set(map(tuple, seeds.values()))) == 1
     assert len({*seeds["SGD", 8], *(r.outcome.trial.seed for r in search_records(path))}) == 4
     assert all(len(those) == 12 for those in seeds.values())
     for metric in result.metrics:
         rows = result.rows("SGD", metric)
-        again = [r.outcome for r in records if r.cell == ("SGD", 8) and r.round == FINALS]
+        again = [r.outcome for r in records if r.cell == ("SGD", 8) and r.round == CONFIRMATION]
         each = [sorted(outcome.steps[metric] for outcome in again[k : k + 3]) for k in (0, 3, 6, 9)]
         assert [rows["low"][0], rows["median"][0], rows["high"][0]] == min(each, key=lambda steps: steps[1])
         assert rows["lr"][0] in {outcome.trial.hyperparameters["lr"] for outcome in again}
@@ -286,6 +285,18 @@ def test_critical_batch_size_is_fewest_examples_over_fewest_steps():
         assert found.value == pytest.approx(CRITICAL, rel=0.15)
 
 
+def test_a_lucky_start_at_the_target_leaves_the_critical_batch_size_but_no_range(finished):
+    """The rule is that of predictions and claims: a median above 0 counts, whatever its luckiest run."""
+    _, result, _ = finished
+    columns = {key: column.copy() for key, column in result.table.items()}
+    columns["low"][:] = 0.0
+    found = Measured(columns, result.configuration).critical_batch_size()
+    for name, before in result.critical_batch_size().items():
+        assert found[name] == (before.value, 0.0, math.inf)
+    columns["median"][:] = 0.0
+    assert math.isnan(Measured(columns, result.configuration).critical_batch_size()["SGD"].value)
+
+
 def test_rows_names_pandas_and_csv(finished, tmp_path):
     _, result, _ = finished
     assert result.names == ["SGD", "momentum"]
@@ -314,7 +325,7 @@ def test_loading_a_file_gives_the_same_table(finished):
 # Going on
 
 
-def test_an_interruption_at_any_heat_changes_nothing(finished, tmp_path):
+def test_an_interruption_at_any_batch_changes_nothing(finished, tmp_path):
     path, result, calls = finished
     for stop in range(len(calls)):
         goal = tmp_path / f"{stop}.jsonl"
@@ -328,11 +339,11 @@ def test_an_interruption_at_any_heat_changes_nothing(finished, tmp_path):
         assert goal.read_bytes() == path.read_bytes()
 
 
-def test_a_write_torn_within_a_heat_is_repeated(finished, tmp_path):
+def test_a_write_torn_within_a_batch_is_repeated(finished, tmp_path):
     path, result, calls = finished
     whole, goal, counted = path.read_bytes(), tmp_path / "torn.jsonl", Counted()
     lines = whole.splitlines(keepends=True)
-    goal.write_bytes(b"".join(lines[:5]) + lines[5][:40])  # in the middle of the first heat of 8
+    goal.write_bytes(b"".join(lines[:5]) + lines[5][:40])  # in the middle of the first batch of 8
     assert same(measure(results=goal, race=counted), result)
     assert counted.calls == calls
     assert goal.read_bytes() == whole
@@ -411,12 +422,12 @@ def test_dask_gives_the_same_table(finished, tmp_path):
         options = {"n_workers": 2, "threads_per_worker": 1, "processes": False, "dashboard_address": None}
         with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:
             assert same(measure(results=tmp_path / "a", executor=client.get_executor()), result)
-            with pytest.raises(TypeError, match=r"of a dask client take get_executor"):
+            with pytest.raises(TypeError, match=r"of a dask Client take client.get_executor"):
                 measure(executor=client, optimizers=[SGD], batch_sizes=[8])
 
 
 class Backwards(ThreadPoolExecutor):
-    """One thread that takes whichever heat was handed in last."""
+    """One thread that takes whichever batch was handed in last."""
 
     def __init__(self):
         super().__init__(1)
@@ -433,7 +444,7 @@ class Backwards(ThreadPoolExecutor):
         future.set_result(fn(*args))
 
 
-def test_the_order_in_which_heats_end_does_not_matter(finished):
+def test_the_order_in_which_batches_end_does_not_matter(finished):
     _, result, _ = finished
     with Backwards() as executor:
         assert same(measure(executor=executor), result)
@@ -444,14 +455,14 @@ def test_an_interruption_among_threads_continues_to_the_same_table(finished, tmp
     goal = tmp_path / "steps.jsonl"
     with ThreadPoolExecutor(1) as executor, pytest.raises(RuntimeError, match="finished heats are kept in"):
         measure(results=goal, executor=executor, race=Counted(9, OSError("unplugged")))
-    kept = {(r.cell, r.round, r.heat) for r in read_results(goal)[1]}
+    kept = {(r.cell, r.round, r.first) for r in read_results(goal)[1]}
     assert len(kept) == 9
     counted = Counted()
     assert same(measure(results=goal, race=counted), result)
     assert len(counted.calls) == len(calls) - 9
 
 
-def test_ctrl_c_while_others_work_keeps_finished_heats(finished, tmp_path):
+def test_ctrl_c_while_others_work_keeps_finished_batches(finished, tmp_path):
     class Interrupted(ThreadPoolExecutor):
         left = 9
 
@@ -469,7 +480,7 @@ def test_ctrl_c_while_others_work_keeps_finished_heats(finished, tmp_path):
     assert same(measure(results=goal), result)
 
 
-def test_a_failure_here_names_the_cell_and_keeps_finished_heats(finished, tmp_path):
+def test_a_failure_here_names_the_cell_and_keeps_finished_batches(finished, tmp_path):
     _, result, _ = finished
     goal = tmp_path / "steps.jsonl"
     with pytest.raises(RuntimeError, match=r"SGD at batch size 64, round 1, trial 0 to 7: ZeroDivisionError: no luck;"):
@@ -509,7 +520,7 @@ class Immediate:
         ({"batch_sizes": "64"}, ValueError, "batch_sizes: expected positive whole numbers"),
         ({"executor": 3}, TypeError, "executor: expected a concurrent.futures.Executor or None, got 3"),
         ({"executor": ThreadPoolExecutor}, TypeError, "executor: expected a concurrent.futures.Executor"),
-        ({"executor": Immediate([])}, TypeError, "executor: expected one whose submit returns concurrent.futures"),
+        ({"executor": Immediate([])}, TypeError, "got one whose submit returns a builtins.list"),
         ({"task": "mlp"}, TypeError, "task: expected a nqm.validation Task with targets, got str"),
         ({"task": Law(targets={})}, TypeError, "task: expected a nqm.validation Task with targets"),
         ({"race": lambda *parts: None}, TypeError, "SGD at batch size 8.*the outcome of each trial"),

@@ -11,11 +11,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from nqm.validation import Data, load_data, mlp, training
-from nqm.validation.functional import flatten, outputs, parameters_of, unflatten
-from nqm.validation.kfac import factors_of, inverses, layers_of, many_factors, precondition
-from nqm.validation.optimizers import OPTIMIZERS
-from nqm.validation.training import Task, Trial, race
+from nqm.validation import OPTIMIZERS, Data, Task, Trial, load_data, mlp, train_until_first
+from nqm.validation.training.ensemble import BatchDraws, EnsembleRun, readings
+from nqm.validation.training.functional import flatten, outputs, parameters_of, unflatten
+from nqm.validation.training.kfac import factors_of, inverses, layers_of, many_factors, precondition
 
 
 def tiny_net(seed: int = 0) -> nn.Module:
@@ -58,15 +57,11 @@ VALUES = {
 }
 
 
-def trained(task: Task, trials: list[Trial], steps: int) -> tuple[training._Race, list[training.Outcome]]:
-    """The race after its last step, with the parameters of runs that never arrive."""
-    one = training._Race(task, trials, OPTIMIZERS[trials[0].optimizer])
-    states = []
-    retire = one._retire
-    one._retire = lambda *given: (states.append((one.theta.clone(), dict(one.slots))), retire(*given))[-1]  # type: ignore[method-assign]
-    outcomes = one.run(steps)
-    one.theta, one.slots = states[-1]
-    return one, outcomes
+def trained(task: Task, trials: list[Trial], steps: int) -> EnsembleRun:
+    """The runs after their last step."""
+    runs = EnsembleRun(task, trials, OPTIMIZERS[trials[0].optimizer])
+    assert list(runs.train(steps))[-1] == steps
+    return runs
 
 
 def by_torch(task: Task, trial: Trial, steps: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -81,7 +76,7 @@ def by_torch(task: Task, trial: Trial, steps: int) -> tuple[torch.Tensor, torch.
         optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum)
     average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.7))
     average.update_parameters(model)  # the first call copies: averages start at the start
-    draws = training._Draws(trial.seed, len(task.data), trial.batch_size, torch.device("cpu"))
+    draws = BatchDraws(trial.seed, len(task.data), trial.batch_size, torch.device("cpu"))
     for number in range(1, steps + 1):
         picked = draws.batch(number)
         optimizer.zero_grad()
@@ -95,7 +90,7 @@ def by_torch(task: Task, trial: Trial, steps: int) -> tuple[torch.Tensor, torch.
 def test_optimizers_against_torch(name):
     task, steps = tiny_task(), 150
     trials = [Trial(name, 3, seed, VALUES[name]) for seed in (5, 6)]
-    one, _ = trained(task, trials, steps)
+    one = trained(task, trials, steps)
     for place, trial in enumerate(trials):
         last, average = by_torch(task, trial, steps)
         torch.testing.assert_close(one.theta[place], last, rtol=1e-9, atol=1e-12)
@@ -110,13 +105,13 @@ def test_alone_or_in_company(name):
     values = VALUES[name]
     wild = {**values, next(iter(values)): 1e4 * values[next(iter(values))]}
     trials = [Trial(name, 4, seed, wild if seed == 2 else values) for seed in range(5)]
-    alone = [race(task, [trial], 300)[0] for trial in trials]
+    alone = [train_until_first(task, [trial], 300)[0] for trial in trials]
     task_of_all = tiny_task(**{"training loss": 0.6, "held-out loss": 1e-9})  # so that nobody ends the race
-    together = race(task_of_all, trials, 300)
+    together = train_until_first(task_of_all, trials, 300)
     for one, other in zip(alone, together, strict=True):
         assert other.steps["training loss"] == pytest.approx(one.steps["training loss"], rel=1e-9)
     assert sum(outcome.status == "reached" for outcome in alone) >= 4
-    assert race(task, trials, 300) == race(task, trials, 300)
+    assert train_until_first(task, trials, 300) == train_until_first(task, trials, 300)
 
 
 def dense_fisher_blocks(model, parameters, x, u):
@@ -207,12 +202,12 @@ def test_kfac_in_company():
 def test_statuses():
     task = tiny_task(**{"training loss": 0.6, "held-out error": 0.3})
     rates = {0: 1e6, 1: 0.3, 2: 1e-6, 3: float("nan")}
-    outcomes = race(task, [Trial("SGD", 8, seed, {"lr": lr}) for seed, lr in rates.items()], 500)
+    outcomes = train_until_first(task, [Trial("SGD", 8, seed, {"lr": lr}) for seed, lr in rates.items()], 500)
     assert [outcome.status for outcome in outcomes] == ["diverged", "reached", "overtaken", "diverged"]
     assert all(math.isinf(s) for i in (0, 2, 3) for s in outcomes[i].steps.values())
-    (slow,) = race(task, [Trial("SGD", 8, 0, {"lr": 1e-6})], 7)
+    (slow,) = train_until_first(task, [Trial("SGD", 8, 0, {"lr": 1e-6})], 7)
     assert (slow.status, slow.trained) == ("too slow", 7)
-    (reached,) = race(tiny_task(**{"training loss": 1e3}), [Trial("SGD", 8, 0, {"lr": 0.1})], 7)
+    (reached,) = train_until_first(tiny_task(**{"training loss": 1e3}), [Trial("SGD", 8, 0, {"lr": 0.1})], 7)
     assert reached.steps["training loss"] == 0.0  # there before the first step
 
 
@@ -220,8 +215,8 @@ def test_steps_are_interpolated_between_readings():
     """Full-batch-like descent with every step read by hand."""
     task = tiny_task(**{"training loss": 0.4})
     trial = Trial("SGD", 40, 3, {"lr": 0.2})
-    (outcome,) = race(task, [trial], 2000)
-    model, draws = task.build(3), training._Draws(3, 40, 40, torch.device("cpu"))
+    (outcome,) = train_until_first(task, [trial], 2000)
+    model, draws = task.build(3), BatchDraws(3, 40, 40, torch.device("cpu"))
     losses = [float(task.loss(model(task.data.x), task.data.y).detach())]
     for number in range(1, outcome.trained + 1):
         picked = draws.batch(number)
@@ -231,7 +226,7 @@ def test_steps_are_interpolated_between_readings():
             for p in model.parameters():
                 p -= 0.2 * p.grad
         losses.append(float(task.loss(model(task.data.x), task.data.y).detach()))
-    read = [0, *(n for n, _ in zip(training.readings(), range(100), strict=False) if n <= outcome.trained)]
+    read = [0, *(n for n, _ in zip(readings(), range(100), strict=False) if n <= outcome.trained)]
     assert outcome.steps["training loss"] == pytest.approx(
         float(np.interp(-0.4, [-losses[n] for n in read[-2:]], read[-2:]))
     )
@@ -239,7 +234,7 @@ def test_steps_are_interpolated_between_readings():
 
 
 def test_batches_follow_the_seed_alone():
-    a, b = (training._Draws(4, 50, 3, torch.device("cpu")) for _ in range(2))
+    a, b = (BatchDraws(4, 50, 3, torch.device("cpu")) for _ in range(2))
     drawn = [a.batch(n) for n in range(1, 200)]
     for _ in range(3):
         a.factored()
@@ -253,7 +248,9 @@ def test_batches_follow_the_seed_alone():
 
 def test_digits_in_few_steps():
     task = Task(mlp, load_data(), F.cross_entropy, {"training loss": 0.5, "held-out error": 0.15})
-    (outcome,) = race(task, [Trial("Adam", 64, 0, {"lr": 0.01, "momentum": 0.9, "square_decay": 0.99})], 200)
+    (outcome,) = train_until_first(
+        task, [Trial("Adam", 64, 0, {"lr": 0.01, "momentum": 0.9, "square_decay": 0.99})], 200
+    )
     assert outcome.status == "reached"
 
 
@@ -262,7 +259,7 @@ def task_with(net=tiny_net, targets=("training loss", 1.0), device=None):
 
 
 def race_of(name="SGD", batch=4, values=None, steps=5, count=1):
-    return race(tiny_task(), [Trial(name, batch, 0, values or {"lr": 0.1})] * count, steps)
+    return train_until_first(tiny_task(), [Trial(name, batch, 0, values or {"lr": 0.1})] * count, steps)
 
 
 @pytest.mark.parametrize(
@@ -325,7 +322,7 @@ def test_a_diverged_kfac_run_leaves_the_others_alone():
     task = tiny_task(**{"training loss": 0.6})
     wild = [Trial("K-FAC", 4, seed, {"lr": lr, "damping": 1e-12}) for seed, lr in enumerate((1e8, 1e30, 1e38))]
     calm = Trial("K-FAC", 4, 9, VALUES["K-FAC"])
-    outcomes = race(task, [*wild, calm], 300)
+    outcomes = train_until_first(task, [*wild, calm], 300)
     assert [outcome.status for outcome in outcomes] == ["diverged"] * 3 + ["reached"]
 
 

@@ -1,1 +1,1 @@
-"""Compiled code, one subject a file: arrays and scalars in, arrays and scalars out; no classes, no raising."""
+"""All compiled code, one subject per file: arrays, tuples and scalars in and out; no classes, no raising."""

@@ -1,15 +1,11 @@
-"""Compiled code for noise that grows with the loss: coordinates whose second moments feel each other.
-
-Self-contained, for Numba's cache: nothing here calls a compiled function of another file.
-"""
+"""Noise that grows with the loss: coordinates whose second moments feel each other."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from ..compilation import compiled, internal
-
-LANES = 8
+from ..types import LANES
 
 
 @internal

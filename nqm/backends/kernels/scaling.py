@@ -1,7 +1,7 @@
-"""Compiled code for fits to training logs: SGD on a power law along pieces of constant learning rate, with tangents.
+"""Fits to training logs: SGD on a power law along pieces of constant learning rate, with tangents.
 
-Self-contained, for Numba's cache: nothing here calls a compiled function of another file. Plain float64: a fit's
-losses have three to five digits, and pieces are far shorter than the 10^13 steps at which rounding would show.
+Plain float64: a fit's losses have three to five digits, and pieces are far shorter than the 10^13 steps at which
+rounding would show.
 """
 
 from __future__ import annotations

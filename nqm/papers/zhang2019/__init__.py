@@ -5,4 +5,6 @@ Every number comes from the public functions of nqm.
 
 from . import constant, decay
 
+__all__ = ["FIGURES"]
+
 FIGURES = tuple(sorted(constant.FIGURES + decay.FIGURES, key=lambda figure: figure.order))

@@ -53,19 +53,18 @@ def tuned(
     return sweep(problem(bins), optimizers, batches, targets).table
 
 
-def together(kinds: tuple[str, ...], bins: int | None) -> dict[str, NDArray[Any]]:
+def tuned_kinds(kinds: tuple[str, ...], bins: int | None) -> dict[str, NDArray[Any]]:
+    """The tables of several kinds, one below the other, and a column that names them."""
     tables = [tuned(kind, bins, (TARGET,), tuple(BATCH_SIZES)) for kind in kinds]
-    together = {key: np.concatenate([table[key] for table in tables]) for key in tables[0]}
-    together["kind"] = np.repeat(kinds, len(tables[0]["steps"]))
-    return together
+    columns = {key: np.concatenate([table[key] for table in tables]) for key in tables[0]}
+    return {**columns, "kind": np.repeat(kinds, len(tables[0]["steps"]))}
 
 
 # --- figure 1 -------------------------------------------------------------------------------------------------
 
 
-def compute_1(bins: int | None = None) -> Data:
+def compute_1() -> Data:
     """Risk of three coordinates and their sum, at a constant learning rate and with one drop to a tenth of it."""
-    del bins  # three coordinates
     schedules = {"constant": Schedule(0.5, 600), "decayed": Schedule([0.5, 0.05], 300)}
     step = np.arange(601)
     return rows(
@@ -105,9 +104,8 @@ def plot_1(data: Data) -> Picture:
 # --- figures 2 and 11 -----------------------------------------------------------------------------------------
 
 
-def compute_2(bins: int | None = None) -> Data:
+def compute_2() -> Data:
     """Rate and steady state of one coordinate against momentum, beside plain SGD at the effective learning rate."""
-    del bins  # one coordinate
     momentum = 1.0 - np.geomspace(1.0, 2.0 * RATE**0.5, 200)
     one, optimizer = NoisyQuadratic([1.0]), SGD(RATE, momentum)
     effective = RATE / (1.0 - momentum)
@@ -140,9 +138,8 @@ def plot_2(data: Data) -> Picture:
     return picture
 
 
-def compute_11(bins: int | None = None) -> Data:
+def compute_11() -> Data:
     """First term of eq. 6, what is left of the start, after several numbers of steps."""
-    del bins  # one coordinate
     one = NoisyQuadratic([1.0], noise=0.0)
     gap = np.geomspace(1.0, 2.0 * RATE**0.5, 200)
     records = []
@@ -232,7 +229,7 @@ def plot_steps(data: Data, kind: str, name: str, dashed: str = "plain SGD") -> P
 
 def compute_3a(bins: int | None = None) -> Data:
     """Tuned momentum and plain SGD at each power, and both bounds."""
-    return with_bounds(together(("momentum", "SGD"), bins), bins)
+    return with_bounds(tuned_kinds(("momentum", "SGD"), bins), bins)
 
 
 def plot_3a(data: Data) -> Picture:
@@ -241,7 +238,7 @@ def plot_3a(data: Data) -> Picture:
 
 def compute_4(bins: int | None = None) -> Data:
     """Tuned EMA and plain SGD at each power, and both bounds."""
-    return with_bounds(together(("EMA", "SGD"), bins), bins)
+    return with_bounds(tuned_kinds(("EMA", "SGD"), bins), bins)
 
 
 def plot_4(data: Data) -> Picture:
@@ -277,7 +274,7 @@ def plot_13(data: Data) -> Picture:
 
 
 def _learning_rates(kinds: tuple[str, ...], bins: int | None) -> Data:
-    table = together(kinds, bins)
+    table = tuned_kinds(kinds, bins)
     chosen = {key: table[key] for key in ("kind", "power", "batch_size", "steps", "lr", "momentum")}
     return {**chosen, "effective_lr": table["lr"] / (1.0 - table["momentum"])}
 
@@ -335,9 +332,10 @@ BOUNDS = (
 )
 
 
-def _figure(number: str, title: str, see: str, differs: str) -> Figure:
-    own = globals()
-    return Figure(f"zhang2019-{number}", title, own[f"compute_{number}"], own[f"plot_{number}"], see, differs)
+def _figure(number: str, title: str, see: str, differs: str, has_spectrum: bool = True) -> Figure:
+    functions = globals()
+    calculate, plot = functions[f"compute_{number}"], functions[f"plot_{number}"]
+    return Figure(f"zhang2019-{number}", title, calculate, plot, see, differs, has_spectrum)
 
 
 FIGURES = (
@@ -347,6 +345,7 @@ FIGURES = (
         "High curvature reaches its steady state first and then holds the total up; lowering the learning rate brings "
         "the floor down when the slow coordinates are done.",
         "A cartoon in the paper, exact risk here: h = 1, 0.1, 0.01, B = 1, learning rate 0.5, from step 300 on 0.05.",
+        has_spectrum=False,
     ),
     _figure(
         "2",
@@ -355,6 +354,7 @@ FIGURES = (
         "of the curve it contracts 1.7 times as fast.",
         "One minus the convergence rate is drawn, on a logarithmic axis: rates are all close to 1. Momentum goes up to "
         "where 1 - momentum is twice sqrt(lr h), critical damping.",
+        has_spectrum=False,
     ),
     _figure(
         "3a",
@@ -375,6 +375,7 @@ FIGURES = (
         "What is left of the start: momentum against plain SGD at the effective learning rate",
         "The pairs of curves agree, except at few steps, before the momentum has built up, and near critical damping.",
         "The numbers of steps at which the curves are taken are ours: the paper does not name its own.",
+        has_spectrum=False,
     ),
     _figure(
         "13",

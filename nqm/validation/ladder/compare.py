@@ -8,15 +8,18 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from ... import steps_to_target, tune
-from ..._sweep import sweep
+from ... import steps_to_target, sweep, tune
+from ..._statistics import critical_batch_size
+from ..._table import Table
 from .moments import Floats, Plain, numbers_of
-from .rung import MODELS, Columns, Rung, verdict
-from .task import Task, crossing, recorded, train
+from .rung import MODELS, Rung, verdict
+from .task import LadderTask, crossing, recorded, train
 
 Progress = Callable[[str], None] | None
+Columns = dict[str, NDArray[Any]]
 ERROR = 0.05
 """Chance that a true prediction leaves the band at any step of any cell."""
 GRID = 2.0 ** np.array([-1.0, -0.5, 0.0, 0.5, 1.0])
@@ -37,7 +40,7 @@ def check_runs(runs: int, quick: bool) -> int:
 def compare(
     name: str,
     title: str,
-    tasks: Sequence[Task],
+    tasks: Sequence[LadderTask],
     optimizers: Mapping[str, Plain],
     batch_sizes: Sequence[int],
     tuned_sizes: Sequence[int],
@@ -72,15 +75,12 @@ def compare(
         critical.append(batch)
     joined = {key: np.concatenate([curve[key] for curve in curves]) for key in curves[0]}
     z = float(student.isf(ERROR / 2.0 / joined["step"].size, runs - 1))
-    rung = Rung(name, title, tasks[0].headline, runs, z, joined, _columns(ratios), _columns(critical), "")
+    tables = Table(joined), Table.from_rows(ratios, ratios[0]), Table.from_rows(critical, critical[0])
+    rung = Rung(name, title, tasks[0].headline, runs, z, *tables, "")
     return replace(rung, verdict=verdict(rung))
 
 
-def _columns(rows: Sequence[Mapping[str, Any]]) -> Columns:
-    return {key: np.array([row[key] for row in rows]) for key in rows[0]}
-
-
-def _tuned_optimizer(task: Task, optimizer: Plain, size: int) -> Plain:
+def _tuned_optimizer(task: LadderTask, optimizer: Plain, size: int) -> Plain:
     """The optimizer at the learning rate at which the headline model reaches the target first."""
     best = tune(task.model.problem, optimizer, size / task.model.spread, task.target)
     if not math.isfinite(best.steps):
@@ -96,7 +96,7 @@ def _scaled(plain: Plain, optimizer: Plain) -> Plain:
 
 
 def _cell(
-    task: Task, label: str, chosen: Plain, size: int, runs: int, seed: Sequence[int]
+    task: LadderTask, label: str, chosen: Plain, size: int, runs: int, seed: Sequence[int]
 ) -> tuple[Columns, dict[str, Any]]:
     """Curves of one cell, up to twice the steps that the model takes to the target, and the ratio of those steps."""
     model = task.model
@@ -150,7 +150,7 @@ def _resampled(losses: Sequence[Floats], seed: Sequence[int]) -> Floats:
 
 
 def _tuned(
-    task: Task, label: str, optimizer: Plain, sizes: Sequence[int], runs: int, seed: Sequence[int], say: Any
+    task: LadderTask, label: str, optimizer: Plain, sizes: Sequence[int], runs: int, seed: Sequence[int], say: Any
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Steps to the target at the best learning rate, of the model and for real, and the critical batch sizes."""
     model, batches = task.model, np.array(sizes, dtype=float)
@@ -163,16 +163,14 @@ def _tuned(
         drawn.append(resampled)
     measured = np.array([row["measured"] for row in rows])
     predicted = found.critical_batch_size()[label] * model.spread
-    critical = float((measured * batches).min() / measured.min())
-    spread = np.stack(drawn)
-    with np.errstate(invalid="ignore"):
-        error = _error((spread * batches[:, None]).min(axis=0) / spread.min(axis=0))
+    critical = critical_batch_size(batches, measured)
+    error = _error(np.array([critical_batch_size(batches, steps) for steps in np.stack(drawn, axis=1)]))
     row = {"cell": task.name, "optimizer": label, "predicted": predicted, "measured": critical, "error": error}
     return rows, {**row, "ratio": predicted / critical}
 
 
 def _best_rate(
-    task: Task, optimizer: Plain, size: int, lr: float, steps: float, runs: int, seed: Sequence[int]
+    task: LadderTask, optimizer: Plain, size: int, lr: float, steps: float, runs: int, seed: Sequence[int]
 ) -> tuple[float, float, Floats]:
     """Fewest steps over learning rates lr 2^(k/2), the lr that takes them, and resampled fewest steps (resamples,).
 

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ... import EMA, FREE, SGD
-from ..data import load_data
+from ..training.data import load_data
 from .compare import Progress, check_runs, compare
 from .moments import Floats, Plain, least_squares_risk
 from .rung import Rung
-from .task import Task, models_of
+from .task import LadderTask, models_of
 
 OPTIMIZERS: dict[str, Any] = {
     "SGD": SGD(FREE),
@@ -22,7 +22,7 @@ OPTIMIZERS: dict[str, Any] = {
 BATCH_SIZES = (1, 16, 256)
 
 
-def rung_a(
+def linear_regression(
     quick: bool = False,
     seed: int = 0,
     runs: int = 200,
@@ -42,7 +42,7 @@ def rung_a(
     Args:
         quick: a larger target and fewer batch sizes over which learning rates are tuned.
         seed: of the draws; the same seed gives the same bits.
-        runs: trainings a cell, at least 2.
+        runs: trainings per cell, at least 2.
         progress: called with a line of text before each cell.
 
     Raises TypeError, ValueError for wrong arguments.
@@ -69,7 +69,7 @@ def pixels(labels: str = "digit") -> tuple[Floats, Floats]:
     return x @ basis[:, h > 1e-10 * h[-1]], y - y.mean()
 
 
-def regression(x: Floats, y: Floats, share: float = 0.1) -> Task:
+def regression(x: Floats, y: Floats, share: float = 0.1) -> LadderTask:
     """Least squares from theta = 0 on uncorrelated features x (N, d), to ``share`` of the initial excess loss."""
     curvature = np.mean(x**2, axis=0)
     optimum = (x.T @ y / len(x)) / curvature
@@ -89,4 +89,4 @@ def regression(x: Floats, y: Floats, share: float = 0.1) -> Task:
 
     models = models_of(curvature, x * residual[:, None], x * -y[:, None], start - optimum)
     target = share * float(excess(start[None])[0])
-    return Task("", models, "matched", start, gradient, excess, len(x), x.shape[1], target, exact)
+    return LadderTask("", models, "matched", start, gradient, excess, len(x), x.shape[1], target, exact)

@@ -11,20 +11,20 @@ from torch import Tensor, nn
 from torch.func import jacrev, vjp, vmap
 
 from ... import FREE, SGD
-from ..data import Data, load_data
-from ..functional import Parameters, flatten, outputs, parameters_of, unflatten
-from ..nets import mlp
+from ..training.data import Data, load_data
+from ..training.functional import Parameters, flatten, outputs, parameters_of, unflatten
+from ..training.networks import mlp
 from .compare import Progress, check_runs, compare
 from .moments import Floats
 from .rung import Rung
-from .task import Task, models_of
+from .task import LadderTask, models_of
 
 OPTIMIZERS: dict[str, Any] = {"SGD": SGD(FREE), "momentum": SGD(FREE, momentum=0.9)}
 RANK = 1e-12
 """Eigenvalues below this share of the largest are the rounding errors of zeros: no gradient has a part there."""
 
 
-def rung_c(quick: bool = False, seed: int = 0, runs: int = 200, progress: Progress = None) -> Rung:
+def linearised_network(quick: bool = False, seed: int = 0, runs: int = 200, progress: Progress = None) -> Rung:
     """The MLP of :func:`nqm.validation.mlp` on digits with one-hot targets, linearised at its initial weights:
 
         f(x) = f_0(x) + J(x) delta,   loss = mean over examples of 1/2 |f(x) - y|^2,   delta = 0 at the start.
@@ -34,7 +34,7 @@ def rung_c(quick: bool = False, seed: int = 0, runs: int = 200, progress: Progre
     which the headline model ("matched") reaches a quarter of the initial excess first, momentum 0.9 at a tenth of that.
     Runs use forward and reverse derivatives of the network itself, not the matrix.
 
-    Arguments and errors as for :func:`rung_a`.
+    Arguments and errors as for :func:`linear_regression`.
     """
     count = check_runs(runs, quick)
     data = load_data("digits")
@@ -74,7 +74,7 @@ def linearised_gradient(net: nn.Module, parameters: Parameters, delta: Tensor, x
     return found
 
 
-def linearised_task(net: nn.Module, data: Data, share: float = 0.25) -> Task:
+def linearised_task(net: nn.Module, data: Data, share: float = 0.25) -> LadderTask:
     """Training of the linearised network from its initial weights, to ``share`` of the initial excess loss."""
     net = net.double()
     parameters, x = parameters_of(net), data.x.double()
@@ -104,4 +104,4 @@ def linearised_task(net: nn.Module, data: Data, share: float = 0.25) -> Task:
     start = np.zeros(slope.shape[2])
     target = share * float(excess(start[None])[0])
     width = x[0].numel() + start.size
-    return Task("", models, "matched", start, gradient, excess, len(x), width, target)
+    return LadderTask("", models, "matched", start, gradient, excess, len(x), width, target)

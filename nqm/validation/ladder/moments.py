@@ -35,14 +35,14 @@ def least_squares_risk(
         C = 1/N sum_n E[(x_n . d - r_n)^2] x_n x_n^T - H E[d d^T] H,
 
     and the square of example n is x_n^T E[d d^T] x_n - 2 r_n x_n . E[d] + r_n^2: exact whatever the features, at
-    O(N d^2) a step. The Gaussian features of :class:`nqm.NoisyQuadratic` are the case in which
+    O(N d^2) per step. The Gaussian features of :class:`nqm.NoisyQuadratic` are the case in which
     1/N sum_n x x^T S x x^T = tr(H S) H + 2 H S H.
 
     Args:
         features, targets: x (N, d), of full rank, and y (N,).
         start: theta_0, (d,).
         optimizer: SGD, with or without momentum, or EMA of it; all hyperparameters numbers.
-        batch_size: examples a step, >= 1.
+        batch_size: examples per step, >= 1.
         steps: whole numbers >= 0, (times,).
 
     Returns the excess loss at each of the steps, (times,). Divergence gives inf.
@@ -79,10 +79,10 @@ def least_squares_risk(
 
 
 def _filter(momentum: float, decay: float) -> tuple[Floats, Floats]:
-    """A (3, 3) and b (3,) of v' = momentum v - lr g, theta' = theta + v', average' = decay average + fresh theta'."""
-    fresh = 1.0 - decay
-    transition = np.array([[1.0, momentum, 0.0], [0.0, momentum, 0.0], [fresh, fresh * momentum, decay]])
-    return transition, np.array([1.0, 1.0, fresh])
+    """A (3, 3) and b (3,) of v' = momentum v - lr g, theta' = theta + v', average' = decay average + weight theta'."""
+    weight = 1.0 - decay
+    transition = np.array([[1.0, momentum, 0.0], [0.0, momentum, 0.0], [weight, weight * momentum, decay]])
+    return transition, np.array([1.0, 1.0, weight])
 
 
 def _noise(x: Floats, residual: Floats, hessian: Floats, second: Floats, mean: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""Rungs drawn: a panel a cell, the predictions over the measured band, and a panel of ratios."""
+"""Rungs drawn: a panel for each cell, the predictions over the measured band, and a panel of ratios."""
 
 from __future__ import annotations
 
@@ -45,8 +45,7 @@ def _panel(ax: Any, rung: Rung, cell: str) -> None:
 
     from ...plotting import COLORS, LINES
 
-    here = rung.curves["cell"] == cell
-    c = {key: column[here] for key, column in rung.curves.items()}
+    c = rung.curves.select(cell=cell)
     ax.set(xscale="log", yscale="log", xlabel="step", ylabel="excess loss")
     title = f"{cell}, lr {c['lr'][0]:.3g}"
     width, top = rung.z * c["standard_error"], 10.0 * c["high"].max()
@@ -70,15 +69,14 @@ def _ratios(ax: Any, rung: Rung) -> None:
     from ...plotting import COLORS, MARKERS
 
     r = rung.ratios
-    tasks, optimizers = (list(dict.fromkeys(r[key].tolist())) for key in ("cell", "optimizer"))
+    tasks, optimizers = r.distinct("cell"), r.distinct("optimizer")
     kinds = {"same": ("none", "same lr"), "tuned": ("full", "each at its best lr")}
     series = [(t, o, k) for t in tasks for o in optimizers for k in kinds]
     for number, (task, optimizer, kind) in enumerate(series):
-        here = (r["cell"] == task) & (r["optimizer"] == optimizer) & (r["learning_rate"] == kind)
-        here &= np.isfinite(r["ratio"]) & (r["ratio"] > 0.0)
-        if not here.any():
+        c = r.select(cell=task, optimizer=optimizer, learning_rate=kind)
+        c = c.where(np.isfinite(c["ratio"]) & (c["ratio"] > 0.0))
+        if not c.rows:
             continue
-        c = {key: column[here] for key, column in r.items()}
         error = np.where(np.isfinite(c["error"]), c["error"], 0.0) * c["ratio"] / c["measured"]
         place = tasks.index(task) if len(tasks) > 1 else optimizers.index(optimizer)
         shift = (1.0 + SHIFT) ** (2.0 * number / max(len(series) - 1, 1) - 1.0)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..._table import Table
 from .moments import Floats
 
-Columns = dict[str, NDArray[Any]]
 MODELS = ("additive", "gaussian", "matched")
 DIVERGED = 100.0
 """A prediction more than this many times the measured loss counts as diverged: how far off it is says nothing more."""
@@ -38,15 +36,19 @@ class Rung:
     headline: str
     runs: int
     z: float
-    curves: Columns
-    ratios: Columns
-    critical: Columns
+    curves: Table
+    ratios: Table
+    critical: Table
     verdict: str
+
+    def __post_init__(self) -> None:
+        for name in ("curves", "ratios", "critical"):
+            object.__setattr__(self, name, Table(getattr(self, name)))
 
     @property
     def cells(self) -> list[str]:
         """Names of the cells, in order."""
-        return list(dict.fromkeys(self.curves["cell"].tolist()))
+        return self.curves.distinct("cell")
 
     def distance(self, model: str = "") -> Floats:
         """(prediction - mean) / standard error at every row of ``curves``; of the headline model if none is named."""

@@ -9,18 +9,18 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 
 from ... import FREE, SGD
-from ..data import load_data
+from ..training.data import load_data
 from .compare import Progress, check_runs, compare
 from .moments import Floats
 from .rung import Rung
-from .task import Task, models_of
+from .task import LadderTask, models_of
 
 PENALTY = 0.01
 OPTIMIZERS: dict[str, Any] = {"SGD": SGD(FREE), "momentum": SGD(FREE, momentum=0.9)}
 NEWTON_STEPS = 100
 
 
-def rung_b(quick: bool = False, seed: int = 0, runs: int = 200, progress: Progress = None) -> Rung:
+def softmax_regression(quick: bool = False, seed: int = 0, runs: int = 200, progress: Progress = None) -> Rung:
     """Cross-entropy of softmax regression on digits' pixels and a constant, with a penalty of 0.01 / 2 |W|^2.
 
     Trained from points W = (1 - s) W_* between the optimum (s = 0) and zero (s = 1) whose excess loss is 0.01, 0.1, and
@@ -29,7 +29,7 @@ def rung_b(quick: bool = False, seed: int = 0, runs: int = 200, progress: Progre
     at the optimum, exact over the training examples; the matched model also knows the noise and the loss at the start.
     With ``quick`` the images are averaged to 4 x 4.
 
-    Arguments and errors as for :func:`rung_a`.
+    Arguments and errors as for :func:`linear_regression`.
     """
     count = check_runs(runs, quick)
     x, y = images(averaged=quick)
@@ -101,7 +101,7 @@ def softmax_optimum(x: Floats, y: NDArray[np.int64], penalty: float) -> Floats:
     raise RuntimeError("softmax regression: Newton's method did not arrive")
 
 
-def softmax_task(x: Floats, y: NDArray[np.int64], optimum: Floats, initial: float | None) -> Task:
+def softmax_task(x: Floats, y: NDArray[np.int64], optimum: Floats, initial: float | None) -> LadderTask:
     """Training from the point between the optimum and 0 whose excess loss is ``initial``, or from 0 (None)."""
     least = float(softmax_loss(x, y, optimum[None], PENALTY)[0])
 
@@ -124,7 +124,7 @@ def softmax_task(x: Floats, y: NDArray[np.int64], optimum: Floats, initial: floa
     models = models_of(h, at[0], at[1], basis.T @ (start - optimum).reshape(-1), along(share))
     name = "from zero" if initial is None else f"excess {initial:g}"
     width, target = x.shape[1] + 2 * optimum.shape[1], 0.1 if initial is None else 0.25 * initial
-    return Task(name, models, "matched", start.reshape(-1), gradient, excess, len(x), width, target)
+    return LadderTask(name, models, "matched", start.reshape(-1), gradient, excess, len(x), width, target)
 
 
 def _probabilities(logits: Floats) -> Floats:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ... import NoisyQuadratic
-from ..._risk import risk
+from ... import NoisyQuadratic, risk
+from ..training.torch_optimizers import heavy_ball
 from .moments import Floats, Plain, numbers_of
 
 RECORDED = 48
@@ -64,7 +64,7 @@ def models_of(
 
 
 @dataclass(frozen=True)
-class Task:
+class LadderTask:
     """Something to train from one start, and the models that predict it.
 
     models: by name. start: theta_0 (d,). gradient(theta (runs, d), chosen (runs, B)) -> mean gradients (runs, d);
@@ -90,7 +90,7 @@ class Task:
 
 
 def train(
-    task: Task, optimizer: Plain, batch_size: int, steps: NDArray[np.int64], runs: int, seed: Sequence[int]
+    task: LadderTask, optimizer: Plain, batch_size: int, steps: NDArray[np.int64], runs: int, seed: Sequence[int]
 ) -> Floats:
     """Excess losses (runs, times) of ``runs`` trainings, each of which draws its batches with replacement.
 
@@ -113,8 +113,7 @@ def train(
                     losses[first : first + count, times[step]] = task.excess(average)
                 if step < last:
                     gradient = task.gradient(theta, generator.integers(0, task.examples, (count, batch_size)))
-                    velocity = momentum * velocity + gradient
-                    theta = theta - lr * velocity
+                    theta, velocity = heavy_ball(theta, gradient, velocity, lr, momentum)
                     average = theta if decay == 0.0 else decay * average + (1.0 - decay) * theta
     losses[~np.isfinite(losses)] = np.inf
     return losses

@@ -1,0 +1,68 @@
+"""``nqm validate``: predictions beside real training."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from typing import Any
+
+from .arguments import add_command
+from .output import require_writable
+from .workers import add_workers, processes, require_workers
+
+RUNGS = ("a", "b", "c", "d")
+NETS = ("mlp", "cnn", "resnet8")
+
+
+def add(commands: Any) -> None:
+    parser = add_command(
+        commands, "validate", run, "lay predictions beside real training: a report with pictures and tables",
+        "nqm validate --quick --out validation",
+    )  # fmt: skip
+    parser.add_argument("--rung", nargs="+", choices=RUNGS, default=None, metavar="R",
+                        help="a: linear regression, b: softmax regression, c: linearised network, d: real networks; "
+                        "default: all (of other data than digits: d)")  # fmt: skip
+    parser.add_argument("--net", nargs="+", choices=NETS, default=None, metavar="NET",
+                        help="networks of rung d: mlp, cnn, resnet8; default: all (with --quick: mlp)")  # fmt: skip
+    parser.add_argument("--quick", action="store_true",
+                        help="fewer runs, trials and batch sizes: up to three minutes instead of hours")  # fmt: skip
+    parser.add_argument("--data", choices=("digits", "mnist", "fashion-mnist", "cifar10"), default="digits",
+                        help="of rung d; all but digits are read by torchvision from --data-root")  # fmt: skip
+    parser.add_argument("--data-root", metavar="DIR", help="folder of torchvision's files; nothing is downloaded")
+    parser.add_argument(
+        "--out",
+        default="validation",
+        metavar="DIR",
+        help="where to write; an interrupted run goes on from what lies there (default: validation)",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of everything random; default: 0")
+    parser.add_argument("--device", metavar="D", help="such as cuda; default: a GPU where there is one")
+    add_workers(parser, "trials")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    require_workers(arguments.workers)
+    from ..validation.report import validate
+
+    require_writable("out", arguments.out, kind="folder")
+    with processes(arguments.workers) as executor:
+        report = validate(
+            arguments.out,
+            rungs=arguments.rung or (RUNGS if arguments.data == "digits" else ("d",)),
+            nets=arguments.net or (("mlp",) if arguments.quick else NETS),
+            data=arguments.data,
+            data_root=arguments.data_root,
+            quick=arguments.quick,
+            seed=arguments.seed,
+            device=arguments.device,
+            executor=executor,
+            command=shlex.join(["nqm", *arguments.words]),
+            say=lambda line: print(line, file=sys.stderr, flush=True),
+        )
+    if arguments.json:
+        print(json.dumps([str(path) for path in report.written]))
+    else:
+        print(f"report: {report.written[-1]}")
+    return 0

@@ -1,0 +1,1 @@
+"""What papers say of training networks, tried on networks."""
