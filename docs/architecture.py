@@ -48,8 +48,12 @@ def imports() -> dict[Arrow, int]:
 
 
 def common(layers: list[list[str]], count: dict[Arrow, int]) -> set[str]:
-    """What at least half of all packages above import, where these are many: arrows to it would hide the others."""
+    """The tools at the bottom, and what at least half of many packages above import: their arrows would hide others."""
     found = set()
+    for layer in layers[::-1]:
+        if not all(name.startswith("_") for name in layer):
+            break
+        found.update(layer)
     for row, layer in enumerate(layers):
         above = {name for upper in layers[:row] for name in upper}
         for name in layer:
@@ -97,7 +101,7 @@ def draw(shown: dict[str, list]) -> None:
         look = {"arrowstyle": "-|>", "mutation_scale": 9, "linewidth": WIDTHS[width], "color": GREYS[width]}
         ends = {"posA": (x, y - 0.3), "posB": (to_x, to_y + 0.3)}
         ax.add_patch(FancyArrowPatch(**ends, connectionstyle=f"arc3,rad={bend}", zorder=1 + width / 10, **look))
-    note = "dotted: at least half of all boxes above import it; arrows to it are left out"
+    note = "dotted: small tools, and what at least half of all boxes above import; arrows to these are left out"
     ax.text(0.0, -0.8, note, ha="center", va="top", fontsize=8, style="italic")
     ax.set_xlim(-4.4, 4.4)
     ax.set_ylim(-1.0, len(shown["layers"]) - 0.4)

@@ -106,7 +106,7 @@ class Setting:
         return risks_step_by_step(rule, self.coordinates, pieces)
 
     def exact(self, rule, times):
-        return exact_risks(rule, self.coordinates, self.batch_size, times)
+        return exact_risks(rule, self.coordinates, [(rule.lr, self.batch_size, 1)], times)
 
     def like(self, **changed):
         """A problem with the same kind of noise, of other coordinates."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import replace
+from decimal import Decimal
 
+import mpmath as mp
 import numpy as np
 import pytest
 from building import optimizer_of
-from reference import Rule, exact_risk
+from reference import Rule, exact_decimal, exact_risk, exact_risk_along
 
 import nqm
 
@@ -32,14 +34,14 @@ def relative_error(rule, h, c, init, batch, steps):
     h^(1-p) cannot be told from its neighbouring float64. Where p > 0, ten times what one unit in the last place of lr
     does to the exact risk is allowed too.
     """
-    exact = exact_risk(rule, h, c, init, batch, steps)
+    exact = exact_decimal(rule, [(rule.lr, batch, steps)], h, c, init)
     allowed = TOLERANCE
     if rule.power:
         beside = replace(rule, lr=float(np.nextafter(rule.lr, 0.0)))
-        moved = exact_risk(beside, h, c, init, batch, steps)
+        moved = exact_decimal(beside, [(beside.lr, batch, steps)], h, c, init)
         allowed = max(allowed, 10.0 * float(abs(moved - exact) / exact))
     found = nqm.risk(nqm.NoisyQuadratic([h], [c], init), optimizer_of(rule), batch, steps)
-    return float(abs(found - exact) / exact) / allowed
+    return float(abs(Decimal(found) - exact) / exact) / allowed
 
 
 def assert_exact(points):
@@ -61,7 +63,9 @@ def random_points(family, power, averaged, count, rng):
         c = h * 10.0 ** rng.uniform(-2.0, 2.0) if i % 9 != 1 else 0.0
         init = 10.0 ** rng.uniform(-2.0, 1.0) if i % 9 != 2 or steps == 0 else 0.0
         point = (rule, h, c, init, 10.0 ** rng.uniform(0.0, 6.0), steps)
-        if exact_risk(*point) > 1e-280:  # without noise the start fades below what a float64 can hold
+        if (
+            exact_decimal(rule, [(rule.lr, *point[-2:])], h, c, init) > 1e-280
+        ):  # without noise the start fades below what a float64 can hold
             points.append(point)
     assert len(points) > count / 2
     return points
@@ -111,6 +115,13 @@ def test_hard_points(family, power, averaged, every):
             rule = Rule(x / h ** (1.0 - power), momentum, family == "Nesterov", power, decay if averaged else None)
             points.append((rule, h, h, 1.0, 100.0, int(10.0 ** rng.uniform(0.0, most))))
     assert_exact(points[::every])
+
+
+def test_the_oracle_in_decimals_is_the_oracle_in_mpmath():
+    for rule in (Rule(0.3), Rule(0.3, 0.9, True, 0.5, 0.99), Rule(0.25, 0.25, decay=0.5)):
+        pieces = [(rule.lr, 8.0, 1000), (0.1 * rule.lr, 3.0, 0), (0.0, 2.0, 7), (0.5 * rule.lr, 64.0, 10**9)]
+        exact = exact_risk_along(rule, pieces, 0.3, 2.0, 5.0)
+        assert abs(mp.mpf(str(exact_decimal(rule, pieces, 0.3, 2.0, 5.0))) - exact) < exact * mp.mpf(10) ** -50
 
 
 @pytest.mark.parametrize("excess", [1e-9, 0.5, 10.0])

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import replace
+from decimal import Decimal
 
 import mpmath as mp
 import numpy as np
 import pytest
 from building import optimizer_of
 from cases import RULES, pieces_of
-from reference import Rule, exact_risk_along, filter_risk_along
+from reference import Rule, exact_decimal, exact_risk_along, filter_risk_along
 from sizes import every
 
 import nqm
@@ -70,15 +71,15 @@ def relative_error(rule, h, c, init, lr, batch, steps):
     allowed too, and ten times that where p > 0, since h^(1-p) cannot be told from its neighbours either.
     """
     pieces = pieces_of(lr, batch, steps)
-    exact = exact_risk_along(rule, pieces, h, c, init)
+    exact = exact_decimal(rule, pieces, h, c, init)
     if exact < 1e-280:
         return None
     found = nqm.risk(nqm.NoisyQuadratic([h], [c], init), scheduled(rule, lr), batch, steps)
-    error = float(abs(found - exact) / exact)
+    error = float(abs(Decimal(found) - exact) / exact)
     if error <= TOLERANCE:
         return error / TOLERANCE
     beside = [(float(np.nextafter(rate, 0.0)), size, count) for rate, size, count in pieces]
-    moved = float(abs(exact_risk_along(rule, beside, h, c, init) - exact) / exact)
+    moved = float(abs(exact_decimal(rule, beside, h, c, init) - exact) / exact)
     return error / max(TOLERANCE, (10.0 if rule.power else 1.0) * moved)
 
 
