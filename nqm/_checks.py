@@ -9,6 +9,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = [
+    "FloatArray",
+    "IntArray",
+    "broadcast",
+    "definite",
+    "describe",
+    "instance",
+    "real",
+    "reals",
+    "room_for",
+    "square",
+    "step_numbers",
+    "symmetric",
+    "whole",
+    "wholes",
+]
+
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 

@@ -14,6 +14,20 @@ import numpy as np
 
 from ._checks import FloatArray
 
+__all__ = [
+    "Pair",
+    "constant",
+    "dot",
+    "exact",
+    "pair_mul",
+    "pair_of",
+    "product",
+    "product_transposed",
+    "sandwich",
+    "two_product",
+    "two_sum",
+]
+
 Array = Any  # of a namespace
 
 

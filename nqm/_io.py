@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+__all__ = ["picture_format", "save_picture", "save_text", "write_whole"]
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 from . import _checks
 
+__all__ = ["cancelled_at_the_end", "check_executor", "submit"]
+
 T = TypeVar("T")
 
 

@@ -18,6 +18,21 @@ from .optimizers import Optimizer
 from .problems.quadratic import NoisyQuadratic
 from .schedules import Schedule
 
+__all__ = [
+    "ARRAYS",
+    "check_batch_sizes",
+    "check_one_batch_size",
+    "check_problem",
+    "log_steps",
+    "max_stable_lr",
+    "require_plain",
+    "risk",
+    "risk_of_rows",
+    "row_chunks",
+    "steady_state_risk",
+    "take_out_schedule",
+]
+
 ROWS_AT_ONCE = 2**16
 """Rows of broadcast arguments that are computed at once, so that memory stays bounded."""
 

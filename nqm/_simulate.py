@@ -20,6 +20,8 @@ from .problems.quadratic import NoisyQuadratic
 from .problems.spectra import EXPLICIT_LIMIT
 from .schedules import Schedule
 
+__all__ = ["Simulation", "simulate"]
+
 NUMBERS_AT_ONCE = 2**21
 NUMBERS_ON_DEVICE = 2**26
 NUMBERS_IN_CACHE = 2**15

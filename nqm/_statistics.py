@@ -7,6 +7,8 @@ from numpy.typing import ArrayLike
 
 from ._checks import FloatArray
 
+__all__ = ["critical_batch_size", "interval"]
+
 
 def critical_batch_size(batch_size: ArrayLike, steps: ArrayLike) -> float:
     """E_min / S_min in examples: fewest examples at any batch size over fewest steps at any batch size.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+__all__ = ["Status", "TooManyLeaps", "Unresolved"]
+
 
 class Status(StrEnum):
     """A status is its own text: ``result.status == "tuned"``. It has a ``message`` and says whether it is a

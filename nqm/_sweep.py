@@ -25,6 +25,8 @@ from .optimizers import STANDARD, Optimizer
 from .problems.quadratic import NoisyQuadratic
 from .search.cells import Numbers, Row, columns, computed, spread
 
+__all__ = ["Sweep", "SweepInterrupted", "sweep"]
+
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes

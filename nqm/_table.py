@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from . import _checks
 from ._io import write_whole
 
+__all__ = ["Table", "write_csv"]
+
 if TYPE_CHECKING:
     import pandas as pd
 

@@ -18,6 +18,8 @@ from .problems.noise_models import noise_of
 from .problems.quadratic import NoisyQuadratic
 from .problems.refinement import refine_until_agree
 
+__all__ = ["bayes", "decaying_sgd", "ema", "examples_to_target", "mle", "momentum", "steady_state"]
+
 
 def mle(problem: NoisyQuadratic, examples: ArrayLike) -> float | FloatArray:
     """Risk of the maximum-likelihood estimate after ``examples`` examples: 1/2 sum mult c / (h N).

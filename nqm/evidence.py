@@ -16,6 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from . import _checks
 from ._checks import FloatArray
 
+__all__ = ["LogisticRegression", "Score", "ToyTask", "laplace", "logistic_regression", "toy_task"]
+
 NEWTON_STEPS = 1000  # twenty are many
 ASYMMETRY = 1e-8  # of a Hessian, relative to its largest entry, that passes for rounding
 

@@ -25,6 +25,19 @@ from .problems.quadratic import NoisyQuadratic
 from .problems.refinement import refine_until_agree
 from .schedules import Schedule
 
+__all__ = [
+    "STRUCTURES",
+    "enhanced",
+    "enhancement",
+    "excess",
+    "hessian_noise_scale",
+    "injected",
+    "scale",
+    "scaled_batch_size",
+    "simple_noise_scale",
+    "without_replacement",
+]
+
 STRUCTURES = ("none", "full", "diagonal", "trace", "blocks")
 
 # --- batches ------------------------------------------------------------------------------------------------------

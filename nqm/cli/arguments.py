@@ -8,6 +8,18 @@ from typing import Any
 
 from .. import NoisyQuadratic
 
+__all__ = [
+    "add_command",
+    "add_objective",
+    "add_plot",
+    "add_problem",
+    "number",
+    "number_or",
+    "option",
+    "problem_of",
+    "size",
+]
+
 
 def add_command(
     commands: Any, name: str, run: Callable[[Any], int], summary: str, example: str

@@ -9,6 +9,8 @@ from typing import Any
 from .arguments import add_command
 from .output import require_writable
 
+__all__ = ["add", "run"]
+
 
 def add(commands: Any) -> None:
     parser = add_command(

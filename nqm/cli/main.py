@@ -12,6 +12,8 @@ from typing import NoReturn
 from .. import __version__
 from . import figures, scaling, schedule, steps, sweep, validate, warmup
 
+__all__ = ["main"]
+
 COMMANDS = (steps, sweep, schedule, scaling, figures, validate, warmup)
 EXPECTED_ERRORS = (ValueError, TypeError, OSError, ArithmeticError, ImportError, MemoryError, RuntimeError)
 

@@ -9,6 +9,8 @@ from typing import Any
 from ..optimizers import EMA, FREE, MOMENTUM, SGD, Hyperparameter, Optimizer, Preconditioned, Wrapper
 from .arguments import number_or
 
+__all__ = ["OFFERED", "add_optimizer", "optimizer_of"]
+
 OFFERED: list[type[Optimizer]] = [SGD, Preconditioned, EMA]
 """Kinds that the shell builds; what is appended here has an option for each hyperparameter of its own.
 

@@ -14,6 +14,8 @@ from typing import Any
 from .._io import picture_format, save_picture
 from .arguments import option
 
+__all__ = ["draw", "print_answer", "print_json", "require_picture", "require_writable", "writing"]
+
 
 def print_json(answer: Any) -> None:
     print(json.dumps(_finite(answer), allow_nan=False))

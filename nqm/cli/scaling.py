@@ -16,6 +16,8 @@ from .arguments import add_command, option, size
 from .output import print_json, require_writable
 from .scaling_runs import EXAMPLE, LIMITS
 
+__all__ = ["add", "run"]
+
 OF_RUNS = (
     "predict", "best", "frontier", *LIMITS, "lr_schedule", "warmup", "min_steps", "split",
     "sequence_length",

@@ -10,6 +10,8 @@ import numpy as np
 from .. import scaling
 from .scaling_output import keep, parameter_lines, parameters_of, table_lines, tell_skipped
 
+__all__ = ["answer"]
+
 POINTS = 13  # of a schedule, in text
 
 

@@ -10,6 +10,8 @@ from typing import Any
 from .._table import Table
 from .output import draw, writing
 
+__all__ = ["keep", "parameter_lines", "parameters_of", "table_lines", "tell_skipped"]
+
 TOLD = 10  # skipped rows that are told one by one
 
 

@@ -13,6 +13,8 @@ from .. import scaling
 from .arguments import option
 from .scaling_output import keep, parameter_lines, parameters_of, table_lines, tell_skipped
 
+__all__ = ["EXAMPLE", "LIMITS", "answer"]
+
 EXAMPLE = "example"  # in place of a file
 LIMITS = {
     "compute": ("C", "most FLOP, 6 N B K tokens an example"),

@@ -10,6 +10,8 @@ from .arguments import add_command, add_objective, add_plot, add_problem, number
 from .optimizer_options import add_optimizer, optimizer_of
 from .output import draw, print_answer, print_json, require_picture
 
+__all__ = ["add", "run"]
+
 SHAPES = ("constant", "cosine", "linear", "wsd")
 PIECES = 50  # by default, or as many as steps
 

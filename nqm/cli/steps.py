@@ -12,6 +12,8 @@ from .arguments import add_command, add_objective, add_problem, number, problem_
 from .optimizer_options import add_optimizer, optimizer_of
 from .output import print_answer, print_json
 
+__all__ = ["add", "run"]
+
 LONG = 2**53  # steps after which the risk of an optimizer that never reaches the target is told
 
 

@@ -15,6 +15,8 @@ from .optimizer_options import add_optimizer, optimizer_of
 from .output import draw, print_json, require_picture
 from .workers import add_workers, processes, require_workers
 
+__all__ = ["add", "run"]
+
 NARROW = " (within this range of batch sizes, which does not reach both ends: take smaller and larger ones)"
 LEVEL = 1.1  # ratio of neighbours up to which examples, or steps, have levelled off
 

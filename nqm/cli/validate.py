@@ -12,6 +12,8 @@ from .arguments import add_command
 from .output import require_writable
 from .workers import add_workers, processes, require_workers
 
+__all__ = ["add", "run"]
+
 RUNGS = ("a", "b", "c", "d")
 NETS = ("mlp", "cnn", "resnet8")
 

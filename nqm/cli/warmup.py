@@ -18,6 +18,8 @@ import numpy as np
 from .. import EMA, FREE, SGD, NoisyQuadratic, Schedule, optimize_schedule, risk, steps_to_target, tune, use_backend
 from .arguments import add_command
 
+__all__ = ["Warmup", "add", "run", "warmup"]
+
 _SMALL = NoisyQuadratic([1.0, 0.1])
 _KINDS = {1: SGD(0.1), 2: SGD(0.1, 0.5), 3: EMA(SGD(0.1, 0.5), 0.5)}
 """Optimizers by how many numbers they keep of each coordinate: each has compiled code of its own."""

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+__all__ = ["add_workers", "processes", "require_workers"]
+
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 

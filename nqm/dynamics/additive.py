@@ -19,6 +19,8 @@ from ..optimizers import Optimizer
 from ..problems.quadratic import NoisyQuadratic
 from .base import Dynamics, Values
 
+__all__ = ["Additive", "rows"]
+
 LR_RATIO = 128  # powers of two between learning rates that are followed along schedules together
 TABLES = 2**22  # numbers in tables of preconditioned curvatures that are held at once
 

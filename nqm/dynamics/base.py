@@ -12,6 +12,8 @@ from ..optimizers import Optimizer
 from ..problems.quadratic import NoisyQuadratic
 from ..problems.refinement import refine_until_agree
 
+__all__ = ["Dynamics", "Values", "rows_of"]
+
 Values = Mapping[str, Any]
 """Hyperparameters by name: numbers, or arrays of shape (R,) for R rows."""
 

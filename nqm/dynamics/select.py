@@ -13,6 +13,8 @@ from .additive import Additive
 from .base import Dynamics
 from .gaussian_features import GaussianFeatures
 
+__all__ = ["dynamics_of", "dynamics_of_rows"]
+
 
 def dynamics_of(problem: NoisyQuadratic, optimizer: Optimizer, noiseless: bool = False) -> Dynamics:
     """How second moments evolve on a problem under an optimizer.

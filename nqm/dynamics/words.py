@@ -8,6 +8,8 @@ from .._checks import FloatArray, IntArray
 from ..backends.types import Pieces
 from ..schedules import Schedule
 
+__all__ = ["whole_word", "word_until"]
+
 
 def word_until(lr: Schedule | None, batch_size: Schedule | None, times: IntArray) -> Pieces:
     """The letters of two schedules (None: 1 throughout) up to the last of ``times`` (increasing), cut at each."""

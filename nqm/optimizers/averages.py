@@ -15,6 +15,8 @@ from .base import Number, Numbers, Optimizer, Value, Wrapper, is_zero
 from .hyperparameter import DECAY
 from .step_map import MOST_STATES, StepMap, as_pair
 
+__all__ = ["EMA"]
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class EMA(Wrapper[Value]):

@@ -16,6 +16,8 @@ from . import stability
 from .hyperparameter import Hyperparameter, can_be_free
 from .step_map import StepMap
 
+__all__ = ["FREE", "Free", "Number", "Numbers", "Optimizer", "Wrapper", "is_zero", "shown"]
+
 
 class Free:
     """The type of :data:`FREE`."""

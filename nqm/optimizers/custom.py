@@ -17,6 +17,8 @@ from .hyperparameter import LR
 from .stability import long_run_noise
 from .step_map import MOST_STATES, StepMap
 
+__all__ = ["LinearOptimizer"]
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LinearOptimizer(Optimizer[Value]):

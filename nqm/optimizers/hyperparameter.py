@@ -17,6 +17,8 @@ from .. import _checks
 from .._checks import FloatArray
 from ..schedules import Schedule
 
+__all__ = ["DECAY", "LR", "MOMENTUM", "POWER", "SCALES", "STANDARD", "Hyperparameter", "Scale", "Scan", "can_be_free"]
+
 
 class Scale(NamedTuple):
     """A line on which a hyperparameter is searched: ``to_line`` takes a number, ``from_line`` numbers or arrays."""

@@ -9,6 +9,8 @@ from .._checks import FloatArray
 from .base import Number, Numbers, Optimizer, Value, Wrapper
 from .hyperparameter import POWER
 
+__all__ = ["Preconditioned"]
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Preconditioned(Wrapper[Value]):

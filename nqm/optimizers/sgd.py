@@ -16,6 +16,8 @@ from .base import FREE, Free, Number, Numbers, Optimizer, Value, is_zero
 from .hyperparameter import LR, MOMENTUM
 from .step_map import StepMap
 
+__all__ = ["SGD"]
+
 PLAIN = StepMap([[1.0]], [1.0], [1.0], [1.0], (1.0,), iterate_rests_at_zero_lr=True)
 """theta' = theta - lr g."""
 

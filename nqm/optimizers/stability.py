@@ -13,6 +13,8 @@ import numpy as np
 from .._checks import FloatArray
 from .step_map import StepMap
 
+__all__ = ["long_run_noise", "stability_limit"]
+
 SMALLEST = 1e-12
 """Crossings at smaller x are that of x = 0, where an optimizer stands still."""
 

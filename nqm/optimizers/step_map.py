@@ -20,6 +20,8 @@ from numpy.typing import ArrayLike
 from .._checks import FloatArray
 from .._double_double import Pair
 
+__all__ = ["MOST_STATES", "PackedStepMap", "StepMap", "as_pair", "one_step", "step", "transition_matrix"]
+
 if TYPE_CHECKING:
     from .base import Optimizer
 

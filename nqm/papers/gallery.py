@@ -12,6 +12,8 @@ from .._io import save_picture, save_text
 from .._table import write_csv
 from . import Figure, all_figures
 
+__all__ = ["index", "write_figures"]
+
 
 def index(figures: Iterable[Figure], folder: Path) -> str:
     """Markdown index of the figures that lie in ``folder``."""

@@ -16,6 +16,8 @@ from ..search.tune import tune
 from . import Data, Figure, rows
 from .zhang2019.constant import TARGET, problem
 
+__all__ = ["FIGURES", "RATE", "STEPS", "TUNED_WITH", "compute_11", "plot_11"]
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
 

@@ -15,6 +15,8 @@ import numpy as np
 from ..evidence import ToyTask, logistic_regression, toy_task
 from . import Data, Figure, rows
 
+__all__ = ["LABELS", "REGULARIZATION", "compute_1", "compute_2", "measured", "plot_1", "plot_2"]
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Picture

@@ -20,6 +20,35 @@ from ..search.first_passage import steps_to_target
 from ..search.tune import tune
 from . import Data, Figure, rows
 
+__all__ = [
+    "EXAMPLES",
+    "FAMILIES",
+    "FIGURES",
+    "HESSIAN",
+    "POINT",
+    "RATE_1",
+    "RATE_4",
+    "SHARES",
+    "SMALL",
+    "START",
+    "bound_steps",
+    "compute_1",
+    "compute_4",
+    "compute_table1",
+    "contours",
+    "draw_contours",
+    "example_gradients",
+    "loss",
+    "matrices",
+    "noises",
+    "plot_1",
+    "plot_4",
+    "plot_table1",
+    "regression",
+    "roots",
+    "theorem",
+]
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Picture

@@ -11,6 +11,18 @@ from numpy.typing import NDArray
 
 from .style import COLORS, LINES, MARKERS, drawing_on, logarithmic, powers_of_two, sequential, series
 
+__all__ = [
+    "HasTable",
+    "PiecewiseConstant",
+    "plot_critical_batch_size",
+    "plot_curves",
+    "plot_frontier",
+    "plot_predictions",
+    "plot_schedule",
+    "plot_schedules",
+    "plot_sweep",
+]
+
 if TYPE_CHECKING:
     from .style import Drawn
 

@@ -13,6 +13,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
+__all__ = [
+    "COLORS",
+    "LINES",
+    "MARKERS",
+    "STYLE",
+    "drawing_on",
+    "logarithmic",
+    "new_figure",
+    "powers_of_two",
+    "sequential",
+    "series",
+    "style",
+]
+
 if TYPE_CHECKING:
 
     class Drawn(Axes):

@@ -1,1 +1,5 @@
-"""Noisy quadratic problems and their spectra."""
+"""Noisy quadratic problems, their noise and their spectra."""
+
+from .quadratic import NoisyQuadratic
+
+__all__ = ["NoisyQuadratic"]

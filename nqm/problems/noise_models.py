@@ -11,6 +11,8 @@ import numpy as np
 from .._checks import FloatArray
 from .quadratic import NoisyQuadratic
 
+__all__ = ["AdditiveNoise", "GaussianFeaturesNoise", "noise_of"]
+
 NUMBERS_AT_ONCE = 2**21
 """Random numbers of features that are drawn at once."""
 

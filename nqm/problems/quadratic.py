@@ -12,6 +12,8 @@ from .._checks import FloatArray
 from . import spectra
 from .spectra import Nodes, Spectrum
 
+__all__ = ["NoisyQuadratic"]
+
 ADDITIVE, GAUSSIAN_FEATURES = "additive", "gaussian-features"
 
 

@@ -11,6 +11,8 @@ from .._checks import FloatArray
 from .._status import Unresolved
 from .quadratic import NoisyQuadratic
 
+__all__ = ["refine_until_agree"]
+
 AGREEMENT = 1e-11
 """Two rules for one spectrum agree when their risks differ by less than this, relative to the risk. Rules that miss an
 oscillation can meet by chance: at 1e-9 one risk in 1500 with long momentum was accepted with an error of 5e-8."""

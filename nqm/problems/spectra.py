@@ -19,6 +19,8 @@ import numpy as np
 from .._checks import FloatArray
 from .quadrature import index_rule, window_rule
 
+__all__ = ["EXPLICIT_LIMIT", "Measured", "Nodes", "PowerLaw", "Spectrum", "binned", "points_for"]
+
 EXPLICIT_LIMIT = 2**22
 """Most nodes a rule may have; larger spectra are never summed one by one."""
 

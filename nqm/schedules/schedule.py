@@ -14,6 +14,18 @@ from numpy.typing import ArrayLike, NDArray
 from .. import _checks
 from .._checks import FloatArray, IntArray
 
+__all__ = [
+    "MOST_PIECES",
+    "Schedule",
+    "changes",
+    "counted",
+    "distinct",
+    "equal_lengths",
+    "finite",
+    "merge_neighbours",
+    "step_count",
+]
+
 MOST_PIECES: Final = 10**8  # pieces of a shape that changes every step: 1.6 GB
 
 

@@ -12,6 +12,19 @@ from .. import _checks
 from .._checks import FloatArray, IntArray
 from .schedule import MOST_PIECES, Schedule, counted, distinct, finite, merge_neighbours, step_count
 
+__all__ = [
+    "constant",
+    "cosine",
+    "decaying",
+    "exponential",
+    "inverse_sqrt",
+    "linear",
+    "multistep",
+    "step",
+    "warmup",
+    "wsd",
+]
+
 
 def constant(value: float, steps: int) -> Schedule:
     """``value`` > 0 at every step.

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 from .._checks import FloatArray
 
+__all__ = ["Candidate", "Lowest", "bracket"]
+
 Lowest = Callable[[FloatArray, float], tuple[FloatArray, float]]
 """(point, steps) to the minimum of log risk near the point after so many steps, and its value."""
 

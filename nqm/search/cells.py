@@ -22,6 +22,8 @@ from ..problems.quadratic import NoisyQuadratic
 from .first_passage import after_end, first_passage
 from .tune import tuned
 
+__all__ = ["Numbers", "Row", "Task", "columns", "computed", "spread", "stopped_by_errors"]
+
 Cell = tuple[str, Optimizer, float, float]  # name, optimizer, target, batch size
 Row = tuple[Any, ...]  # in the order of the columns
 Numbers = tuple[Hyperparameter, ...]  # that have a column

@@ -29,6 +29,8 @@ from .starting_points import (
     valley_floor,
 )
 
+__all__ = ["fewest_steps", "least_risk"]
+
 FIRST_ROUNDS, LAST_ROUNDS = 6, 50
 """Of Newton's method: at the scan's guess of T, which is off anyway; and where what it finds is the answer."""
 

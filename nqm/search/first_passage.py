@@ -21,6 +21,8 @@ from ..optimizers import Optimizer
 from ..problems.quadratic import NoisyQuadratic
 from ..schedules import Schedule
 
+__all__ = ["after_end", "first_passage", "steps_to_target", "warn_of_the_end"]
+
 FOREVER = 2**53
 """Where a schedule that holds ends: the last step count that a float64 holds exactly."""
 

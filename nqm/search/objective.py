@@ -8,6 +8,8 @@ from .._checks import FloatArray
 from ..dynamics.base import Dynamics
 from .space import HyperparameterSpace
 
+__all__ = ["WIDE", "LogRisk"]
+
 STENCIL = 5e-4
 """Step of the second differences: their rounding errors are 1e-9 then, and ripples, some 0.02 apart, resolved."""
 

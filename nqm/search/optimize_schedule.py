@@ -30,6 +30,8 @@ from .schedule_descent import best_of, descend, guess_steps, starts
 from .schedule_objective import LEAST, ScheduleObjective
 from .tune import check_tunable, examples_seen, require_held
 
+__all__ = ["OptimizedSchedule", "optimize_schedule"]
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 

@@ -11,6 +11,8 @@ from .._checks import FloatArray
 from .schedule_objective import ScheduleObjective
 from .tune import tune
 
+__all__ = ["best_of", "descend", "guess_steps", "starts"]
+
 FEW = 12  # up to so many variables, starts all over the place are cheap
 SHORT = 32  # pieces of fewer steps than these have several minima
 

@@ -10,6 +10,8 @@ import numpy as np
 from .._checks import FloatArray, IntArray
 from ..schedules import Schedule, equal_lengths
 
+__all__ = ["Layout", "Pieces", "Profile", "best_batch_sizes"]
+
 MOST_ASKED = 10**6
 """Steps that a shape is asked for; of more it is stretched."""
 

@@ -17,6 +17,8 @@ from ..problems.quadratic import NoisyQuadratic
 from ..schedules import Schedule
 from .schedule_layout import Layout, Pieces, Profile, best_batch_sizes
 
+__all__ = ["LEAST", "ScheduleObjective"]
+
 ROOM = 40.0  # how far below the bound a log learning rate may go
 LEAST, MOST = 1e-6, 18.0  # how near to the ends of what is searched, and how far, hyperparameters other than lr may go
 DIVERGED = 1e10  # stands for the log of a risk that is none

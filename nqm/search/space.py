@@ -16,6 +16,8 @@ from ..dynamics.words import word_until
 from ..optimizers import FREE, Hyperparameter, Optimizer
 from ..schedules import Schedule
 
+__all__ = ["HyperparameterSpace"]
+
 
 class HyperparameterSpace:
     """Coordinates of the free hyperparameters of one optimizer on one problem, each on the line that it describes.

@@ -14,6 +14,19 @@ from .bracket import Candidate
 from .objective import LogRisk
 from .space import HyperparameterSpace
 
+__all__ = [
+    "FEW_STEPS",
+    "box",
+    "finer_line",
+    "grid",
+    "line",
+    "local_minima",
+    "lowest_of_floor",
+    "scan",
+    "valley_directions",
+    "valley_floor",
+]
+
 FEW_STEPS = 1024.0
 """Up to so many steps, ripples of the log risk decide the optimum and evaluations are cheap: look closer."""
 

@@ -20,6 +20,8 @@ from .fewest_steps import fewest_steps, least_risk
 from .first_passage import after_end, first_passage, warn_of_the_end
 from .space import HyperparameterSpace
 
+__all__ = ["Tuned", "check_tunable", "examples_seen", "require_held", "tune", "tuned"]
+
 AnyOptimizer = TypeVar("AnyOptimizer", bound=Optimizer)
 
 

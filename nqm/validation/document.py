@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from .._io import save_picture, save_text
 from .._table import write_csv
 
+__all__ = ["Report", "shown"]
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 

@@ -23,6 +23,8 @@ from .search.records import read_results
 from .training.data import load_data
 from .training.task import Task
 
+__all__ = ["RUNGS", "validate"]
+
 RUNGS: dict[str, Callable[..., Rung]] = {
     "a": linear_regression,
     "b": softmax_regression,

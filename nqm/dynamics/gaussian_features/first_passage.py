@@ -12,6 +12,8 @@ from ...backends.types import Pieces
 from ...backends.zero_lr import rest_crossing
 from .recursion import Recursion, Recursions
 
+__all__ = ["first_passage_along"]
+
 LEAP = 1e5
 """Nanoseconds that a leap takes at least."""
 

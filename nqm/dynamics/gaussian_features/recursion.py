@@ -23,6 +23,8 @@ from ...problems.quadratic import NoisyQuadratic
 from .. import additive
 from ..base import Values
 
+__all__ = ["Recursion", "Recursions"]
+
 KEPT = 1100
 """Powers of matrices up to this size are kept for later; larger ones would fill the memory."""
 

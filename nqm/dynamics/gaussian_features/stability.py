@@ -11,6 +11,8 @@ from ...optimizers import Optimizer
 from ...problems.quadratic import NoisyQuadratic
 from ..base import Values
 
+__all__ = ["stable_lr"]
+
 
 def stable_lr(problem: NoisyQuadratic, optimizer: Optimizer, values: Values, batch_size: Any, alone: Any) -> Any:
     """Where  f(lr) = lr (1 / sum mult phi / (B - phi) - 1) = 0; f is linear for plain SGD on equal curvatures.

@@ -13,6 +13,8 @@ from ...search.tune import tune
 from .. import Data, Figure, rows
 from ..zhang2019.constant import TARGET
 
+__all__ = ["FIGURES", "compute_features", "plot_features", "problem", "trace"]
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
 

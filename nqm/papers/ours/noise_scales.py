@@ -17,6 +17,8 @@ from ...problems.quadratic import NoisyQuadratic
 from .. import Data, Figure, rows
 from ..zhang2019.constant import POWERS, problem
 
+__all__ = ["FIGURES", "compute_drift", "compute_scales", "equally_noisy", "plot_drift", "plot_scales", "preconditioned"]
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
 

@@ -20,6 +20,18 @@ from ...scaling.example import LENGTH, WARMUP
 from ...schedules import Schedule
 from .. import Data, Figure, rows
 
+__all__ = [
+    "FIGURES",
+    "compute_curves",
+    "compute_isoflop",
+    "compute_predicted",
+    "plot_curves",
+    "plot_isoflop",
+    "plot_predicted",
+    "power_law",
+    "runs_of_curves",
+]
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
 

@@ -18,6 +18,8 @@ from ...search.tune import tune
 from .. import Data, Figure, rows
 from ..zhang2019.constant import TARGET, problem
 
+__all__ = ["FIGURES", "compute_ramp", "compute_schedules", "plot_ramp", "plot_schedules"]
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
 

@@ -20,6 +20,40 @@ from ...problems.quadratic import NoisyQuadratic
 from ...schedules import Schedule
 from .. import Data, Figure, rows
 
+__all__ = [
+    "BATCH_SIZES",
+    "BOUNDS",
+    "EXACT",
+    "FIGURES",
+    "POWERS",
+    "TARGET",
+    "compute_1",
+    "compute_2",
+    "compute_3a",
+    "compute_4",
+    "compute_11",
+    "compute_13",
+    "compute_14a",
+    "compute_14b",
+    "compute_14c",
+    "plot_1",
+    "plot_2",
+    "plot_3a",
+    "plot_4",
+    "plot_11",
+    "plot_13",
+    "plot_14a",
+    "plot_14b",
+    "plot_14c",
+    "plot_bounds",
+    "plot_powers",
+    "plot_steps",
+    "problem",
+    "tuned",
+    "tuned_kinds",
+    "with_bounds",
+]
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Picture

@@ -15,6 +15,8 @@ from ...search.optimize_schedule import OptimizedSchedule, optimize_schedule
 from .. import Data, Figure, rows
 from .constant import BATCH_SIZES, BOUNDS, EXACT, POWERS, TARGET, plot_steps, problem, tuned, with_bounds
 
+__all__ = ["FIGURES", "compute_3b", "compute_3c", "compute_15", "optimized", "plot_3b", "plot_3c", "plot_15"]
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
 

@@ -18,6 +18,8 @@ from .moments import Floats, Plain, numbers_of
 from .rung import MODELS, Rung, verdict
 from .task import LadderTask, crossing, recorded, train
 
+__all__ = ["Progress", "check_runs", "compare"]
+
 Progress = Callable[[str], None] | None
 Columns = dict[str, NDArray[Any]]
 ERROR = 0.05

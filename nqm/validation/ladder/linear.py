@@ -14,6 +14,8 @@ from .moments import Floats, Plain, least_squares_risk
 from .rung import Rung
 from .task import LadderTask, models_of
 
+__all__ = ["linear_regression", "pixels", "regression"]
+
 OPTIMIZERS: dict[str, Any] = {
     "SGD": SGD(FREE),
     "momentum": SGD(FREE, momentum=0.9),

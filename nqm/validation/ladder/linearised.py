@@ -19,6 +19,8 @@ from .moments import Floats
 from .rung import Rung
 from .task import LadderTask, models_of
 
+__all__ = ["jacobian", "linearised_gradient", "linearised_network", "linearised_task"]
+
 OPTIMIZERS: dict[str, Any] = {"SGD": SGD(FREE), "momentum": SGD(FREE, momentum=0.9)}
 RANK = 1e-12
 """Eigenvalues below this share of the largest are the rounding errors of zeros: no gradient has a part there."""

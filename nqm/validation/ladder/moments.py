@@ -7,6 +7,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ... import EMA, SGD
 
+__all__ = ["Floats", "Plain", "least_squares_risk", "numbers_of"]
+
 Floats = NDArray[np.float64]
 Plain = SGD | EMA
 """SGD with or without heavy-ball momentum, with or without an average of its iterates, lr a number."""

@@ -9,6 +9,8 @@ import numpy as np
 
 from .rung import MODELS, Rung
 
+__all__ = ["plot_rung"]
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 

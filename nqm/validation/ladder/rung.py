@@ -10,6 +10,8 @@ import numpy as np
 from ..._table import Table
 from .moments import Floats
 
+__all__ = ["MODELS", "Rung", "verdict"]
+
 MODELS = ("additive", "gaussian", "matched")
 DIVERGED = 100.0
 """A prediction more than this many times the measured loss counts as diverged: how far off it is says nothing more."""

@@ -15,6 +15,16 @@ from .moments import Floats
 from .rung import Rung
 from .task import LadderTask, models_of
 
+__all__ = [
+    "images",
+    "softmax_gradients",
+    "softmax_hessian",
+    "softmax_loss",
+    "softmax_optimum",
+    "softmax_regression",
+    "softmax_task",
+]
+
 PENALTY = 0.01
 OPTIMIZERS: dict[str, Any] = {"SGD": SGD(FREE), "momentum": SGD(FREE, momentum=0.9)}
 NEWTON_STEPS = 100

@@ -13,6 +13,8 @@ from ... import NoisyQuadratic, risk
 from ..training.torch_optimizers import heavy_ball
 from .moments import Floats, Plain, numbers_of
 
+__all__ = ["LadderTask", "Model", "crossing", "models_of", "recorded", "train"]
+
 RECORDED = 48
 """Steps recorded in a cell, at most about so many."""
 NUMBERS_AT_ONCE = 2**22

@@ -3,3 +3,5 @@
 - :mod:`.measure`: the measurement; :mod:`.curvature`, :mod:`.ekfac`: its bases; :mod:`.objective`: its loss.
 - :mod:`.quadratic`: the result, a NoisyQuadratic that knows the real loss. :mod:`.prediction`: steps to target by it.
 """
+
+__all__: list[str] = []

@@ -16,6 +16,8 @@ from ..training.functional import outputs, unflatten
 from .ekfac import ekfac
 from .objective import Curvature, Objective
 
+__all__ = ["DENSE_LIMIT", "METHODS", "find_curvature", "ggn_matrix", "hessian_matrix"]
+
 METHODS = ("auto", "ggn", "hessian", "ekfac")
 DENSE_LIMIT = 6000
 """Most parameters whose curvature "auto" holds as a dense matrix."""

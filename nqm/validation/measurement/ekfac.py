@@ -17,6 +17,8 @@ from ..training.functional import Loss, outputs, unflatten
 from ..training.kfac import inputs_at_places, slopes_at_places, tapped
 from .objective import Curvature, Objective
 
+__all__ = ["ekfac"]
+
 
 @dataclass(frozen=True, eq=False)
 class _Layer:

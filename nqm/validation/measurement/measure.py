@@ -16,6 +16,8 @@ from .curvature import DENSE_LIMIT, METHODS, find_curvature
 from .objective import Curvature, Objective
 from .quadratic import MeasuredQuadratic
 
+__all__ = ["CUTOFF", "measure"]
+
 CUTOFF = 1e-8
 """Directions with h at or below this share of the largest |h| are dropped (see :func:`measure`)."""
 

@@ -11,6 +11,8 @@ from torch.func import grad, vmap
 
 from ..training.functional import Loss, Parameters, outputs, unflatten
 
+__all__ = ["Curvature", "Objective"]
+
 BUFFER = 2**22  # numbers of a chunk of Jacobians: 32 MiB
 MOST_EXAMPLES = 256  # at once, whatever the parameters: activations take memory as well
 

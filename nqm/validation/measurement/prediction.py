@@ -12,6 +12,8 @@ from ..._statistics import critical_batch_size
 from ..._table import Table
 from .quadratic import MeasuredQuadratic
 
+__all__ = ["DAMPINGS", "STAND_INS", "Predicted", "damped", "predict_steps"]
+
 DAMPINGS = tuple(10.0**k for k in range(-5, 2))  # of K-FAC, in units of the largest curvature
 RTOL = 1e-6  # of the rule that stands for thousands of eigenvalues while hyperparameters are tuned
 ROUGH = 1e-3  # of that where noise grows with the loss, whose cost is cubic in the nodes

@@ -17,6 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from ... import NoisyQuadratic
 from ..._io import write_whole
 
+__all__ = ["GrowingNoise", "MeasuredQuadratic", "PowerLawFit", "load"]
+
 _KIND = "nqm.validation.MeasuredQuadratic 1"
 _ARRAYS = ("curvature", "noise", "init", "gradient")
 _NUMBERS = ("loss_at", "loss_start", "noise_scale", "noise_scale_start", "noise_growth")

@@ -1,1 +1,3 @@
 """What papers say of training networks, tried on networks."""
+
+__all__: list[str] = []

@@ -24,6 +24,8 @@ from .protocol import CANDIDATES, Cell, Settings, TrialBatch, next_batches
 from .records import CONFIRMATION, Record, Results
 from .summary import Measured, make_cell, summarise
 
+__all__ = ["check_results", "measure_steps", "train_batch"]
+
 HINTS = {
     "ickl": " (other processes get the task by pickle: give functions of a module, not lambdas or inner functions)",
     "BrokenProcessPool": " (a script that starts processes has to do so under if __name__ == '__main__')",

@@ -15,6 +15,23 @@ from ..training.axes import Axis
 from ..training.trials import Outcome, Trial
 from .records import CONFIRMATION, Record
 
+__all__ = [
+    "CANDIDATES",
+    "LONGER",
+    "Cell",
+    "Edge",
+    "Settings",
+    "TrialBatch",
+    "best",
+    "best_trials",
+    "confirmation_runs",
+    "edges",
+    "next_batches",
+    "points",
+    "search_boxes",
+    "stable_seed",
+]
+
 Box = dict[str, tuple[float, float]]
 """An interval for each hyperparameter, on the line where its axis is even (``Axis.to_line``)."""
 

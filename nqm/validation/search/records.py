@@ -21,6 +21,8 @@ from typing import Any, BinaryIO
 
 from ..training.trials import Outcome, Trial
 
+__all__ = ["CONFIRMATION", "Record", "Results", "read_results"]
+
 if sys.platform != "win32":
     import fcntl
 

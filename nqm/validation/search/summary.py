@@ -17,6 +17,8 @@ from ..training.axes import Axis
 from .protocol import LONGER, Cell, Settings, best, confirmation_runs, edges, next_batches, search_boxes
 from .records import CONFIRMATION, Record, read_results
 
+__all__ = ["CriticalBatchSize", "Measured", "make_cell", "summarise"]
+
 if TYPE_CHECKING:
     import pandas as pd
 

@@ -6,3 +6,5 @@
 - :mod:`.ensemble`: many runs side by side; :mod:`.until_first` trains them until targets are reached.
 - :mod:`.reference`: one plain run of one module, to measure a network along it.
 """
+
+__all__: list[str] = []

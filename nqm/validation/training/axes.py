@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from ...optimizers import SCALES
 
+__all__ = ["Axis"]
+
 
 @dataclass(frozen=True)
 class Axis:

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+__all__ = ["Data", "as_examples", "load_data"]
+
 TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "CIFAR10"}
 NAMES = ("digits", *TORCHVISION)
 

@@ -16,6 +16,8 @@ from .task import Task
 from .torch_optimizers import Numbers, TorchOptimizer
 from .trials import Trial, check_trials
 
+__all__ = ["BatchDraws", "EnsembleRun", "follow", "readings"]
+
 CHUNK = 64  # steps whose batches are drawn in one go
 
 

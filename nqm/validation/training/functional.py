@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+__all__ = ["Loss", "Parameters", "find_device", "flatten", "outputs", "parameters_of", "skeleton", "unflatten"]
+
 Parameters = dict[str, Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]
 """loss(outputs (n, ...), targets (n, ...)): the mean over the examples, a scalar; as ``torch.nn.functional``'s."""

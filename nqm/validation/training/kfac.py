@@ -18,6 +18,20 @@ from torch.nn import functional
 
 from .functional import Parameters, outputs
 
+__all__ = [
+    "FACTOR_EXAMPLES",
+    "TOGETHER",
+    "Factors",
+    "factors_of",
+    "inputs_at_places",
+    "inverses",
+    "layers_of",
+    "many_factors",
+    "precondition",
+    "slopes_at_places",
+    "tapped",
+]
+
 FACTOR_EXAMPLES = 256  # of which factors are taken
 TOGETHER = 4096  # examples in one call, of as many runs as that makes: more would not fit into the cache
 Factors = dict[str, tuple[Tensor, Tensor]]

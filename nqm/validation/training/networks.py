@@ -13,6 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+__all__ = ["NETS", "cnn", "mlp", "resnet8"]
+
 
 def mlp(shape: tuple[int, int, int] = (1, 8, 8), classes: int = 10, width: int = 32, *, seed: int = 0) -> nn.Module:
     """One hidden layer of ``width`` ReLU units: 2,410 parameters on digits."""

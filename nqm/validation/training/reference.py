@@ -17,6 +17,8 @@ from .ensemble import BatchDraws
 from .functional import find_device
 from .task import EXPLODED, Task
 
+__all__ = ["checkpoints", "reference_point"]
+
 LR, BATCH_SIZE = 0.1, 256  # of the run
 READ_EVERY = 10  # steps
 

@@ -15,6 +15,8 @@ from .data import Data
 from .functional import Loss, Parameters, find_device, flatten, outputs, parameters_of, skeleton, unflatten
 from .kfac import FACTOR_EXAMPLES
 
+__all__ = ["EXPLODED", "Task"]
+
 METRICS = ("training loss", "training error", "held-out loss", "held-out error")
 EXPLODED = 10.0  # times the loss before the first step: such a run has diverged
 

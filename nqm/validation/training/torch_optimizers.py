@@ -15,6 +15,8 @@ from torch import Tensor
 
 from .axes import Axis
 
+__all__ = ["OPTIMIZERS", "Numbers", "TorchOptimizer", "heavy_ball"]
+
 Numbers = dict[str, Tensor]
 UpdateRule = Callable[[Tensor, Tensor, Numbers, Numbers, int], Tensor]
 """update(parameters, gradients, slots, hyperparameters, number of the step from 1) -> parameters; changes the slots."""

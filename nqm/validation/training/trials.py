@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from .torch_optimizers import OPTIMIZERS, TorchOptimizer
 
+__all__ = ["Outcome", "Trial", "check_trials"]
+
 
 @dataclass(frozen=True)
 class Trial:

@@ -9,6 +9,8 @@ from .ensemble import EnsembleRun
 from .task import EXPLODED, Task
 from .trials import Outcome, Trial, check_trials
 
+__all__ = ["train_until_first"]
+
 
 def train_until_first(task: Task, trials: Sequence[Trial], max_steps: int, to_the_end: bool = False) -> list[Outcome]:
     """Train the trials side by side, step by step; stop once every target has been reached by one of them (with

@@ -3,3 +3,5 @@
 - :mod:`.network_rung`: one network measured, predicted, trained; :mod:`.network_result`: the tables of it.
 - :mod:`.claims`: section 4's claims, judged. :mod:`.steps`, :mod:`.spectra`: figures. :mod:`.report`: all in words.
 """
+
+__all__: list[str] = []

@@ -16,6 +16,8 @@ from ...._table import Table
 from ...measurement.prediction import Predicted
 from ...search.summary import Measured
 
+__all__ = ["CLAIMS", "Claim", "Estimate", "judge"]
+
 CHANCE = 0.05  # of an interval that misses the number, seeds being the only source of error
 MATTERS = 1.25  # ratio of steps that counts as a difference
 APART = 1.5  # ratio of learning rates that counts as parted

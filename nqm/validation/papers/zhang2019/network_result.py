@@ -14,6 +14,8 @@ from ...measurement.quadratic import MeasuredQuadratic
 from ...search.summary import Measured
 from ...training.task import Task
 
+__all__ = ["NetworkResult", "ratio"]
+
 
 @dataclass(frozen=True, eq=False)
 class NetworkResult:

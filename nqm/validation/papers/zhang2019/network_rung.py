@@ -32,6 +32,19 @@ from ...training.torch_optimizers import OPTIMIZERS
 from ...training.trials import Trial
 from .network_result import NetworkResult, ratio
 
+__all__ = [
+    "FOLLOWED",
+    "FULL",
+    "FURTHER",
+    "LONGEST",
+    "QUICK",
+    "TARGETS",
+    "Effort",
+    "loss_of_all",
+    "network",
+    "network_task",
+]
+
 TARGETS = {"mlp": 0.05, "cnn": 0.1, "resnet8": 0.2}
 """Training loss to reach: what a few minutes of search on two cores can afford at the smallest batch size."""
 HELD_OUT_ERROR = 0.05

@@ -26,6 +26,8 @@ from .spectra import (
 )
 from .steps import plot_curves, plot_predictions, plot_rates, plot_steps
 
+__all__ = ["write_networks", "write_summary"]
+
 SPECTRA_AT = (0, 50, 200, 1000)  # steps of the reference run whose spectra are drawn
 RIGHT, ROUGH = 1.5, 3.0  # times off: up to here right, up to here roughly right, beyond it wrong
 

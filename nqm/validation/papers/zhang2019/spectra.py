@@ -16,6 +16,15 @@ from ...measurement.measure import measure
 from ...measurement.quadratic import MeasuredQuadratic
 from ...training.functional import Loss
 
+__all__ = [
+    "compute_power_law",
+    "compute_spectra",
+    "compute_variance",
+    "plot_power_law",
+    "plot_spectra",
+    "plot_variance",
+]
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
 

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from ...._table import Table
 from ...search.summary import Measured
 
+__all__ = ["look", "plot_curves", "plot_predictions", "plot_rates", "plot_steps"]
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
