@@ -26,8 +26,8 @@
 # **The model.** Mode $n$ of the loss has curvature $Q n^{-q}$, starts with a share $\frac P2 n^{-p}$ of it, and has
 # gradient noise $R/n$; SGD on it is exact (`nqm.risk`). What makes that a language model's loss: a model of $N$
 # parameters holds the share $1/(1 + \sqrt{n/N})$ of mode $n$; the learning rate follows the schedule of the runs, over
-# the growing norm of the weights; small batches take smaller steps, as Adam's do. `nqm.scaling.final` has the
-# equations.
+# the growing norm of the weights; small batches take smaller steps, as Adam's do.
+# `nqm.scaling.models.final_loss` has the equations.
 
 # %%
 import time
@@ -192,8 +192,8 @@ if DATA is not None:
 
 # %% [markdown]
 # What is left: at 25 times the examples, models of 10 million parameters end up to 5% above the prediction with small
-# batches, and up to 4% below with the largest. `nqm.scaling.final` says what else the model gets wrong, and how it was
-# chosen by cross-validation inside the training runs. Runs of less than 100 steps are not fitted: `min_steps`.
+# batches, and up to 4% below with the largest. `nqm.scaling.models.final_loss` says what else the model gets wrong,
+# and how it was chosen by cross-validation inside the training runs. Runs of less than 100 steps are not fitted: `min_steps`.
 #
 # The curves: fitted to three, mean absolute error on the others.
 

@@ -66,7 +66,7 @@ def risk(
     Args:
         problem: the noisy quadratic.
         optimizer: with numbers or arrays as hyperparameters; lr may be a :class:`nqm.Schedule`.
-        batch_size: examples a step, > 0 (need not be whole; inf: no noise), or a :class:`nqm.Schedule` of them.
+        batch_size: examples per step, > 0 (need not be whole; inf: no noise), or a :class:`nqm.Schedule` of them.
             :mod:`nqm.noise` has the batch size that stands for sampling without replacement, or for enhanced noise.
         steps: whole numbers from 0 to 2^53; :func:`nqm.log_steps` spaces them for a logarithmic axis.
 

@@ -65,7 +65,7 @@ def simulate(
     Args:
         problem: with whole multiplicities; power laws are simulated eigenvalue by eigenvalue.
         optimizer: with plain numbers as hyperparameters; lr may be a :class:`nqm.Schedule`.
-        batch_size: examples a step, > 0, or a :class:`nqm.Schedule` of them; whole (or inf) with Gaussian features.
+        batch_size: examples per step, > 0, or a :class:`nqm.Schedule` of them; whole (or inf) with Gaussian features.
         steps: number of steps, or increasing whole numbers at which to record the loss.
         runs: independent repetitions.
         seed: of NumPy's generator, or CuPy's on a GPU (:func:`nqm.set_backend`), which draws other numbers; the same

@@ -170,7 +170,7 @@ def _bar(total: int, progress: bool | None) -> Iterator[Callable[[int], object]]
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """Results of :func:`sweep`, one row a cell.
+    """Results of :func:`sweep`, one row per cell.
 
     table: columns of equal length by name: optimizer, target, batch_size, steps, examples (steps * batch_size), risk
     (at that step), lr, momentum, power, decay (0 where the optimizer has none), other hyperparameters that some

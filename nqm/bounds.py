@@ -235,7 +235,7 @@ def _noise_free_and_steady(
 def _steady(
     nodes: NoisyQuadratic, lr: FloatArray, momentum: FloatArray, power: Any = 0.0, decay: Any = 0.0
 ) -> FloatArray:
-    """Steady state at batch size 1, one a row of hyperparameters; momentum or decay is 0. inf where unstable."""
+    """Steady state at batch size 1, one per row of hyperparameters; momentum or decay is 0. inf where unstable."""
     out = np.empty(lr.size)
     weight = 0.5 * nodes.multiplicity * (nodes.noise / nodes.curvature)
     columns = [v[:, None] for v in np.broadcast_arrays(lr, momentum, power, decay)]

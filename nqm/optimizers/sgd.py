@@ -33,8 +33,8 @@ class SGD(Optimizer[Value]):
 
     Args:
         lr: learning rate > 0, in units of 1 / curvature; a number, an array, a :class:`nqm.Schedule` or ``nqm.FREE``.
-            An array or list stands for as many different runs, one a learning rate; learning rates that follow each
-            other in one run are a schedule: ``nqm.Schedule(lrs, 1)``, one a step, or ``nqm.Schedule.from_function``.
+            An array or list stands for as many different runs, one per learning rate; learning rates that follow each
+            other in one run are a schedule: ``nqm.Schedule(lrs, 1)``, one per step, or ``nqm.Schedule.from_function``.
             As in torch, a new learning rate also multiplies what is left in the momentum buffer m.
         momentum: in [0, 1).
         nesterov: take the torch form of Nesterov's momentum; as in torch, with a momentum above 0 (or FREE).

@@ -168,7 +168,7 @@ def transition_matrix(optimizer: Optimizer, x: ArrayLike) -> FloatArray:
     """M(x) = A - x gain query^T, one step of ``optimizer`` on a coordinate with x = lr h^(1-p).
 
     ``x`` of shape X gives (*X, k, k), for an optimizer whose hyperparameters other than lr are plain numbers or
-    broadcast with X. Its spectral radius is the factor by which the distance to the optimum shrinks a step.
+    broadcast with X. Its spectral radius is the factor by which the distance to the optimum shrinks per step.
 
     >>> from nqm import SGD
     >>> transition_matrix(SGD(0.1, momentum=0.5), 0.25)

@@ -34,7 +34,7 @@ class NoisyQuadratic:
     risk is L, that is, without the label_noise / 2 nobody can learn.
 
     Args:
-        curvature: h > 0, one entry a node (a number or a 1-D array).
+        curvature: h > 0, one entry per node (a number or a 1-D array).
         noise: c >= 0, variance of a single example's gradient; None means C = H. Not with Gaussian features.
         init: E[theta_0^2] >= 0 of each coordinate.
         multiplicity: how many coordinates share the node, > 0; need not be whole.

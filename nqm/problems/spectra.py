@@ -35,7 +35,7 @@ class Nodes(NamedTuple):
 
 
 def points_for(rtol: float) -> int:
-    """Gauss nodes a window for a relative error ``rtol`` of the risk of non-oscillating optimizers."""
+    """Gauss nodes per window for a relative error ``rtol`` of the risk of non-oscillating optimizers."""
     return max(3, math.ceil((2.0 - math.log10(rtol)) / 1.5))
 
 
@@ -53,7 +53,7 @@ class Spectrum:
         return self.explicit() if self._size() <= EXPLICIT_LIMIT else None
 
     def _resolution(self, level: int) -> tuple[int, int]:
-        """(Gauss points a piece, pieces an octave): more points first, they gain more; then finer pieces."""
+        """(Gauss points per piece, pieces per octave): more points first, they gain more; then finer pieces."""
         return self.points * 2 ** min(level, 2), 2 ** max(level - 2, 0)
 
     def _is_summed(self, level: int) -> bool:
@@ -70,7 +70,7 @@ class Spectrum:
         raise NotImplementedError
 
     def explicit(self) -> Nodes:
-        """Every eigenvalue a node."""
+        """Every eigenvalue is a node."""
         raise NotImplementedError
 
     def extremes(self) -> tuple[float, float]:

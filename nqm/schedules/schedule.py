@@ -81,7 +81,7 @@ class Schedule:
 
         ``f`` may be any function of the step alone: an optax schedule, or a function made for torch's LambdaLR. It is
         tried on the array of all steps; if that fails, or disagrees with f of single steps (Python ints; some twenty
-        are compared), it is called once a step.
+        are compared), it is called once per step.
 
         >>> Schedule.from_function(lambda t: 0.1 if t < 30 else 0.01, 100)
         Schedule(2 pieces, 100 steps, 0.01 to 0.1)

@@ -111,8 +111,8 @@ def optimize_schedule(
 
     Args:
         problem: the noisy quadratic.
-        batch_size: examples a step, a schedule of them, or ``nqm.FREE``: then it is a schedule too, of at least one
-            example a step and ``examples`` in all. For given learning rates the best one has a closed form: batch
+        batch_size: examples per step, a schedule of them, or ``nqm.FREE``: then it is a schedule too, of at least one
+            example per step and ``examples`` in all. For given learning rates the best one has a closed form: batch
             sizes proportional to the root of what a step's noise still weighs at the end.
         target, steps: one of them.
         pieces: number of pieces of equal length (to one step), at most ``steps``; or their relative lengths. With a
@@ -122,10 +122,10 @@ def optimize_schedule(
         shape: a function (value, steps) -> Schedule, such as ``nqm.schedules.cosine``: then only its peak is free, and
             the schedule is the shape in so many ``pieces``, each with the shape's mean over it.
         max_lr: bound of all learning rates. "stable": the largest stable one, 2 / h_1 for plain SGD, as in the paper.
-            None: no bound; with few steps a piece, steps beyond 2 / h_1 then help (Chebyshev's), at the price of a
+            None: no bound; with few steps per piece, steps beyond 2 / h_1 then help (Chebyshev's), at the price of a
             landscape with cliffs and many minima, of which another processor may find another: a few percent. With many
-            steps a piece the best ones let the risk grow on the way, up to the largest number there is. A number above
-            the stable rate changes nothing where the best schedule found without a bound keeps it.
+            steps per piece the best ones let the risk grow on the way, up to the largest number there is. A number
+            above the stable rate changes nothing where the best schedule found without a bound keeps it.
         restarts: random restarts from around the best, on top of the fixed starting points.
         seed: of those.
 

@@ -78,7 +78,7 @@ def tune(
         problem: the noisy quadratic.
         optimizer: with ``nqm.FREE`` for any of lr, momentum, decay, e.g. ``SGD(lr=FREE, momentum=FREE)``; an lr that is
             not may be a :class:`nqm.Schedule` that holds. (:func:`nqm.optimize_schedule` finds schedules.)
-        batch_size: examples a step, > 0, or a :class:`nqm.Schedule` of them that holds.
+        batch_size: examples per step, > 0, or a :class:`nqm.Schedule` of them that holds.
         target, steps: one of them: the risk to reach, > 0, or the steps there are, >= 1.
         bounds: {"lr": (low, high), ...} for free hyperparameters. Default: 0 < lr < max_stable_lr (for the momentum at
             hand), 0 <= momentum, decay <= 1 - 1e-8.

@@ -70,7 +70,7 @@ class LadderTask:
     """Something to train from one start, and the models that predict it.
 
     models: by name. start: theta_0 (d,). gradient(theta (runs, d), chosen (runs, B)) -> mean gradients (runs, d);
-    excess(theta (runs, d)) -> excess losses (runs,). examples: N. width: numbers a run and example take.
+    excess(theta (runs, d)) -> excess losses (runs,). examples: N. width: numbers that a run takes per example.
     exact(optimizer, batch_size, steps) -> expected excess, where it is known.
     target: excess loss whose steps are compared.
     """
