@@ -193,7 +193,8 @@ if DATA is not None:
 # %% [markdown]
 # What is left: at 25 times the examples, models of 10 million parameters end up to 5% above the prediction with small
 # batches, and up to 4% below with the largest. `nqm.scaling.models.final_loss` says what else the model gets wrong,
-# and how it was chosen by cross-validation inside the training runs. Runs of less than 100 steps are not fitted: `min_steps`.
+# and how it was chosen by cross-validation inside the training runs. Runs of less than 100 steps are not fitted:
+# `min_steps`.
 #
 # The curves: fitted to three, mean absolute error on the others.
 
