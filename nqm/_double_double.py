@@ -1,11 +1,13 @@
 """Double-double arithmetic: (high, low) stands for the sum of two float64 that do not overlap, about 32 digits.
 
 For the few entries of a filter that a float64 would round, tuples of numbers or arrays; for the reference backend,
-matrices of :class:`Pair` on arrays of any namespace of the Python array API standard.
+matrices of :class:`Pair` on arrays of any namespace of the Python array API standard. Also :func:`one_step` of an
+optimizer, which is the same in floats and in pairs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, ClassVar
@@ -122,3 +124,47 @@ def constant(matrix: Any, xp: Any, shape: tuple[int, int] = (1, 1)) -> Pair:
 def dot(r: list[float], u: Pair, zero: Pair) -> Pair:
     """r . u for columns u (k, 1, R, n). What is not read may have overflowed."""
     return reduce(Pair.__add__, [u[i, 0, ...] * p for i, p in enumerate(r) if p != 0.0], zero)
+
+
+def one_step(
+    transition: Sequence[Sequence[Any]],
+    gain: Sequence[Any],
+    query: Sequence[float],
+    lr_scaled: Sequence[int],
+    lr: Any,
+    h: Any,
+    average: tuple[Any, Sequence[float]] | None = None,
+) -> tuple[list[list[Any]], list[Any]]:
+    """M (k rows of k) and b (k) of one step z' = M z - b eps, with states of lr_scaled = 1 in units of lr:
+
+        M_ij = A_ij lr^e - h lr^(1+e) gain_i query_j,   b_i = lr^(1 - s_i) gain_i,   e = s_j - s_i,   s = lr_scaled.
+
+    These mean the same at any lr; A feeds nothing else into states that scale (A_ij = 0 where e < 0). ``average``,
+    (weight, averaged): the last state then adds up weight times what the new states read out and decay times itself.
+
+    Generic in the numbers: entries, lr and h = h^(1-p) may be floats, arrays or :class:`Pair`, of any namespace.
+    """
+    k = len(gain)
+    powers = [1.0, lr, lr * lr]
+    matrix, kick = [], []
+    for i in range(k):
+        row = []
+        for j in range(k):
+            e = lr_scaled[j] - lr_scaled[i]
+            entry = transition[i][j] if e == 0 else transition[i][j] * powers[1] if e > 0 else 0.0
+            row.append(entry - h * ((powers[1 + e] * gain[i]) * query[j]) if query[j] else entry)
+        matrix.append(row)
+        kick.append(powers[1 - lr_scaled[i]] * gain[i])
+    if average is not None:
+        weights = [average[0] * part for part in average[1]]
+        for j in range(k - 1):
+            matrix[-1][j] = _dot(weights, [matrix[i][j] for i in range(k - 1)])
+        kick[-1] = _dot(weights, kick[:-1])
+    return matrix, kick
+
+
+def _dot(weights: Sequence[Any], values: Sequence[Any]) -> Any:
+    total = weights[0] * values[0]
+    for weight, value in zip(weights[1:], values[1:], strict=False):
+        total = total + weight * value
+    return total

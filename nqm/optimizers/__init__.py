@@ -9,14 +9,14 @@ with a state z of one to eight numbers. ``transition`` A, ``gain``, ``query`` (w
 subclass of :class:`Optimizer` puts into its :class:`StepMap`; one step is M(x) = A - x gain query^T.
 """
 
-from .._double_double import Pair
+from .._double_double import Pair, one_step
 from .averages import EMA
 from .base import FREE, Optimizer, Wrapper
 from .custom import LinearOptimizer
 from .hyperparameter import DECAY, LR, MOMENTUM, POWER, SCALES, STANDARD, Hyperparameter, Scan, can_be_free
 from .preconditioned import Preconditioned
 from .sgd import SGD
-from .step_map import StepMap, one_step, step, transition_matrix
+from .step_map import StepMap, step, transition_matrix
 
 __all__ = [
     "DECAY",
