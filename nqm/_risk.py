@@ -240,7 +240,8 @@ def row_chunks(
 ) -> Iterator[tuple[slice, dict[str, FloatArray], list[FloatArray]]]:
     """Cut broadcast arguments of ``shape`` into runs of rows, so that memory stays bounded."""
     if shape == ():  # what is asked thousands of times
-        yield slice(0, 1), {k: np.array(v).reshape(1) for k, v in values.items()}, [a.reshape(1) for a in arrays]
+        single: list[Any] = [a.reshape(1) for a in arrays]
+        yield slice(0, 1), {k: np.array(v).reshape(1) for k, v in values.items()}, single
         return
     size = int(np.prod(shape, dtype=np.int64))
     spread = {k: np.broadcast_to(v, shape) for k, v in values.items()}
