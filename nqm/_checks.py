@@ -30,6 +30,7 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 LARGE = 2**24  # numbers from which on it is asked whether memory has room for them
+WHOLE = 2**53  # up to here float64 holds every whole number
 
 
 def describe(value: Any) -> str:
@@ -54,6 +55,8 @@ def reals(
     that does. ``ndim`` limits the number of dimensions (scalars are always welcome). Raises TypeError for what is not a
     real number, ValueError for numbers out of range, NaN, infinities and empty arrays.
     """
+    if type(value) in (float, int) and low < value < high and abs(value) <= WHOLE:  # what is asked thousands of times
+        return np.array(value, dtype=np.float64)
     bracket = (
         f"{'[' if closed in ('low', 'both') else '('}{low:g}, {high:g}{']' if closed in ('high', 'both') else ')'}"
     )
@@ -80,8 +83,10 @@ def reals(
     return array
 
 
-def wholes(value: Any, name: str, *, low: int = 0, high: int = 2**53) -> IntArray:
+def wholes(value: Any, name: str, *, low: int = 0, high: int = WHOLE) -> IntArray:
     """``value`` as a new int64 array of whole numbers in [low, high]; 1e6 counts as whole, 0.5 does not."""
+    if type(value) is int and low <= value <= high <= WHOLE:
+        return np.array(value, dtype=np.int64)
     array = reals(value, name)
     bad = (array != np.floor(array)) | (array < low) | (array > high)
     if bad.any():
@@ -150,6 +155,8 @@ def definite(eigenvalues: Any, name: str, semi: bool = False) -> None:
 def broadcast(**shapes: tuple[int, ...]) -> tuple[int, ...]:
     """The common shape of several arguments, or a ValueError that names each with its shape; a MemoryError where
     memory has no room for float64 numbers of that shape."""
+    if not any(shapes.values()):
+        return ()
     try:
         shape = np.broadcast_shapes(*shapes.values())
     except ValueError:

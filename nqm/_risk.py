@@ -239,6 +239,10 @@ def row_chunks(
     values: Mapping[str, Any], shape: tuple[int, ...], *arrays: FloatArray | IntArray
 ) -> Iterator[tuple[slice, dict[str, FloatArray], list[FloatArray]]]:
     """Cut broadcast arguments of ``shape`` into runs of rows, so that memory stays bounded."""
+    if shape == ():  # what is asked thousands of times
+        single: list[Any] = [a.reshape(1) for a in arrays]
+        yield slice(0, 1), {k: np.array(v).reshape(1) for k, v in values.items()}, single
+        return
     size = int(np.prod(shape, dtype=np.int64))
     spread = {k: np.broadcast_to(v, shape) for k, v in values.items()}
     others: list[Any] = [np.broadcast_to(a, shape) for a in arrays]

@@ -151,7 +151,7 @@ class Optimizer(Generic[Value]):
     def shape(self) -> tuple[int, ...]:
         """Common shape of the hyperparameters, () for plain numbers and schedules."""
         return _checks.broadcast(
-            **{k: np.shape(v) for k, v in self.hyperparameters.items() if not isinstance(v, (Free, Schedule))}
+            **{name: value.shape for name, value in self.hyperparameters.items() if isinstance(value, np.ndarray)}
         )
 
     @property
@@ -255,7 +255,7 @@ class Wrapper(Optimizer[Value]):
 
 
 def is_zero(value: Any) -> bool:
-    return value is not FREE and not np.any(value)
+    return value == 0.0 if type(value) is float else value is not FREE and not np.any(value)
 
 
 def shown(value: Any) -> str:

@@ -26,9 +26,10 @@ from ..optimizers import FREE, SGD, Optimizer
 from ..problems.quadratic import NoisyQuadratic
 from ..schedules import Schedule
 from .bracket import Candidate, bracket
+from .results import SearchResult
 from .schedule_descent import best_of, descend, guess_steps, starts
 from .schedule_objective import LEAST, ScheduleObjective
-from .tune import check_tunable, examples_seen, require_held
+from .tune import check_tunable, require_held
 
 __all__ = ["OptimizedSchedule", "optimize_schedule"]
 
@@ -44,7 +45,7 @@ MOST_PIECES = 10_000
 
 
 @dataclass(frozen=True)
-class OptimizedSchedule:
+class OptimizedSchedule(SearchResult):
     """The best schedule found.
 
     schedule: what was optimised: the learning rate, or the batch size where lr was given. steps: int, or inf.
@@ -63,21 +64,6 @@ class OptimizedSchedule:
     optimizer: Optimizer = field(repr=False)
     batch_size: float | Schedule = field(repr=False)
     target: float | None = None
-
-    @property
-    def success(self) -> bool:
-        """Whether the schedule was found: it reaches the target, and is a local minimum."""
-        return self.status.success
-
-    @property
-    def message(self) -> str:
-        """The status in a sentence."""
-        return self.status.message
-
-    @property
-    def examples(self) -> float:
-        """Training examples seen."""
-        return examples_seen(self.batch_size, self.steps)
 
     def plot(self, ax: Axes | None = None) -> Drawn:
         """The schedule against the step; returns the axes."""

@@ -18,15 +18,16 @@ from ..problems.quadratic import NoisyQuadratic
 from ..schedules import Schedule
 from .fewest_steps import fewest_steps, least_risk
 from .first_passage import after_end, first_passage, warn_of_the_end
+from .results import SearchResult
 from .space import HyperparameterSpace
 
-__all__ = ["Tuned", "check_tunable", "examples_seen", "require_held", "tune", "tuned"]
+__all__ = ["Tuned", "check_tunable", "require_held", "tune", "tuned"]
 
 AnyOptimizer = TypeVar("AnyOptimizer", bound=Optimizer)
 
 
 @dataclass(frozen=True)
-class Tuned(Generic[AnyOptimizer]):
+class Tuned(SearchResult, Generic[AnyOptimizer]):
     """The fewest steps to a target, and the hyperparameters that take them.
 
     optimizer: of the kind given, with numbers in place of FREE. steps: an int, or ``math.inf`` where unreachable. risk:
@@ -42,21 +43,6 @@ class Tuned(Generic[AnyOptimizer]):
     batch_size: float | Schedule
     target: float | None
     status: Status
-
-    @property
-    def success(self) -> bool:
-        """Whether some choice reaches the target."""
-        return self.status.success
-
-    @property
-    def message(self) -> str:
-        """The status in a sentence."""
-        return self.status.message
-
-    @property
-    def examples(self) -> float:
-        """Training examples seen: steps * batch_size, summed along a schedule."""
-        return examples_seen(self.batch_size, self.steps)
 
 
 def tune(
@@ -159,11 +145,3 @@ def require_held(*given: Any) -> None:
             raise ValueError(
                 f"expected a schedule that holds its last value, to search over steps, got {one} that ends"
             )
-
-
-def examples_seen(batch_size: float | Schedule, steps: float) -> float:
-    """steps * batch_size, summed along a schedule."""
-    if not isinstance(batch_size, Schedule) or math.isinf(steps) or steps == 0:
-        return steps * (1.0 if isinstance(batch_size, Schedule) else batch_size)
-    followed = batch_size.cut(int(steps))
-    return float(followed.values @ followed.lengths)
