@@ -13,7 +13,7 @@ from .._double_double import Pair, one_step
 from .averages import EMA
 from .base import FREE, Optimizer, Wrapper
 from .custom import LinearOptimizer
-from .hyperparameter import DECAY, LR, MOMENTUM, POWER, SCALES, STANDARD, Hyperparameter, Scan, can_be_free
+from .hyperparameter import DECAY, LR, MOMENTUM, POWER, SCALES, STANDARD, Hyperparameter, Scan, free_names
 from .preconditioned import Preconditioned
 from .sgd import SGD
 from .step_map import StepMap, step, transition_matrix
@@ -36,7 +36,7 @@ __all__ = [
     "Scan",
     "StepMap",
     "Wrapper",
-    "can_be_free",
+    "free_names",
     "one_step",
     "step",
     "transition_matrix",

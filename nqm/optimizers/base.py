@@ -13,7 +13,7 @@ from .. import _checks
 from .._checks import FloatArray
 from ..schedules import Schedule
 from . import stability
-from .hyperparameter import Hyperparameter, can_be_free
+from .hyperparameter import Hyperparameter, free_names
 from .step_map import StepMap
 
 __all__ = ["FREE", "Free", "Number", "Numbers", "Optimizer", "Wrapper", "is_zero", "shown"]
@@ -90,7 +90,7 @@ class Optimizer(Generic[Value]):
             if value is not FREE:
                 object.__setattr__(self, one.name, one.checked(value))
             elif not one.can_be_free:
-                *names, last = can_be_free()
+                *names, last = free_names()
                 raise TypeError(
                     f"{one.name}: expected numbers in {one.domain}, got nqm.FREE; {', '.join(names)} and {last} can be "
                     "FREE"

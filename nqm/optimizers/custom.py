@@ -1,4 +1,4 @@
-"""Bring your own filter."""
+"""Bring your own step map, as matrices."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["LinearOptimizer"]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LinearOptimizer(Optimizer[Value]):
-    """Bring your own filter: any optimizer that is linear in its state and takes one gradient per step.
+    """Bring your own step map: any optimizer that is linear in its state and takes one gradient per step.
 
         z' = transition z - lr gain g,   g = h (query . z) + noise,   theta = readout . z,   z = start theta_0
 

@@ -17,7 +17,7 @@ from .. import _checks
 from .._checks import FloatArray
 from ..schedules import Schedule
 
-__all__ = ["DECAY", "LR", "MOMENTUM", "POWER", "SCALES", "STANDARD", "Hyperparameter", "Scale", "Scan", "can_be_free"]
+__all__ = ["DECAY", "LR", "MOMENTUM", "POWER", "SCALES", "STANDARD", "Hyperparameter", "Scale", "Scan", "free_names"]
 
 
 class Scale(NamedTuple):
@@ -179,6 +179,6 @@ STANDARD: Final = (LR, MOMENTUM, POWER, DECAY)
 """Those that every table has a column for, in their order."""
 
 
-def can_be_free(more: tuple[Hyperparameter, ...] = ()) -> tuple[str, ...]:
+def free_names(more: tuple[Hyperparameter, ...] = ()) -> tuple[str, ...]:
     """Names of the standard hyperparameters that can be FREE, then of ``more``."""
     return tuple(dict.fromkeys(one.name for one in (*STANDARD, *more) if one.can_be_free))

@@ -13,7 +13,7 @@ from .. import _checks
 from .._risk import ARRAYS, check_one_batch_size, check_problem, risk
 from .._status import Status
 from ..dynamics.select import dynamics_of
-from ..optimizers import Optimizer, can_be_free
+from ..optimizers import Optimizer, free_names
 from ..problems.quadratic import NoisyQuadratic
 from ..schedules import Schedule
 from .fewest_steps import fewest_steps, least_risk
@@ -102,7 +102,7 @@ def tuned(
     """:func:`tune` without a word on schedules that have ended."""
     check_tunable(problem, optimizer)
     if not optimizer.free:
-        names = ", ".join(can_be_free(tuple(optimizer.described.values())))
+        names = ", ".join(free_names(tuple(optimizer.described.values())))
         raise ValueError(f"optimizer: expected nqm.FREE for at least one of {names}, got {optimizer}")
     size, batch_schedule = check_one_batch_size(batch_size)
     batch = size if batch_schedule is None else batch_schedule
