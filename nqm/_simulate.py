@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import _checks
-from . import backends as _engines
+from . import _checks, backends
 from ._checks import FloatArray, IntArray
 from ._risk import check_problem, one_batch, require_plain
-from .backends.types import Pieces
+from .backends.types import Word
 from .dynamics import additive
 from .optimizers import Optimizer, step
 from .problems.quadratic import NoisyQuadratic
@@ -96,22 +95,22 @@ def simulate(
     copies = explicit.multiplicity.astype(np.int64)
     h, c, init = (np.repeat(a, copies) for a in (explicit.curvature, explicit.noise, explicit.init))
     course = additive.pieces(optimizer.schedule or Schedule(optimizer.hyperparameters["lr"], 1), ramp, times)
-    course = course._replace(inverse_batch=course.inverse_batch / size)
+    course = course._replace(inverse_batch_size=course.inverse_batch_size / size)
     largest = 1.0
     if problem.label_noise is not None:
-        drawn = 1.0 / course.inverse_batch[course.inverse_batch > 0.0]
+        drawn = 1.0 / course.inverse_batch_size[course.inverse_batch_size > 0.0]
         if np.any(np.abs(drawn - np.round(drawn)) > 1e-9 * drawn) or np.any(drawn < 0.5):
             raise ValueError(f"batch_size: expected whole numbers of examples to draw, got {batch_size}")
         largest = drawn.max(initial=1.0)
-    numbers = NUMBERS_ON_DEVICE if _engines.on_device() else NUMBERS_AT_ONCE
+    numbers = NUMBERS_ON_DEVICE if backends.on_device() else NUMBERS_AT_ONCE
     at_once = max(1, int(numbers // (h.size * largest)))
     losses = np.empty((count, times.size))
-    with _engines.array_module() as xp:
+    with backends.array_module() as xp:
         generator = xp.random.default_rng(chance)
         h, c, init = (xp.asarray(a) for a in (h, c, init))
         for first in range(0, count, at_once):
             some = losses[first : first + at_once]
-            some[...] = _engines.to_numpy(
+            some[...] = backends.to_numpy(
                 _losses(xp, optimizer, h, c, problem.label_noise, init, course, some.shape, generator)
             )
     return Simulation(times, losses)
@@ -124,7 +123,7 @@ def _losses(
     noise: Any,
     label_noise: float | None,
     init: Any,
-    course: Pieces,
+    course: Word,
     shape: tuple[int, ...],
     generator: Any,
 ) -> Any:
@@ -136,10 +135,10 @@ def _losses(
     origin = xp.sqrt(init) * generator.standard_normal((runs, h.size))
     state = [start * origin for start in parts.start]
     losses = xp.empty(shape)
-    curvature, scales = _engines.to_numpy(scale * h), _engines.to_numpy(scale)
+    curvature, scales = backends.to_numpy(scale * h), backends.to_numpy(scale)
     block = max(1, NUMBERS_IN_CACHE // h.size) if xp is np else runs
     with np.errstate(over="ignore", invalid="ignore"):  # divergence
-        for lr, share, length, column in zip(*course, strict=True):
+        for _, lr, share, length, column in zip(*course, strict=True):
             matrix, gain = step(optimizer, curvature, lr)
             taken = np.moveaxis(np.dstack([matrix, -scales[:, None] * gain]), 0, -1)  # (k, k + 1, dim)
             rows = [_weights(xp, row) for row in taken]

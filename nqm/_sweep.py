@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from . import _checks
 from ._risk import ARRAYS, risk
 from .backends import on_device, use_backend
-from .backends.selection import current, until
+from .backends.selection import current_choice, until
 from .optimizers import Optimizer
 from .problems.quadratic import NoisyQuadratic
 from .search.first_passage import AFTER_END, after_end, crossings
@@ -252,8 +252,8 @@ class _Task:
     """
 
     def __init__(self, problem: NoisyQuadratic, cells: list[Cell], here: _Here) -> None:
-        choice = current()
-        self.problem, self.cells, self.backend, self.threads = problem, cells, choice.name, choice.asked
+        choice = current_choice()
+        self.problem, self.cells, self.backend, self.threads = problem, cells, choice.name, choice.requested_threads
         self.here: _Here | None = here
 
     def __getstate__(self) -> dict[str, Any]:

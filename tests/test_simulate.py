@@ -137,5 +137,5 @@ def test_another_array_module_gives_the_same(monkeypatch):
         arguments = (problem, OPTIMIZERS[4], 3, [0, 3, 9], 5, 2)
         expected = nqm.simulate(*arguments).losses
         with monkeypatch.context() as patch:
-            patch.setattr(simulation._engines, "array_module", lambda: nullcontext(other))
+            patch.setattr(simulation.backends, "array_module", lambda: nullcontext(other))
             assert nqm.simulate(*arguments).losses == pytest.approx(expected, rel=1e-14)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import backends as _engines
+from .. import backends
 from .._checks import FloatArray, IntArray
-from ..backends.types import LANES, Pieces, Rows, Slopes, unit_of
+from ..backends.types import LANES, FilterBatch, RiskGradient, Word, unit_of
 
 if TYPE_CHECKING:  # the kernels' side knows these only by the attributes it reads
     from collections.abc import Callable, Mapping
@@ -30,9 +30,9 @@ def risk(
     problem: NoisyQuadratic, optimizer: Optimizer, values: Mapping[str, Any], batch_size: Any, steps: IntArray
 ) -> FloatArray:
     """Expected risk, one a row: values, batch_size are numbers or (R,), steps is (R,)."""
-    engine = _engines.chosen()
+    backend = backends.current_backend()
     return _by_powers(
-        problem, optimizer, values, batch_size, (steps.size,), lambda row, some: engine.risk(row, steps[some])
+        problem, optimizer, values, batch_size, (steps.size,), lambda batch, some: backend.risk(batch, steps[some])
     )
 
 
@@ -40,8 +40,10 @@ def dyadic_risk(
     problem: NoisyQuadratic, optimizer: Optimizer, values: Mapping[str, Any], batch_size: Any, count: int, levels: int
 ) -> FloatArray:
     """Expected risk after 2^j steps, j = 0 ... levels - 1: shape (count, levels)."""
-    engine, shape = _engines.chosen(), (count, levels)
-    return _by_powers(problem, optimizer, values, batch_size, shape, lambda row, _: engine.dyadic_risk(row, levels))
+    backend, shape = backends.current_backend(), (count, levels)
+    return _by_powers(
+        problem, optimizer, values, batch_size, shape, lambda batch, _: backend.dyadic_risk(batch, levels)
+    )
 
 
 def _by_powers(
@@ -50,9 +52,9 @@ def _by_powers(
     values: Mapping[str, Any],
     batch_size: Any,
     shape: tuple[int, ...],
-    compute: Callable[[Rows, Any], FloatArray],
+    compute: Callable[[FilterBatch, Any], FloatArray],
 ) -> FloatArray:
-    """``compute(row, rows)``, of shape (R, ...): on all rows, or on some after others where the tables h^(1-p) of
+    """``compute(batch, rows)``, of shape (R, ...): on all rows, or on some after others where the tables h^(1-p) of
     their powers would take too much memory together."""
     power, most = values.get("power", 0.0), max(1, TABLES // problem.curvature.size)
     if np.ndim(power) == 0 or shape[0] <= most or np.unique(power).size <= most:
@@ -67,7 +69,9 @@ def _by_powers(
     return out
 
 
-def rows(problem: NoisyQuadratic, optimizer: Optimizer, values: Mapping[str, Any], batch_size: Any, count: int) -> Rows:
+def rows(
+    problem: NoisyQuadratic, optimizer: Optimizer, values: Mapping[str, Any], batch_size: Any, count: int
+) -> FilterBatch:
     nodes = _prepared(problem)
     power = np.asarray(values.get("power", 0.0))
     if power.ndim == 0:
@@ -79,15 +83,15 @@ def rows(problem: NoisyQuadratic, optimizer: Optimizer, values: Mapping[str, Any
         inverse_batch = 1.0 / np.asarray(batch_size)
     parts = optimizer.filter(values)
     k = len(parts.start)
-    return Rows(
+    return FilterBatch(
         curvature,
         _spread(which, (count,), np.int64),
         nodes.bias if np.any(parts.start) else np.zeros_like(nodes.bias),  # what stays 0 is no 0 * inf
         nodes.noise if np.any(parts.gain) else np.zeros_like(nodes.noise),
         _spread(values["lr"], (count,)),
-        _spread(parts.transition, (count, 2, k, k)),
-        _spread(parts.gain, (count, 2, k)),
-        _spread(parts.fresh, (count, 2)),
+        _one_map(parts.transition, (count, 1, 2, k, k)),
+        _one_map(parts.gain, (count, 1, 2, k)),
+        _one_map(parts.fresh, (count, 1, 2)),
         parts.query,
         parts.readout,
         parts.start,
@@ -96,7 +100,7 @@ def rows(problem: NoisyQuadratic, optimizer: Optimizer, values: Mapping[str, Any
     )
 
 
-def pieces(lr: Schedule | None, batch_size: Schedule | None, times: IntArray) -> Pieces:
+def pieces(lr: Schedule | None, batch_size: Schedule | None, times: IntArray) -> Word:
     """The pieces of two schedules (None: 1 throughout) up to the last of ``times`` (increasing), cut at each."""
     total = int(times[-1])
     given = [None if schedule is None else _upto(schedule, total) for schedule in (lr, batch_size)]
@@ -114,16 +118,16 @@ def pieces(lr: Schedule | None, batch_size: Schedule | None, times: IntArray) ->
     column = np.searchsorted(times, stops)
     column[times[column] != stops] = -1
     with np.errstate(over="ignore"):  # a batch size below 1e-308: infinitely much noise
-        return Pieces(rate, 1.0 / batch, stops - starts, column)
+        return Word(np.zeros_like(stops), rate, 1.0 / batch, stops - starts, column)
 
 
-def whole_course(lr: Schedule | None, batch_size: Schedule | None) -> tuple[Pieces, int]:
+def whole_course(lr: Schedule | None, batch_size: Schedule | None) -> tuple[Word, int]:
     """All pieces of two schedules, the last one held to the end: where a schedule that does not hold stops, or 2^53."""
     given = [s for s in (lr, batch_size) if s is not None]
     ends = [s.steps for s in given if s.beyond == "error"]
     longest, end = min([max((s.steps for s in given), default=1), *ends]), min(ends, default=2**53)
     parts = pieces(lr, batch_size, np.array([longest]))
-    parts.lengths[-1] += end - longest
+    parts.repeat[-1] += end - longest
     return parts, end
 
 
@@ -148,23 +152,23 @@ def chained_risk(
     values: Mapping[str, Any],
     batch_size: Any,
     count: int,
-    parts: Pieces,
+    parts: Word,
     columns: int,
 ) -> FloatArray:
     """Expected risk along schedules, shape (count, columns); values["lr"] and 1 / batch_size multiply those of the
     pieces, each a number or (count,)."""
-    engine, largest = _engines.chosen(), parts.lr.max(initial=0.0)
+    backend, largest = backends.current_backend(), parts.lr.max(initial=0.0)
 
-    def compute(row: Rows, _: Any) -> FloatArray:
+    def compute(row: FilterBatch, _: Any) -> FloatArray:
         """Rows of about the same unit at a time: in that of a far larger learning rate they would underflow."""
         units = np.frexp(row.lr)[1] // UNITS
         if row.lr.size == 1 or units.min() == units.max():
-            found: FloatArray = engine.chained_risk(row.in_units(largest), parts, columns)
+            found: FloatArray = backend.risk_along(row.in_units(largest), parts, columns)
             return found
         out = np.empty((row.lr.size, columns))
         for unit in np.unique(units):
             some = np.flatnonzero(units == unit)
-            out[some] = engine.chained_risk(row.part(some).in_units(largest), parts, columns)
+            out[some] = backend.risk_along(row.part(some).in_units(largest), parts, columns)
         return out
 
     return _by_powers(problem, optimizer, values, batch_size, (count, columns), compute)
@@ -178,7 +182,7 @@ def slopes(
     lr: FloatArray,
     inverse_batch: FloatArray,
     lengths: IntArray,
-) -> Slopes:
+) -> RiskGradient:
     """Risk after pieces of ``lengths`` steps, and its derivatives: by the pieces' log lr and log 1 / batch size, and by
     the ``free`` ones of momentum and decay (not 0)."""
     spans = np.array([0.5 * min(values[name], 1.0 - values[name]) for name in free])
@@ -190,12 +194,15 @@ def slopes(
     exponent = unit_of(float(lr.max()))
     noise = nodes.noise if np.any(inverse_batch) else np.zeros_like(nodes.noise)
     still = np.where((nodes.bias > 0.0) | (noise > 0.0), np.ldexp(curvature, exponent), 0.0)  # without weight: no inf
-    found: Slopes = _engines.chosen().slopes(
-        still, nodes.bias, noise, np.ldexp(lr, -exponent),
-        np.stack([f.transition for f in filters]), np.stack([f.gain for f in filters]),
-        np.stack([f.fresh for f in filters]), first.query, first.readout, first.start,
-        np.array(first.scaled, dtype=np.int64), inverse_batch, lengths, spans,
+    ones, none = np.ones(len(filters)), np.zeros(lengths.size, dtype=np.int64)
+    batch = FilterBatch(
+        still[None, :], none[:1].repeat(len(filters)), nodes.bias, noise, ones,
+        np.stack([f.transition for f in filters])[:, None], np.stack([f.gain for f in filters])[:, None],
+        np.stack([f.fresh for f in filters])[:, None], first.query, first.readout, first.start, ones,
+        np.array(first.scaled, dtype=np.int64),
     )  # fmt: skip
+    word = Word(none, np.ldexp(lr, -exponent), inverse_batch, lengths, none - 1)
+    found: RiskGradient = backends.current_backend().risk_and_gradient(batch, word, spans)
     return found
 
 
@@ -209,18 +216,11 @@ def crossings(
 ) -> FloatArray:
     """First step at or below the target, or the one after the last above it (0: none), inf if there is none: one a row
     of targets (R,)."""
-    engine = _engines.chosen()
-
-    def compute(row: Rows, some: Any) -> FloatArray:
-        goals = targets[some]
-        found: FloatArray = engine.crossings(row, goals, last)
-        for i in np.flatnonzero(np.isnan(found)):  # it takes very many leaps
-            from ..backends.first_passage import March
-
-            found[i] = March(row.part(slice(i, i + 1))).run(float(goals[i]), last)
-        return found
-
-    return _by_powers(problem, optimizer, values, batch_size, (targets.size,), compute)
+    backend = backends.current_backend()
+    return _by_powers(
+        problem, optimizer, values, batch_size, (targets.size,),
+        lambda batch, some: backend.first_passage(batch, targets[some], last),
+    )  # fmt: skip
 
 
 def crossing_along(
@@ -234,12 +234,10 @@ def crossing_along(
     last: bool,
 ) -> tuple[float, int]:
     """The same along schedules, for steps before they end; and where they end, 2^53 if they hold."""
-    from ..backends.first_passage import along_schedules
-
     parts, end = whole_course(schedule, ramp)
     row = rows(problem, optimizer, values, batch_size, 1)
     rests = float(values.get("decay", 0.0)) if "momentum" in values else None
-    return along_schedules(row, parts, end, rests, target, last), end
+    return backends.current_backend().first_passage_along(row, parts, end, rests, target, last), end
 
 
 class _Prepared(NamedTuple):
@@ -273,6 +271,12 @@ def _preconditioned(problem: NoisyQuadratic, power: float) -> FloatArray:
         problem._prepared["power"] = kept
     found: FloatArray = kept[1]
     return found
+
+
+def _one_map(value: Any, shape: tuple[int, ...]) -> FloatArray:
+    out = np.empty(shape)
+    out[:, 0] = value
+    return out
 
 
 def _spread(value: Any, shape: tuple[int, ...], dtype: Any = np.float64) -> NDArray[Any]:

@@ -19,8 +19,9 @@ import numpy as np
 
 from .._checks import FloatArray, IntArray
 from .._status import TooManyLeaps
-from ..backends.types import Pieces, Rows
-from ..backends.zero_lr import rest_crossing
+from ..backends import current_backend
+from ..backends.types import FilterBatch, MomentRecursion, Word
+from ..backends.zero_lr import first_passage_at_zero_lr
 from . import additive
 
 if TYPE_CHECKING:
@@ -39,9 +40,6 @@ MOST_NODES = 1024
 
 LEAP = 1e5
 """Nanoseconds that a leap takes at least."""
-
-LOOK = 3e8
-"""Nanoseconds between looks at the keyboard."""
 
 MOST = 3e10
 """Nanoseconds, as far as they are known beforehand, for which a search for a crossing goes on."""
@@ -79,7 +77,7 @@ def chained_risk(
     values: Mapping[str, Any],
     batch_size: Any,
     count: int,
-    parts: Pieces,
+    parts: Word,
     columns: int,
 ) -> FloatArray:
     """Expected risk along schedules, shape (count, columns), as :func:`nqm.dynamics.additive.chained_risk`."""
@@ -88,7 +86,7 @@ def chained_risk(
     for r in range(count):
         state: FloatArray | None = None
         known: dict[tuple[float, float], Recursion] = {}
-        for lr, share, length, column in zip(*parts, strict=True):
+        for _, lr, share, length, column in zip(*parts, strict=True):
             piece = (float(lr), float(share))
             if piece not in known:
                 known = {piece: rows.recursion(r, *piece)}  # schedules seldom come back to a piece
@@ -104,7 +102,9 @@ def steady_risk(
 ) -> FloatArray:
     """Expected risk in the long run, one a row: (count,)."""
     rows = _rows(problem, optimizer, values, batch_size, count)
-    if problem.label_noise == 0.0 and not np.any(rows.row.bias):  # at the optimum, and nothing moves it from there
+    if problem.label_noise == 0.0 and not np.any(
+        rows.row.start_weight
+    ):  # at the optimum, and nothing moves it from there
         return np.zeros(count)
     recursions = (rows.recursion(r) for r in range(count))
     return np.array([one.steady(one.resolvent()) for one in recursions])
@@ -259,16 +259,10 @@ class Recursion:
         return flat.reshape(state.shape)
 
     def walk(self, state: FloatArray, steps: int, target: float = -1.0, last: bool = False) -> tuple[int, int]:
-        """Step by step, in place: (steps taken, answer) of :func:`nqm.backends.kernels.gaussian_features.walk`."""
-        from ..backends.kernels import gaussian_features as _coupled_kernels
-
-        progress, at_once = np.zeros(2, dtype=np.int64), max(1, int(LOOK / self.walking(1)))
-        while progress[0] < steps and (last or not progress[1]):
-            some = min(at_once, steps - int(progress[0]))
-            _coupled_kernels.walk(
-                self.decay, self.kick, self.level, self.label_noise, self.readout, state, some, target, last, progress
-            )
-        return int(progress[0]), int(progress[1])
+        """Step by step, in place: (steps taken, answer) of the backend's ``gaussian_features_steps``."""
+        recursion = MomentRecursion(self.decay, self.kick, self.level, self.label_noise, self.readout)
+        found: tuple[int, int] = current_backend().gaussian_features_steps(recursion, state, steps, target, last)
+        return found
 
     def ladder(self) -> Iterator[_Power]:
         """2^j steps, j = 0, 1, ..."""
@@ -347,13 +341,13 @@ class March:
         """First step at or below ``target``; or the one after the last above it (0: none); inf if there is none."""
         time, answer = 0, 0.0
         state: FloatArray | None = None
-        lrs, shares, lengths = (column.tolist() for column in self._parts[:3])
+        lrs, shares, lengths = (column.tolist() for column in self._parts[1:4])
         for lr, share, length in zip(lrs, shares, lengths, strict=True):
             one = self._rows.recursion(0, lr, share)
             state = one.start() if state is None else state
             final = time + length == self.end
             if lr == 0.0 and self._decay is not None:  # SGD rests
-                found = rest_crossing(_moments(state), self._decay, target, last, length)
+                found = first_passage_at_zero_lr(_moments(state), self._decay, target, last, length)
                 found = float(length) if last and np.isinf(found) else found
             else:
                 try:
@@ -443,7 +437,9 @@ def _matrices(triangles: FloatArray) -> FloatArray:
 class _Rows:
     """The recursions of many rows of hyperparameters."""
 
-    def __init__(self, row: Rows, label_noise: float, optimizer: Optimizer, values: dict[str, FloatArray]) -> None:
+    def __init__(
+        self, row: FilterBatch, label_noise: float, optimizer: Optimizer, values: dict[str, FloatArray]
+    ) -> None:
         self.row, self.label_noise, self.optimizer, self.values = row, label_noise, optimizer, values
 
     def _gain(self, r: int, x: FloatArray, share: float) -> float:
@@ -452,7 +448,7 @@ class _Rows:
         phi = share * self.optimizer.noise_gain(x, values)
         if not (np.all(x < self.optimizer.stability_limit(values)) and np.all(phi < 1.0)):
             return np.inf
-        return float(np.sum(2.0 * self.row.noise * phi / (1.0 - phi)))
+        return float(np.sum(2.0 * self.row.noise_weight * phi / (1.0 - phi)))
 
     def recursion(self, r: int, lr: float = 1.0, inverse_batch: float = 1.0) -> Recursion:
         """Of row r, with its learning rate and inverse batch size times what is given."""
@@ -461,18 +457,19 @@ class _Rows:
 
     def _recursion(self, r: int, lr: float, inverse_batch: float) -> Recursion:
         row, k = self.row, len(self.row.start)
-        h, rate = row.curvature[row.which[r]], row.lr[r] * lr
-        share = row.inverse_batch[r] * inverse_batch
-        averaged = k == 3 and row.fresh[r, 0] > 0.0
+        h, rate = row.curvature[row.power_index[r]], row.lr[r] * lr
+        share = row.inverse_batch_size[r] * inverse_batch
+        averaged, fresh = row.averages, row.averaging_weight[r, 0, 0]
+        transition, own_gain = row.transition[r, 0, 0], row.gain[r, 0, 0]
         # W = M - 1 and the gain of a step in units of curvature, states that scale with lr in units of it
-        exponent = row.scaled - row.scaled[:, None]
-        gain = rate ** (1.0 - row.scaled) * row.gain[r, 0]
-        still = np.where(exponent < 0, 0.0, row.transition[r, 0] * rate ** np.maximum(exponent, 0)) - np.eye(k)
-        w = still - h[:, None, None] * (rate ** (1.0 + exponent) * row.gain[r, 0][:, None] * row.query)
+        exponent = row.lr_scaled - row.lr_scaled[:, None]
+        gain = rate ** (1.0 - row.lr_scaled) * own_gain
+        still = np.where(exponent < 0, 0.0, transition * rate ** np.maximum(exponent, 0)) - np.eye(k)
+        w = still - h[:, None, None] * (rate ** (1.0 + exponent) * own_gain[:, None] * row.query)
         if averaged:  # of what the others read out after the step
-            share_of = row.fresh[r, 0] * row.readout[:2]
+            share_of = fresh * row.readout[:2]
             w[:, 2, :2] = share_of + np.einsum("i,nij->nj", share_of, w[:, :2, :2])
-            w[:, 2, 2] = -row.fresh[r, 0]
+            w[:, 2, 2] = -fresh
             gain = np.append(gain[:2], share_of @ gain[:2])
         kicks = h[:, None] * gain
         upper = [(i, j) for i in range(k) for j in range(i, k)]
@@ -480,7 +477,7 @@ class _Rows:
         kick = np.empty((len(upper), h.size))
         for a, (i, j) in enumerate(upper):
             both = kicks[:, i] * kicks[:, j] * share
-            kick[a] = row.noise * both
+            kick[a] = row.noise_weight * both
             for b, (p, q) in enumerate(upper):
                 found = _through(w, i, j, p, q) + both * (row.query[p] * row.query[q])
                 if p < q:
@@ -488,9 +485,9 @@ class _Rows:
                 decay[a, b] = -found
         read = np.eye(k)[2] if averaged else row.readout
         weights = [np.array([(1 + (i < j)) * v[i] * v[j] for i, j in upper]) for v in (row.query, read)]
-        first = np.array([row.bias * row.start[i] * row.start[j] for i, j in upper])
+        first = np.array([row.start_weight * row.start[i] * row.start[j] for i, j in upper])
         gain = self._gain(r, rate * h, share)
-        scale = h.max() ** -np.array([float(row.scaled[i] + row.scaled[j]) for i, j in upper])
+        scale = h.max() ** -np.array([float(row.lr_scaled[i] + row.lr_scaled[j]) for i, j in upper])
         return Recursion(decay, kick, 2.0 * weights[0], weights[1], first, self.label_noise, gain, scale)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from .._checks import FloatArray, IntArray
 from .._risk import stable_lr
-from ..backends.types import Slopes
+from ..backends.types import RiskGradient
 from ..dynamics import additive
 from ..optimizers import FREE, Optimizer
 from ..problems.quadratic import NoisyQuadratic
@@ -383,14 +383,14 @@ class Course:
 
     def inverse_batches(self, values: dict[str, Any], rates: FloatArray, layout: Layout) -> FloatArray:
         if self.examples is not None:
-            shares = self._slopes(values, rates, np.ones(rates.size), layout).by_log_inverse_batch
+            shares = self._slopes(values, rates, np.ones(rates.size), layout).by_log_inverse_batch_size
             sizes = self.batches(np.bincount(layout.owner, shares, self.pieces).astype(float), layout.lengths)
             return np.asarray(1.0 / sizes[layout.owner])
         if self.ramp is None:
             return np.full(rates.size, 1.0 / self.batch)
         return 1.0 / np.asarray(self.ramp(layout.begins))
 
-    def _slopes(self, values: dict[str, Any], rates: FloatArray, inverse: FloatArray, layout: Layout) -> Slopes:
+    def _slopes(self, values: dict[str, Any], rates: FloatArray, inverse: FloatArray, layout: Layout) -> RiskGradient:
         return additive.slopes(
             self.nodes, self.optimizer, {**values, "lr": 1.0}, self.names, rates, inverse, layout.parts
         )
