@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from . import _checks
 from ._checks import FloatArray, IntArray
-from .backends.types import Pieces
+from .backends.types import Word
 from .dynamics.base import Dynamics, Values, rows_of
 from .dynamics.select import dynamics_of, dynamics_of_rows
 from .dynamics.words import word_until
@@ -322,9 +322,7 @@ def _risk_along(
                 flat[part.start + mine] = risks_of_row[column]
 
 
-def _risk_at_stops(
-    dynamics: Dynamics, values: Values, batch_size: FloatArray, word: Pieces, columns: int
-) -> FloatArray:
+def _risk_at_stops(dynamics: Dynamics, values: Values, batch_size: FloatArray, word: Word, columns: int) -> FloatArray:
     """Risk along a word, (R, columns), on finer and finer rules until each number agrees with the one before."""
 
     def along(nodes: Dynamics, asked: Any) -> FloatArray:

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from . import _checks, backends
 from ._checks import FloatArray, IntArray
 from ._risk import check_one_batch_size, check_problem, require_plain
-from .backends.types import Pieces
+from .backends.types import Word
 from .dynamics.words import word_until
 from .optimizers import Optimizer, step
 from .problems.noise_models import AdditiveNoise, noise_of
@@ -98,9 +98,9 @@ def simulate(
     copies = explicit.multiplicity.astype(np.int64)
     h, c, init = (np.repeat(a, copies) for a in (explicit.curvature, explicit.noise, explicit.init))
     course = word_until(optimizer.schedule or Schedule(optimizer.hyperparameters["lr"], 1), ramp, times)
-    course = course._replace(inverse_batch=course.inverse_batch / size)
+    course = course._replace(inverse_batch_size=course.inverse_batch_size / size)
     noise = noise_of(problem)
-    largest = noise.examples_drawn(course.inverse_batch, batch_size)
+    largest = noise.examples_drawn(course.inverse_batch_size, batch_size)
     numbers = NUMBERS_ON_DEVICE if backends.on_device() else NUMBERS_AT_ONCE
     at_once = max(1, int(numbers // (h.size * largest)))
     losses = np.empty((count, times.size))
@@ -120,7 +120,7 @@ def _losses(
     c: Any,
     noise: AdditiveNoise,
     init: Any,
-    course: Pieces,
+    course: Word,
     shape: tuple[int, ...],
     generator: Any,
 ) -> Any:
@@ -135,7 +135,7 @@ def _losses(
     curvature, scales = backends.to_numpy(scale * h), backends.to_numpy(scale)
     block = max(1, NUMBERS_IN_CACHE // h.size) if xp is np else runs
     with np.errstate(over="ignore", invalid="ignore"):  # divergence
-        for lr, share, length, column in zip(*course, strict=True):
+        for _, lr, share, length, column in zip(*course, strict=True):
             matrix, gain = step(optimizer, curvature, lr)
             taken = np.moveaxis(np.dstack([matrix, -scales[:, None] * gain]), 0, -1)  # (k, k + 1, dim)
             rows = [_weights(xp, row) for row in taken]

@@ -51,7 +51,7 @@ static double __longlong_as_double(long long bits) {
 LAUNCH = r"""
 // All arguments are pointers or 64-bit integers, which are passed alike; those that a kernel does not have, it ignores.
 typedef void Any(whole, whole, whole, whole, whole, whole, whole, whole, whole, whole, whole, whole, whole, whole,
-                 whole, whole);
+                 whole, whole, whole, whole, whole, whole);
 
 extern "C" void launch(Any *kernel, unsigned blocks, unsigned threads, const whole *a) {
     blockDim.x = threads;
@@ -62,8 +62,8 @@ extern "C" void launch(Any *kernel, unsigned blocks, unsigned threads, const who
         threadIdx.x = thread;
         for (unsigned b = 0; b < blocks; b++) {
             blockIdx.x = b;
-            kernel(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11], a[12], a[13], a[14],
-                   a[15]);
+            kernel(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11], a[12], a[13], a[14], a[15],
+                   a[16], a[17], a[18], a[19]);
             __syncthreads();  // what is shared is the next block's
         }
     };
@@ -74,17 +74,28 @@ extern "C" void launch(Any *kernel, unsigned blocks, unsigned threads, const who
 }
 """
 
-ARGUMENTS = 16
+ARGUMENTS = 20
 
 COMPILER = shutil.which(os.environ.get("CXX", "g++"))
 
 _built: dict[str, ctypes.CDLL] = {}
 
 
-def build(code):
+def build(code, options):
     """The compiled source; once a session."""
-    if code not in _built:
-        flags = ["-std=c++20", "-O2", "-ffp-contract=off", "-fPIC", "-shared", "-pthread", "-Wno-unknown-pragmas"]
+    defined = [option for option in options if option.startswith("-D")]
+    key = code + "".join(defined)
+    if key not in _built:
+        flags = [
+            *defined,
+            "-std=c++20",
+            "-O2",
+            "-ffp-contract=off",
+            "-fPIC",
+            "-shared",
+            "-pthread",
+            "-Wno-unknown-pragmas",
+        ]
         cpu = Path("/proc/cpuinfo")
         if cpu.exists() and " fma " in cpu.read_text():
             flags.append("-mfma")
@@ -92,8 +103,8 @@ def build(code):
             source, library = Path(folder, "kernels.cpp"), Path(folder, "kernels.so")
             source.write_text(PRELUDE + code + LAUNCH)
             subprocess.run([COMPILER, *flags, str(source), "-o", str(library)], check=True)
-            _built[code] = ctypes.CDLL(str(library))
-    return _built[code]
+            _built[key] = ctypes.CDLL(str(library))
+    return _built[key]
 
 
 class Kernel:
@@ -158,7 +169,7 @@ class FakeCupy:
 
     def RawModule(self, code, options):
         assert "--fmad=false" in options
-        library = build(code)
+        library = build(code, options)
 
         def get_function(name):
             kernel = Kernel(library, name, self.threads)

@@ -1,4 +1,4 @@
-"""Which engine computes, on how many threads, and in how much memory. (That they agree: test_engines, test_cuda.)"""
+"""Which backend computes, on how many threads, and in how much memory. (That they agree: test_backends_agree.)"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sizes import every
 import nqm
 from nqm import EMA, FREE, SGD, Preconditioned, Schedule, _checks
 from nqm.backends import numba_backend, selection
-from nqm.backends.request_batching import Gathered, together
+from nqm.backends.request_batching import BatchingBackend, together
 from nqm.dynamics import additive
 from nqm.dynamics.words import word_until
 
@@ -77,7 +77,7 @@ def test_blocks_are_of_their_own_thread():
     assert nqm.get_backend() == "numba"
 
 
-def test_the_engine_that_is_chosen_computes(monkeypatch):
+def test_the_backend_that_is_chosen_computes(monkeypatch):
     from nqm.backends import reference_backend
 
     asked = []
@@ -242,7 +242,9 @@ def test_rows_that_take_many_leaps_get_there(monkeypatch):
 
 def test_momentum_of_zero_among_others_takes_few_leaps(monkeypatch):
     """A root of exactly 0, which rounding makes -1e-17, is no oscillation."""
-    monkeypatch.setattr("nqm.backends.first_passage.March.run", lambda *_: pytest.fail("more than 2000 leaps"))
+    monkeypatch.setattr(
+        "nqm.backends.first_passage.FirstPassageSearch.run", lambda *_: pytest.fail("more than 2000 leaps")
+    )
     lr = np.geomspace(1e-3, 1.9, 200)
     found = nqm.steps_to_target(EXPLICIT, SGD(lr[:, None], [0.0, 0.5]), 1e5, 0.01)
     assert np.array_equal(found[:, 0], nqm.steps_to_target(EXPLICIT, SGD(lr), 1e5, 0.01))
@@ -343,7 +345,7 @@ CELLS = [
 
 @pytest.fixture
 def calls(monkeypatch):
-    """Rows of each call of the compiled engine for risks."""
+    """Rows of each call of the compiled backend for risks."""
     sizes, compute = [], numba_backend.risk
 
     def counting(row, steps):
@@ -366,17 +368,17 @@ def test_searches_together_find_what_each_finds_alone(calls):
     assert len(calls) < before / 2
 
 
-def test_an_engine_that_fails_fails_all_who_asked():
+def test_a_backend_that_fails_fails_all_who_asked():
     def broken(row, steps):
         raise ArithmeticError("no luck")
 
     class Broken:
         risk = staticmethod(broken)
 
-    gathered = Gathered(selection.Choice("numba", Broken, 1), 2)
+    batching = BatchingBackend(selection.BackendChoice("numba", Broken, 1), 2)
     search = lambda: nqm.risk(EXPLICIT, SGD(0.1), 4, 10)  # noqa: E731
     with ThreadPoolExecutor(2) as pool:
-        for future in [pool.submit(gathered.run, search) for _ in range(2)]:
+        for future in [pool.submit(batching.run, search) for _ in range(2)]:
             assert isinstance(future.exception(timeout=30), ArithmeticError)
 
 
@@ -384,10 +386,10 @@ def test_a_search_that_fails_does_not_hold_up_the_others():
     def fails():
         raise KeyError("out of luck")
 
-    gathered = Gathered(selection.current(), 2)
+    batching = BatchingBackend(selection.current_choice(), 2)
     with ThreadPoolExecutor(2) as pool:
-        other = pool.submit(gathered.run, lambda: nqm.risk(EXPLICIT, SGD(0.1), 4, 10))
-        assert isinstance(pool.submit(gathered.run, fails).exception(timeout=30), KeyError)
+        other = pool.submit(batching.run, lambda: nqm.risk(EXPLICIT, SGD(0.1), 4, 10))
+        assert isinstance(pool.submit(batching.run, fails).exception(timeout=30), KeyError)
         assert other.result(timeout=30) == nqm.risk(EXPLICIT, SGD(0.1), 4, 10)
 
 
@@ -437,7 +439,7 @@ def test_filters_that_differ_are_not_put_together():
 
 
 def test_a_sweep_on_a_device_puts_its_cells_together(calls, monkeypatch):
-    """Pretend that the compiled engine is a device's."""
+    """Pretend that the compiled backend is a device's."""
     optimizers, batches = {"SGD": SGD(FREE), "fixed": SGD(0.3, 0.5)}, [64.0, 512.0, 4096.0]
     expected = nqm.sweep(PROBLEM, optimizers, batches, 0.05).table
     before = len(calls)

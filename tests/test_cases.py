@@ -198,7 +198,7 @@ def test_looks_at_the_keyboard_change_nothing(monkeypatch, momentum, crossing):
     risks, steps = nqm.risk(problem, optimizer, ramp, times), nqm.risk(problem, optimizer, ramp, np.arange(12_000))
     target = float(np.quantile(steps, 0.2))
     monkeypatch.setattr(first_passage, "LOOK", 1.0)
-    monkeypatch.setattr(numba_backend, "MANY_PIECES", 3)
+    monkeypatch.setattr(numba_backend, "MANY_LETTERS", 3)
     assert nqm.risk(problem, optimizer, ramp, times) == pytest.approx(risks, rel=1e-12, abs=0.0)
     found = nqm.steps_to_target(problem, optimizer, ramp, target, crossing)
     below = np.flatnonzero(steps <= target)[0], np.flatnonzero(steps > target)[-1] + 1

@@ -1,4 +1,4 @@
-"""The engine "cupy" against compiled code, row by row: on a stand-in that compiles the CUDA source for the CPU, and on
+"""The backend "cupy" against compiled code, row by row: on a stand-in that compiles the CUDA source for the CPU, and on
 a GPU where there is one (-m gpu)."""
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from fake_cupy import COMPILER, FakeCupy
 import nqm
 from nqm.backends import cupy_backend as cuda
 from nqm.backends import numba_backend
-from nqm.backends.types import Pieces
+from nqm.backends.types import Word
 from nqm.dynamics import additive
 
 FAMILIES = {
@@ -108,7 +108,14 @@ def some_pieces(rng, count, asked, steps=(0, 1, 1, 2, 5, 100, 1000)):
     if asked > 2:
         column[column == 1] = 0
     lengths = rng.choice(steps, size=count).astype(np.int64)
-    return Pieces(10.0 ** rng.uniform(-2.0, 0.0, count), 10.0 ** rng.uniform(-2.0, 0.0, count), lengths, column)
+    lr, inverse_batch_size = 10.0 ** rng.uniform(-2.0, 0.0, (2, count))
+    return Word(np.zeros(count, dtype=np.int64), lr, inverse_batch_size, lengths, column)
+
+
+def word_of(lr, repeat):
+    """Letters of one map at these learning rates, the risk asked for after each."""
+    count = len(lr)
+    return Word(np.zeros(count, dtype=np.int64), np.array(lr), np.ones(count), np.array(repeat), np.arange(count))
 
 
 # --- against compiled code ---------------------------------------------------------------------------------------
@@ -132,27 +139,27 @@ def test_dyadic_risk(device, family, nodes):
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(("count", "asked"), [(1, 1), (5, 3), (40, 40), (200, 150)])
-def test_chained_risk(device, family, count, asked):
+def test_risk_along(device, family, count, asked):
     """Fewer and more pieces and risks than a block holds at once."""
     rng = np.random.default_rng(count)
     row, parts = some_rows(family, rng, count=6, nodes=150), some_pieces(rng, count, asked)
     row = row.in_units(parts.lr.max())
-    assert_same(cuda.chained_risk(row, parts, asked), numba_backend.chained_risk(row, parts, asked))
+    assert_same(cuda.risk_along(row, parts, asked), numba_backend.risk_along(row, parts, asked))
 
 
 @pytest.mark.parametrize("family", ["sgd", "momentum", "ema of momentum"])
-def test_chained_risk_diverges(device, family):
+def test_risk_along_diverges(device, family):
     rng = np.random.default_rng(7)
     row = some_rows(family, rng, count=20, wild=1e4)
     parts = some_pieces(rng, 10, 5, steps=(100, 1000, 2**40))
     row = row.in_units(parts.lr.max())
-    assert_same(cuda.chained_risk(row, parts, 5), numba_backend.chained_risk(row, parts, 5), both_kinds=True)
+    assert_same(cuda.risk_along(row, parts, 5), numba_backend.risk_along(row, parts, 5), both_kinds=True)
 
 
 def test_risk_nowhere_asked_for(device):
     rng = np.random.default_rng(0)
     row, parts = some_rows("momentum", rng, count=3), some_pieces(rng, 4, 0)
-    np.testing.assert_array_equal(cuda.chained_risk(row.in_units(parts.lr.max()), parts, 2), np.zeros((3, 2)))
+    np.testing.assert_array_equal(cuda.risk_along(row.in_units(parts.lr.max()), parts, 2), np.zeros((3, 2)))
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
@@ -168,9 +175,15 @@ def test_far_end_of_critical_damping(device, nesterov, decay):
     row = rows_of(problem, optimizer if decay is None else nqm.EMA(optimizer, decay), 8.0)
     for steps in (1, 10, 100, 1000, 10**6):
         assert_same(cuda.risk(row, np.full(3, steps)), numba_backend.risk(row, np.full(3, steps)))
-    parts = Pieces(np.array([1.0, 0.5, 1.0]), np.ones(3), np.array([1000, 3, 1000]), np.array([0, 1, 2]))
+    parts = Word(
+        np.zeros(3, dtype=np.int64),
+        np.array([1.0, 0.5, 1.0]),
+        np.ones(3),
+        np.array([1000, 3, 1000]),
+        np.array([0, 1, 2]),
+    )
     row = row.in_units(parts.lr.max())
-    assert_same(cuda.chained_risk(row, parts, 3), numba_backend.chained_risk(row, parts, 3))
+    assert_same(cuda.risk_along(row, parts, 3), numba_backend.risk_along(row, parts, 3))
 
 
 def test_no_steps_at_all(device):
@@ -200,13 +213,11 @@ def test_an_infinite_batch_adds_no_noise_even_to_an_overflow(device, family):
     steps = np.array([5000, 5000])
     assert_same(cuda.risk(row, steps), numba_backend.risk(other, steps))
     assert_same(cuda.dyadic_risk(row, 20), numba_backend.dyadic_risk(other, 20))
-    parts = Pieces(np.array([0.5, 1.0]), np.ones(2), np.array([3, 2000]), np.array([0, 1]))
-    assert_same(
-        cuda.chained_risk(row.in_units(1.0), parts, 2), numba_backend.chained_risk(other.in_units(1.0), parts, 2)
-    )
+    parts = word_of([0.5, 1.0], [3, 2000])
+    assert_same(cuda.risk_along(row.in_units(1.0), parts, 2), numba_backend.risk_along(other.in_units(1.0), parts, 2))
     for last in (False, True):
-        found = cuda.crossings(row, np.array([1e-3, 1e-3]), last)
-        assert np.array_equal(found, numba_backend.crossings(other, np.array([1e-3, 1e-3]), last))
+        found = cuda.first_passage(row, np.array([1e-3, 1e-3]), last)
+        assert np.array_equal(found, numba_backend.first_passage(other, np.array([1e-3, 1e-3]), last))
 
 
 def test_what_barely_grows_takes_few_leaps(device, monkeypatch):
@@ -214,19 +225,19 @@ def test_what_barely_grows_takes_few_leaps(device, monkeypatch):
     monkeypatch.setattr(cuda, "LEAPS", 200)
     row = rows_of(nqm.NoisyQuadratic(1.0), nqm.SGD(np.array([2.0 * (1.0 + 1e-9)])), math.inf)
     for last in (False, True):
-        assert cuda.crossings(row, np.array([0.1]), last).tolist() == [math.inf]
+        assert cuda.first_passage(row, np.array([0.1]), last).tolist() == [math.inf]
 
 
 # --- pieces of rows and of nodes ---------------------------------------------------------------------------------
 
 
 def all_sums(row, steps, parts):
-    """Every sum over nodes that the engine offers."""
-    asked = int(parts.column.max()) + 1
+    """Every sum over nodes that the backend offers."""
+    asked = int(parts.output_column.max()) + 1
     return (
         cuda.risk(row, steps),
         cuda.dyadic_risk(row, 20),
-        cuda.chained_risk(row.in_units(parts.lr.max()), parts, asked),
+        cuda.risk_along(row.in_units(parts.lr.max()), parts, asked),
     )
 
 
@@ -260,7 +271,7 @@ def test_a_row_does_not_depend_on_the_others(device, family):
         np.testing.assert_array_equal(cuda.risk(alone, steps[one]), whole[0][one])
         np.testing.assert_array_equal(cuda.dyadic_risk(alone, 20), whole[1][one])
         alone = row.in_units(parts.lr.max()).part(one)
-        np.testing.assert_array_equal(cuda.chained_risk(alone, parts, whole[2].shape[1]), whole[2][one])
+        np.testing.assert_array_equal(cuda.risk_along(alone, parts, whole[2].shape[1]), whole[2][one])
 
 
 @pytest.mark.parametrize("family", ["sgd", "preconditioned", "ema of momentum"])
@@ -280,10 +291,14 @@ def test_threads_of_a_block(monkeypatch, family):
     row, steps, parts = an_example(family, nodes=88)
     targets = 1.003 * numba_backend.risk(row, np.full(12, 50))
     put(stand_in(), monkeypatch)
-    alone = *all_sums(row, steps, parts), cuda.crossings(row, targets, False), cuda.crossings(row, targets, True)
+    alone = (
+        *all_sums(row, steps, parts),
+        cuda.first_passage(row, targets, False),
+        cuda.first_passage(row, targets, True),
+    )
     put(stand_in(threads=5), monkeypatch)  # of which not all have a node at the end
     results = [
-        (*all_sums(row, steps, parts), cuda.crossings(row, targets, False), cuda.crossings(row, targets, True))
+        (*all_sums(row, steps, parts), cuda.first_passage(row, targets, False), cuda.first_passage(row, targets, True))
         for _ in range(3)
     ]
     for a, b, again, more in zip(alone, *results, strict=True):
@@ -302,8 +317,8 @@ def test_nodes_stay_on_the_device(monkeypatch):
     copied = cupy.copied
     again = cuda.risk(rows_of(problem, nqm.SGD(np.array([0.1])), 4.0), steps)
     assert again == first
-    assert copied > row.curvature.nbytes + row.bias.nbytes + row.noise.nbytes
-    assert cupy.copied - copied < row.bias.nbytes
+    assert copied > row.curvature.nbytes + row.start_weight.nbytes + row.noise_weight.nbytes
+    assert cupy.copied - copied < row.start_weight.nbytes
     for _ in range(20):  # others, that lie wherever there is room
         other = rows_of(a_problem(rng, 1000), nqm.SGD(np.array([0.1])), 4.0)
         assert_same(cuda.risk(other, steps), numba_backend.risk(other, steps))
@@ -320,7 +335,7 @@ def assert_crossings(problem, optimizer, batch, targets):
     row = rows_of(problem, optimizer, np.broadcast_to(batch, targets.shape))
     found = []
     for last, name in ((False, "first"), (True, "last")):
-        here = cuda.crossings(row, targets, last)
+        here = cuda.first_passage(row, targets, last)
         np.testing.assert_array_equal(here, nqm.steps_to_target(problem, optimizer, batch, targets, name))
         found.append(here)
     return found
@@ -381,18 +396,18 @@ def test_more_rows_than_blocks(device, monkeypatch):
     problem, lr = a_problem(rng, 20), 10.0 ** rng.uniform(-2.0, 0.0, 17)
     row = rows_of(problem, nqm.EMA(nqm.SGD(lr, 0.9), 0.9), np.full(17, 1e5))
     targets = numba_backend.risk(row, rng.integers(50, 1000, size=17))
-    expected = cuda.crossings(row, targets, True)
+    expected = cuda.first_passage(row, targets, True)
     assert np.unique(expected).size > 3
     monkeypatch.setattr(cuda, "BLOCKS", 3)
-    np.testing.assert_array_equal(cuda.crossings(row, targets, True), expected)
+    np.testing.assert_array_equal(cuda.first_passage(row, targets, True), expected)
     monkeypatch.setattr(cuda, "SHARE", 1e-15)  # one block, whatever it takes
-    np.testing.assert_array_equal(cuda.crossings(row, targets, True), expected)
+    np.testing.assert_array_equal(cuda.first_passage(row, targets, True), expected)
 
 
 def test_a_search_that_takes_too_long_says_so(device, monkeypatch):
     row = rows_of(nqm.NoisyQuadratic([1.0]), nqm.SGD(np.array([1e-6, 1.0])), np.inf)
     monkeypatch.setattr(cuda, "LEAPS", 8)
-    found = cuda.crossings(row, np.array([0.1, 0.1]), False)
+    found = cuda.in_few_leaps(row, np.array([0.1, 0.1]), False)
     assert math.isnan(found[0])
     assert found[1] == 1.0
 
@@ -473,7 +488,7 @@ def test_cupy_is_not_imported_before_it_is_needed():
 
 
 @pytest.mark.gpu
-def test_slopes_on_the_device(monkeypatch):
+def test_gradients_on_the_device(monkeypatch):
     """On a GPU as by compiled code."""
     cupy = pytest.importorskip("cupy", reason="CuPy is not installed", exc_type=ImportError)
     if not cupy.cuda.is_available():
@@ -481,15 +496,14 @@ def test_slopes_on_the_device(monkeypatch):
     rng = np.random.default_rng(0)
     row = rows_of(a_problem(rng), nqm.SGD(np.array([0.3]), 0.9), 64.0)
     lr, inverse_batch, lengths = rng.uniform(0.2, 0.5, 5), rng.uniform(0.01, 0.1, 5), np.array([3, 100, 1, 50, 1000])
-    arguments = (
-        row.curvature[0], row.bias, row.noise, lr, row.transition, row.gain, row.fresh, row.query, row.readout,
-        row.start, row.scaled, inverse_batch, lengths, np.empty(0),
-    )  # fmt: skip
-    risk, by_lr, by_batch, _ = numba_backend.slopes(*arguments)
-    found = cuda.slopes(*arguments)
+    none = np.zeros(5, dtype=np.int64)
+    row = row._replace(lr=np.ones(1), inverse_batch_size=np.ones(1))
+    arguments = row, Word(none, lr, inverse_batch, lengths, none - 1), np.empty(0)
+    risk, by_lr, by_batch, _ = numba_backend.risk_and_gradient(*arguments)
+    found = cuda.risk_and_gradient(*arguments)
     np.testing.assert_allclose(found.risk, risk, rtol=1e-10)
     np.testing.assert_allclose(found.by_log_lr, by_lr, rtol=1e-7, atol=1e-9 * np.abs(by_lr).max())
-    np.testing.assert_allclose(found.by_log_inverse_batch, by_batch, rtol=1e-7, atol=1e-9 * by_batch.max())
+    np.testing.assert_allclose(found.by_log_inverse_batch_size, by_batch, rtol=1e-7, atol=1e-9 * by_batch.max())
 
 
 def test_momentum_of_zero_among_others_takes_few_leaps(device, monkeypatch):
@@ -500,8 +514,8 @@ def test_momentum_of_zero_among_others_takes_few_leaps(device, monkeypatch):
     mixed = rows_of(problem, nqm.SGD(lr, np.append(np.zeros(29), 0.5)), 1e5)
     assert len(row.start) == 1
     assert len(mixed.start) == 2
-    found = cuda.crossings(mixed, np.full(30, 0.01), False)
-    np.testing.assert_array_equal(found[:-1], cuda.crossings(row, np.full(30, 0.01), False)[:-1])
+    found = cuda.first_passage(mixed, np.full(30, 0.01), False)
+    np.testing.assert_array_equal(found[:-1], cuda.first_passage(row, np.full(30, 0.01), False)[:-1])
 
 
 # --- whole questions on the device -------------------------------------------------------------------------------

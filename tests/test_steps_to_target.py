@@ -234,17 +234,17 @@ def test_sgd_crosses_where_equation_4_says(lr, target):
 @pytest.fixture
 def leaps(monkeypatch):
     """Counts the leaps that searches try, in a list of one number; a search of more than a million fails."""
-    count, march = [0], first_passage.leaps.first_passage
+    count, march = [0], first_passage.kernel.first_passage
 
     def counting(*arguments):
-        *_, progress, _budget = arguments
+        progress = arguments[2].progress
         before = progress[3]
         status = march(*arguments)
         count[0] += int(progress[3] - before)
         assert count[0] < 1e6, f"a million leaps, and only step {progress[0]:.3g} is reached"
         return status
 
-    monkeypatch.setattr(first_passage.leaps, "first_passage", counting)
+    monkeypatch.setattr(first_passage.kernel, "first_passage", counting)
     return count
 
 

@@ -1,4 +1,4 @@
-"""The engine "cupy": the kernels of ``kernels.cu`` on a GPU, through CuPy.
+"""The backend "cupy": the kernels of ``kernels.cu`` on a GPU, through CuPy.
 
 A block of threads computes one row on a segment of nodes; the segments of a row are added up in their order. Their
 size is fixed, so the bits depend neither on timing nor on how many rows or nodes fit on the device at once.
@@ -19,12 +19,25 @@ from typing import Any
 import numpy as np
 
 from .._checks import FloatArray, IntArray
-from . import reference_backend
+from .numba_backend import (
+    effective_lrs,
+    first_passage_along,
+    gaussian_features_steps,
+    mode_sums,
+    newton_steps,
+    search_one_by_one,
+)
+from .reference import gradient
 from .selection import get_backend
-from .types import Pieces, Rows, Slopes
+from .types import FilterBatch, RiskGradient, Word
 
-THREADS, MARCHERS = 64, 128
-"""Threads of a block that sums over nodes, and of one that searches a crossing: what ``kernels.cu`` has room for."""
+__all__ = [
+    "dyadic_risk", "effective_lrs", "first_passage", "first_passage_along", "gaussian_features_steps", "mode_sums",
+    "newton_steps", "risk", "risk_along", "risk_and_gradient",
+]  # fmt: skip
+
+THREADS, SEARCHERS = 64, 128
+"""Threads of a block that sums over nodes, and of one that searches: what ``kernels.cu`` has room for."""
 
 SEGMENT = 512
 """Nodes that a block sums over."""
@@ -36,13 +49,13 @@ PARTIAL = 2**26
 """Sums over segments that a launch leaves for a row, at most."""
 
 LEVELS = 54
-"""Leaps of 2^0 ... 2^53 steps in the search for a crossing."""
+"""Leaps of 2^0 ... 2^53 steps in the search for a first passage."""
 
 LEAPS = 100_000
-"""Leaps over time after which a crossing is left to :class:`nqm.backends.first_passage.March`."""
+"""Leaps over time after which a row is left to :class:`nqm.backends.first_passage.FirstPassageSearch`."""
 
 BLOCKS = 1024
-"""Blocks that search for crossings at the same time."""
+"""Blocks that search for first passages at the same time."""
 
 SHARE = 0.25
 """Of the free memory of the device: what a call may work with; twice as much for the nodes."""
@@ -120,14 +133,15 @@ class device:
 
 
 @cache
-def _module(cupy: Any) -> Any:
+def _module(cupy: Any, k: int) -> Any:
+    """The kernels for k states, compiled when they are first needed."""
     source = Path(__file__).with_name("kernels.cu").read_text(encoding="utf-8")
-    return cupy.RawModule(code=source, options=("--std=c++17", "--fmad=false"))
+    return cupy.RawModule(code=source, options=("--std=c++17", "--fmad=false", f"-DSTATES={k}"))
 
 
 @cache
-def _kernel(cupy: Any, name: str) -> Any:
-    return _module(cupy).get_function(name)
+def _kernel(cupy: Any, k: int, name: str) -> Any:
+    return _module(cupy, k).get_function(name)
 
 
 def _line(error: BaseException) -> str:
@@ -136,79 +150,90 @@ def _line(error: BaseException) -> str:
     return " ".join(f"{type(cause).__name__}: {cause}".split())
 
 
-# --- the engine --------------------------------------------------------------------------------------------------
+# --- the backend --------------------------------------------------------------------------------------------------
 
 
-def risk(row: Rows, steps: IntArray) -> FloatArray:
+def risk(batch: FilterBatch, steps: IntArray) -> FloatArray:
     """Expected risk of each row after ``steps`` (R,) steps: (R,)."""
-    return _sums_over_nodes("risk", row, 1, lambda cupy, rows: (cupy.asarray(steps[rows]),))[:, 0]
+    return _sums_over_nodes("risk", batch, 1, lambda cupy, rows: (cupy.asarray(steps[rows]),))[:, 0]
 
 
-def dyadic_risk(row: Rows, levels: int) -> FloatArray:
+def dyadic_risk(batch: FilterBatch, levels: int) -> FloatArray:
     """Expected risk after 2^j steps, j = 0 ... levels - 1: (R, levels)."""
-    return _sums_over_nodes("dyadic", row, levels, lambda cupy, rows: (levels,))
+    return _sums_over_nodes("dyadic", batch, levels, lambda cupy, rows: (levels,))
 
 
-def chained_risk(row: Rows, parts: Pieces, columns: int) -> FloatArray:
-    """Expected risk along pieces, added up where their column is the same: (R, columns)."""
-    asked = parts.column >= 0
-    count, risks = parts.lengths.size, int(asked.sum())
+def risk_along(batch: FilterBatch, word: Word, columns: int) -> FloatArray:
+    """Expected risk along a word, added up where output columns are the same: (R, columns)."""
+    asked = word.output_column >= 0
+    count, risks = word.repeat.size, int(asked.sum())
 
     def arguments(cupy: Any, rows: slice) -> tuple[Any, ...]:
-        factors = cupy.asarray(np.concatenate([parts.lr, parts.inverse_batch]))
-        return factors, cupy.asarray(np.concatenate([parts.lengths, asked.astype(np.int64)])), count, risks
+        factors = cupy.asarray(np.concatenate([word.lr, word.inverse_batch_size]))
+        letters = np.concatenate([word.repeat, asked.astype(np.int64), word.map])
+        return factors, cupy.asarray(letters), count, risks
 
-    found = _sums_over_nodes("chain", row, risks, arguments)
-    out = np.zeros((row.lr.size, columns))
-    for column, risks_there in zip(parts.column[asked], found.T, strict=True):
+    found = _sums_over_nodes("word", batch, risks, arguments)
+    out = np.zeros((batch.lr.size, columns))
+    for column, risks_there in zip(word.output_column[asked], found.T, strict=True):
         out[:, column] += risks_there
     return out
 
 
-def slopes(*arguments: Any) -> Slopes:
-    """A risk along pieces and its derivatives: :func:`nqm.backends.reference_backend.slopes` on the device."""
-    compute: Callable[..., Slopes] = reference_backend.slopes
+def risk_and_gradient(batch: FilterBatch, word: Word, spans: FloatArray) -> RiskGradient:
+    """A risk along a word and its derivatives: :mod:`nqm.backends.reference.gradient` on the device."""
     with device():
-        return compute(*arguments, xp=namespace())
+        return gradient.risk_and_gradient(batch, word, spans, xp=namespace())
 
 
-def crossings(row: Rows, targets: FloatArray, last: bool) -> FloatArray:
-    """First step at or below the target, or the one after the last above it; inf: never, NaN: not found in LEAPS."""
-    k, nodes, rows = len(row.start), row.bias.size, targets.size
+def first_passage(batch: FilterBatch, targets: FloatArray, last: bool) -> FloatArray:
+    """First step with risk at or below the target, or (``last``) the one after the last above it: (R,).
+
+    inf: never within 2^53 steps. Raises TooManyLeaps where a row takes too many leaps over time to tell.
+    """
+    return search_one_by_one(batch, targets, last, in_few_leaps(batch, targets, last))
+
+
+def in_few_leaps(batch: FilterBatch, targets: FloatArray, last: bool) -> FloatArray:
+    """The same on the device; NaN: not found in LEAPS leaps."""
+    k, nodes, rows = len(batch.start), batch.start_weight.size, targets.size
     entries, triangle = 3 if k == 2 else k * k, k * (k + 1) // 2
     work = (LEVELS * (2 * entries + triangle + 2 * k) + 2 * (2 * k + triangle)) * nodes
     with device() as cupy:
-        kept = _on_device(cupy, [row.curvature, row.bias, row.noise])
-        curvature, bias, noise = kept or (cupy.asarray(a) for a in (row.curvature, row.bias, row.noise))
+        host = [batch.curvature, batch.start_weight, batch.noise_weight]
+        curvature, start_weight, noise_weight = _on_device(cupy, host) or (cupy.asarray(a) for a in host)
         blocks = max(1, min(rows, BLOCKS, int(SHARE * free_bytes()) // (8 * work)))
         out = cupy.empty(rows)
-        _kernel(cupy, f"crossing{k}")(
-            (blocks,), (MARCHERS,),
-            (curvature, nodes, bias, noise, nodes, *_packed(cupy, row), cupy.asarray(targets), rows, int(last), LEAPS,
-             cupy.empty(blocks * work), out),
+        _kernel(cupy, k, "first_passage")(
+            (blocks,), (SEARCHERS,),
+            (curvature, nodes, start_weight, noise_weight, nodes, *_packed(cupy, batch), cupy.asarray(targets), rows,
+             int(last), LEAPS, cupy.empty(blocks * work), out),
         )  # fmt: skip
         return np.asarray(cupy.asnumpy(out))
 
 
-def _sums_over_nodes(name: str, row: Rows, columns: int, arguments: Callable[[Any, slice], tuple[Any, ...]]) -> Any:
+def _sums_over_nodes(
+    name: str, batch: FilterBatch, columns: int, arguments: Callable[[Any, slice], tuple[Any, ...]]
+) -> Any:
     """The sums (R, columns) of a kernel that takes ``arguments(cupy, rows)`` of its own; NaN, from overflow, is inf."""
-    rows, k = row.lr.size, len(row.start)
+    rows, k = batch.lr.size, len(batch.start)
     out = np.zeros((rows, columns))
     if out.size == 0:
         return out
     window = SEGMENT * max(1, min(WINDOW // SEGMENT, PARTIAL // columns))
-    segments = -(-min(window, row.bias.size) // SEGMENT)
-    bytes_a_row = 8 * (columns * (segments + 1) + 2 * (k + 1) ** 2 + 4)
+    segments = -(-min(window, batch.start_weight.size) // SEGMENT)
+    maps = batch.transition.shape[1]
+    bytes_a_row = 8 * (columns * (segments + 1) + maps * 2 * (k + 1) ** 2 + 4)
     with device() as cupy:
-        sums, totals = _kernel(cupy, f"{name}{k}"), _kernel(cupy, "totals")
-        kept = _on_device(cupy, [row.curvature, row.bias, row.noise])
+        sums, totals = _kernel(cupy, k, name), _kernel(cupy, k, "totals")
+        kept = _on_device(cupy, [batch.curvature, batch.start_weight, batch.noise_weight])
         at_once = max(1, min(rows, int(SHARE * free_bytes()) // bytes_a_row, (2**31 - 1) // max(segments, columns)))
         for first in range(0, rows, at_once):
             some = slice(first, min(first + at_once, rows))
             count = some.stop - some.start
-            own = *_packed(cupy, row.part(some)), *arguments(cupy, some)
+            own = *_packed(cupy, batch.part(some)), *arguments(cupy, some)
             partial, total = cupy.empty(count * segments * columns), cupy.zeros((count, columns))
-            for nodes in _windows(cupy, row, kept, window):
+            for nodes in _windows(cupy, batch, kept, window):
                 here = -(-nodes[-1] // SEGMENT)
                 sums((count * here,), (THREADS,), (*nodes, *own, here, SEGMENT, partial))
                 totals((count * columns,), (THREADS,), (partial, here, columns, total))
@@ -217,26 +242,30 @@ def _sums_over_nodes(name: str, row: Rows, columns: int, arguments: Callable[[An
     return out
 
 
-def _packed(cupy: Any, row: Rows) -> tuple[Any, ...]:
-    """Rows, filter and powers as ``Row``, ``Filter`` and ``which`` of the kernels."""
-    rows = row.lr.size
-    numbers = [row.lr, row.inverse_batch, row.fresh, row.transition, row.gain]
-    filters = np.concatenate([row.query, row.readout, row.start, row.scaled])
-    packed = np.concatenate([n.reshape(rows, -1) for n in numbers], axis=1)
-    return cupy.asarray(packed), cupy.asarray(filters), cupy.asarray(row.which)
+def _packed(cupy: Any, batch: FilterBatch) -> tuple[Any, ...]:
+    """Rows, their step maps, how many of them, filter and power index as the kernels have them (``ROWS``)."""
+    rows, maps = batch.lr.size, batch.transition.shape[1]
+    numbers = np.stack([batch.lr, batch.inverse_batch_size], axis=1)
+    parts = [batch.averaging_weight, batch.transition, batch.gain]
+    packed = np.concatenate([part.reshape(rows * maps, -1) for part in parts], axis=1)
+    filters = np.concatenate([batch.query, batch.readout, batch.start, batch.lr_scaled])
+    return (
+        cupy.asarray(numbers), cupy.asarray(packed), maps, cupy.asarray(filters), cupy.asarray(batch.power_index),
+    )  # fmt: skip
 
 
-def _windows(cupy: Any, row: Rows, kept: list[Any] | None, window: int) -> Iterator[tuple[Any, ...]]:
-    """curvature, its stride, bias, noise, nodes: of so many nodes at a time, out of what is on the device or copied."""
-    for first in range(0, row.bias.size, window):
-        some = slice(first, min(first + window, row.bias.size))
+def _windows(cupy: Any, batch: FilterBatch, kept: list[Any] | None, window: int) -> Iterator[tuple[Any, ...]]:
+    """curvature, its stride, the two weights, nodes: of so many nodes at a time, on the device or copied."""
+    for first in range(0, batch.start_weight.size, window):
+        some = slice(first, min(first + window, batch.start_weight.size))
         count = some.stop - some.start
         if kept is not None:
-            curvature, bias, noise = kept
-            yield curvature.reshape(-1)[first:], row.bias.size, bias[some], noise[some], count
+            curvature, *weights = kept
+            yield curvature.reshape(-1)[first:], batch.start_weight.size, *(w[some] for w in weights), count
         else:
-            curvature = np.ascontiguousarray(row.curvature[:, some])
-            yield cupy.asarray(curvature), count, cupy.asarray(row.bias[some]), cupy.asarray(row.noise[some]), count
+            curvature = np.ascontiguousarray(batch.curvature[:, some])
+            weights = [cupy.asarray(w[some]) for w in (batch.start_weight, batch.noise_weight)]
+            yield cupy.asarray(curvature), count, *weights, count
 
 
 def _on_device(cupy: Any, wanted: list[FloatArray]) -> list[Any] | None:

@@ -1,5 +1,6 @@
-// The kernels of nqm/_kernels.py for CUDA: same coordinates, same double-double arithmetic, same order of levels; what
-// is said there about the mathematics is not said again. A node's power and state stay in registers.
+// The kernels of nqm/backends/kernels for CUDA: same coordinates, same double-double arithmetic, same order of levels;
+// what is said there about the mathematics is not said again. Compiled for one number of states at a time, STATES; up
+// to three, a node's power and state stay in registers.
 //
 // A sum over nodes: one block of threads takes one row and one segment of nodes, its threads stride over the nodes, and
 // what each thread has summed is added up in the order of the threads. `totals` adds up the segments of a row in their
@@ -12,8 +13,8 @@ typedef long long whole;
 
 const int THREADS = 64;  // in a block that sums, at most
 const int COLUMNS = 64;  // sums that a block keeps at once
-const int MARCHERS = 128;  // threads in a block that searches, at most
-const int PIECES = 32;  // of a schedule, prepared at once
+const int SEARCHERS = 128;  // threads in a block that searches, at most
+const int LETTERS = STATES < 4 ? 32 : 4;  // of a word, tabulated at once
 const int LEVELS = 54;  // of the search: leaps of 2^0 ... 2^53 steps
 const whole HORIZON = 1LL << 53;
 const double ROUNDED = 1.0 + 4e-16;  // a few roundings
@@ -71,25 +72,28 @@ struct State {
     double s[K * (K + 1) / 2];
 };
 
-// Rows and filters as the host packs them.
-template <int K>
+// Rows, their step maps and filters as the host packs them.
 struct Row {
-    double lr, inverse_batch;
-    Pair fresh;
+    double lr, inverse_batch_size;
+};
+
+template <int K>
+struct Map {
+    Pair averaging_weight;
     double transition[2][K][K], gain[2][K];
 
     __device__ __forceinline__ Pair a(int i, int j) const { return pair(transition[0][i][j], transition[1][i][j]); }
     __device__ __forceinline__ Pair b(int i) const { return pair(gain[0][i], gain[1][i]); }
-    __device__ __forceinline__ bool average() const { return K == 3 && fresh.h > 0.0; }
+    __device__ __forceinline__ bool averages() const { return K > 2 && averaging_weight.h > 0.0; }
 };
 
 template <int K>
 struct Filter {
-    double query[K], readout[K], start[K], scaled[K];
+    double query[K], readout[K], start[K], lr_scaled[K];
 };
 
 template <int K>
-struct Plain {  // how many entries of M a power in `prepare`'s coordinates has
+struct Plain {  // how many entries of M a power in the coordinates of `set_up` has
     static const int entries = K == 2 ? 3 : K * K;
 };
 
@@ -183,6 +187,58 @@ __device__ __forceinline__ void advance(const Power<3, 9> &P, State<3> &Z) {
     for (int i = 0; i < 3; i++) Z.u[i] = dot3(P.m[3 * i], u, P.m[3 * i + 1], v, P.m[3 * i + 2], w);
 }
 
+// More than three states: loops.
+template <int K>
+__device__ void congruence(const Pair *m, const double *S, double keep, double *out) {
+    double half[K][K];
+    for (int i = 0; i < K; i++)
+        for (int j = 0; j < K; j++) {
+            double sum = 0.0;
+            for (int p = 0; p < K; p++) {
+                int low = p < j ? p : j, high = p < j ? j : p;
+                sum = fma(m[K * i + p].h, S[low * K - low * (low - 1) / 2 + high - low], sum);
+            }
+            half[i][j] = sum;
+        }
+    int slot = 0;
+    for (int i = 0; i < K; i++)
+        for (int j = i; j < K; j++, slot++) {
+            double sum = keep == 0.0 ? 0.0 : keep * out[slot];
+            for (int p = 0; p < K; p++) sum = fma(half[i][p], m[K * j + p].h, sum);
+            out[slot] = sum;
+        }
+}
+
+template <int K, int E>
+__device__ void square(Power<K, E> &P) {
+    double g[K * (K + 1) / 2];
+    for (int i = 0; i < K * (K + 1) / 2; i++) g[i] = P.g[i];
+    congruence<K>(P.m, g, 1.0, P.g);
+    Pair old[E];
+    for (int i = 0; i < E; i++) old[i] = P.m[i];
+    for (int i = 0; i < K; i++)
+        for (int j = 0; j < K; j++) {
+            Pair sum = mul(old[K * i], old[j]);
+            for (int p = 1; p < K; p++) sum = add(sum, mul(old[K * i + p], old[K * p + j]));
+            P.m[K * i + j] = sum;
+        }
+}
+
+template <int K, int E>
+__device__ void advance(const Power<K, E> &P, State<K> &Z) {
+    double s[K * (K + 1) / 2];
+    for (int i = 0; i < K * (K + 1) / 2; i++) s[i] = Z.s[i];
+    congruence<K>(P.m, s, 0.0, Z.s);
+    for (int i = 0; i < K * (K + 1) / 2; i++) Z.s[i] += P.g[i];
+    Pair old[K];
+    for (int i = 0; i < K; i++) old[i] = Z.u[i];
+    for (int i = 0; i < K; i++) {
+        Pair sum = mul(P.m[K * i], old[0]);
+        for (int p = 1; p < K; p++) sum = add(sum, mul(P.m[K * i + p], old[p]));
+        Z.u[i] = sum;
+    }
+}
+
 // Z <- the state `left` steps of P on; P is spent.
 template <int K, int E>
 __device__ __forceinline__ void run(Power<K, E> &P, State<K> &Z, whole left) {
@@ -195,10 +251,77 @@ __device__ __forceinline__ void run(Power<K, E> &P, State<K> &Z, whole left) {
 
 // --- one step -------------------------------------------------------------------------------------------------
 
-// A_ij - x gain_i query_j
+// M = constant + x linear and what a unit of noise does, in the filter's own coordinates: see step_maps.py.
 template <int K>
-__device__ __forceinline__ Pair entry(const Row<K> &row, const Filter<K> &filter, int i, int j, Pair x) {
-    return add(row.a(i, j), mul(mul(x, row.b(i)), pair(-filter.query[j])));
+struct Step {
+    Pair constant[K][K], linear[K][K];
+    double b[K], lr, inverse_batch_size;
+};
+
+// a lr^exponent for exponent 0, 1, 2
+__device__ __forceinline__ Pair raised(Pair a, double lr, int exponent) {
+    for (int i = 0; i < exponent; i++) a = norm(mul(a, pair(lr)));
+    return a;
+}
+
+template <int K>
+__device__ __forceinline__ void tabulate(
+    const Map<K> &map, const Filter<K> &filter, double lr, double inverse_batch_size, Step<K> &step
+) {
+    step.lr = lr;
+    step.inverse_batch_size = inverse_batch_size;
+    const int last = K - 1;
+    for (int i = 0; i < (map.averages() ? last : K); i++) {
+        for (int j = 0; j < K; j++) {
+            int e = (int)filter.lr_scaled[j] - (int)filter.lr_scaled[i];
+            step.constant[i][j] = e >= 0 ? raised(map.a(i, j), lr, e) : pair(0.0);
+            step.linear[i][j] = raised(mul(map.b(i), pair(-filter.query[j])), lr, 1 + e);
+        }
+        step.b[i] = raised(map.b(i), lr, 1 - (int)filter.lr_scaled[i]).h;
+    }
+    if (map.averages()) {  // of what the others read out after the step
+        double read = 0.0;
+        for (int i = 0; i < last; i++) read += filter.readout[i] * step.b[i];
+        step.b[last] = map.averaging_weight.h * read;
+        for (int j = 0; j < last; j++) {
+            Pair constant = mul(pair(filter.readout[0]), step.constant[0][j]);
+            Pair linear = mul(pair(filter.readout[0]), step.linear[0][j]);
+            for (int i = 1; i < last; i++) {
+                constant = add(constant, mul(pair(filter.readout[i]), step.constant[i][j]));
+                linear = add(linear, mul(pair(filter.readout[i]), step.linear[i][j]));
+            }
+            step.constant[last][j] = norm(mul(map.averaging_weight, constant));
+            step.linear[last][j] = norm(mul(map.averaging_weight, linear));
+        }
+        step.constant[last][last] = pair(map.transition[0][last][last]);
+        step.linear[last][last] = pair(0.0);
+    }
+}
+
+// `step` in shared memory <- row's first map at lr = 1, for `set_up`. All threads must come here.
+template <int K>
+__device__ __forceinline__ void tabulate_once(const Map<K> &map, const Filter<K> &filter, Step<K> &step) {
+    __syncthreads();
+    if (threadIdx.x == 0) tabulate(map, filter, 1.0, 1.0, step);
+    __syncthreads();
+}
+
+__device__ __forceinline__ Pair affine(Pair c, Pair t, Pair x) { return add(c, mul(x, t)); }
+
+// P <- one step of a node with x, in the filter's own coordinates.
+template <int K>
+__device__ __forceinline__ void fill_step(const Step<K> &step, Pair x, Power<K, K * K> &P) {
+    int slot = 0;
+#pragma unroll
+    for (int i = 0; i < K; i++) {
+#pragma unroll
+        for (int j = 0; j < K; j++) {
+            Pair c = step.constant[i][j], t = step.linear[i][j];
+            P.m[K * i + j] = t.h == 0.0 ? c : affine(c, t, x);
+        }
+#pragma unroll
+        for (int j = i; j < K; j++, slot++) P.g[slot] = step.inverse_batch_size * step.b[i] * step.b[j];
+    }
 }
 
 __device__ __forceinline__ void fill_noise(double b0, double b1, double *g) {
@@ -216,9 +339,9 @@ struct Shifted {
 };
 
 template <int K>
-__device__ __forceinline__ Shifted shifted(const Row<K> &row, const Filter<K> &filter, Pair x) {
-    Pair m00 = entry(row, filter, 0, 0, x), m01 = entry(row, filter, 0, 1, x);
-    Pair m10 = entry(row, filter, 1, 0, x), m11 = entry(row, filter, 1, 1, x);
+__device__ __forceinline__ Shifted shifted(const Step<K> &step, const Map<K> &map, const Filter<K> &filter, Pair x) {
+    Pair m00 = affine(step.constant[0][0], step.linear[0][0], x), m01 = affine(step.constant[0][1], step.linear[0][1], x);
+    Pair m10 = affine(step.constant[1][0], step.linear[1][0], x), m11 = affine(step.constant[1][1], step.linear[1][1], x);
     Pair r0 = pair(filter.readout[0]), r1 = pair(filter.readout[1]);
     Pair s0 = pair(filter.start[0]), s1 = pair(filter.start[1]);
     Pair d = add(scale(0.5, m00), scale(-0.5, m11));
@@ -226,68 +349,59 @@ __device__ __forceinline__ Shifted shifted(const Row<K> &row, const Filter<K> &f
     Shifted found;
     found.m = add(scale(0.5, m00), scale(0.5, m11));
     found.q = dot2(d, d, m01, m10);
-    found.b0 = dot2(r0, row.b(0), r1, row.b(1)).h;
-    found.b1 = dot2(k0, row.b(0), k1, row.b(1)).h;
+    found.b0 = dot2(r0, map.b(0), r1, map.b(1)).h;
+    found.b1 = dot2(k0, map.b(0), k1, map.b(1)).h;
     found.z0 = dot2(r0, s0, r1, s1);
     found.z1 = dot2(k0, s0, k1, s1);
     return found;
 }
 
-// P <- one step, Z <- the state before it; see `_prepare`.
-__device__ __forceinline__ void prepare(
-    const Row<1> &row, const Filter<1> &filter, double h, Power<1, 1> &P, State<1> &Z
+// P <- one step, Z <- the state before it; see setup.py. step: at lr = 1.
+template <int K>
+__device__ __forceinline__ void set_up(
+    const Step<K> &step, double lr, const Map<K> &map, const Filter<K> &filter, double h,
+    Power<K, Plain<K>::entries> &P, State<K> &Z
 ) {
-    double x = row.lr * h;
-    P.m[0] = entry(row, filter, 0, 0, pair(x, fma(row.lr, h, -x)));
-    P.g[0] = row.gain[0][0] * row.gain[0][0];
-    Z.u[0] = pair(filter.start[0]);
-    Z.s[0] = 0.0;
-}
-
-__device__ __forceinline__ void prepare(
-    const Row<2> &row, const Filter<2> &filter, double h, Power<2, 3> &P, State<2> &Z
-) {
-    double x = row.lr * h;
-    Shifted one = shifted(row, filter, pair(x, fma(row.lr, h, -x)));
-    P.m[0] = one.m, P.m[1] = pair(1.0), P.m[2] = one.q;
-    fill_noise(one.b0, one.b1, P.g);
-    Z.u[0] = one.z0, Z.u[1] = one.z1;
-    Z.s[0] = Z.s[1] = Z.s[2] = 0.0;
-}
-
-__device__ __forceinline__ void prepare(
-    const Row<3> &row, const Filter<3> &filter, double h, Power<3, 9> &P, State<3> &Z
-) {
-    double high = row.lr * h;
-    Pair x = pair(high, fma(row.lr, h, -high));
+    double high = lr * h;
+    Pair x = pair(high, fma(lr, h, -high));
 #pragma unroll
-    for (int i = 0; i < 6; i++) Z.s[i] = 0.0;
-    if (row.average()) {
-        Shifted one = shifted(row, filter, x);
-        P.m[0] = one.m, P.m[1] = pair(1.0), P.m[2] = pair(0.0);
-        P.m[3] = one.q, P.m[4] = one.m, P.m[5] = pair(0.0);
-        P.m[6] = norm(mul(row.fresh, one.m)), P.m[7] = row.fresh, P.m[8] = pair(row.transition[0][2][2]);
-        fill_noise(one.b0, one.b1, row.fresh.h * one.b0, P.g);
-        Z.u[0] = one.z0, Z.u[1] = one.z1, Z.u[2] = pair(filter.start[2]);
+    for (int i = 0; i < K * (K + 1) / 2; i++) Z.s[i] = 0.0;
+    if constexpr (K == 2) {
+        Shifted one = shifted(step, map, filter, x);
+        P.m[0] = one.m, P.m[1] = pair(1.0), P.m[2] = one.q;
+        fill_noise(one.b0, one.b1, P.g);
+        Z.u[0] = one.z0, Z.u[1] = one.z1;
+        return;
     } else {
+        if constexpr (K == 3)
+            if (map.averages()) {
+                Shifted one = shifted(step, map, filter, x);
+                P.m[0] = one.m, P.m[1] = pair(1.0), P.m[2] = pair(0.0);
+                P.m[3] = one.q, P.m[4] = one.m, P.m[5] = pair(0.0);
+                P.m[6] = norm(mul(map.averaging_weight, one.m)), P.m[7] = map.averaging_weight;
+                P.m[8] = pair(map.transition[0][2][2]);
+                fill_noise(one.b0, one.b1, map.averaging_weight.h * one.b0, P.g);
+                Z.u[0] = one.z0, Z.u[1] = one.z1, Z.u[2] = pair(filter.start[2]);
+                return;
+            }
+        fill_step(step, x, P);
 #pragma unroll
-        for (int i = 0; i < 3; i++) {
-#pragma unroll
-            for (int j = 0; j < 3; j++) P.m[3 * i + j] = entry(row, filter, i, j, x);
-            Z.u[i] = pair(filter.start[i]);
-        }
-        fill_noise(row.gain[0][0], row.gain[0][1], row.gain[0][2], P.g);
+        for (int i = 0; i < K; i++) Z.u[i] = pair(filter.start[i]);
     }
 }
 
 // --- reading a state ------------------------------------------------------------------------------------------
 
-// The readout in the coordinates of `prepare`; natural: in the filter's own.
+// The readout in the coordinates of `set_up`, of its map, or in the filter's own, of `count` maps.
 template <int K>
-__device__ __forceinline__ void read_from(const Row<K> &row, const Filter<K> &filter, bool natural, double *read) {
-    bool chosen = (K == 2 && !natural) || row.average();
+__device__ __forceinline__ void read_from(
+    const Map<K> *maps, whole count, const Filter<K> &filter, bool own, double *read
+) {
+    bool average = false;
+    for (whole m = 0; m < count; m++) average = average || maps[m].averages();
+    bool chosen = (K == 2 && !own) || average;
 #pragma unroll
-    for (int i = 0; i < K; i++) read[i] = chosen ? (i == (K == 2 ? 0 : 2) ? 1.0 : 0.0) : filter.readout[i];
+    for (int i = 0; i < K; i++) read[i] = chosen ? (i == (K == 2 ? 0 : K - 1) ? 1.0 : 0.0) : filter.readout[i];
 }
 
 // d = r . u and g = r^T S r; a state that is not read may have overflowed.
@@ -307,16 +421,18 @@ __device__ __forceinline__ void read_state(const State<K> &Z, const double *read
 }
 
 // A node without weight adds nothing, even to an overflow, and neither does an infinite batch.
-__device__ __forceinline__ double start_risk(double bias, double d) { return bias > 0.0 ? bias * (d * d) : 0.0; }
+__device__ __forceinline__ double start_risk(double weight, double d) {
+    return weight > 0.0 ? weight * (d * d) : 0.0;
+}
 
-__device__ __forceinline__ double noise_risk(double noise, double inverse_batch, double x, double g) {
-    return noise > 0.0 && inverse_batch > 0.0 && g != 0.0 ? noise * inverse_batch * (x * (x * g)) : 0.0;
+__device__ __forceinline__ double noise_risk(double weight, double inverse_batch_size, double x, double g) {
+    return weight > 0.0 && inverse_batch_size > 0.0 && g != 0.0 ? weight * inverse_batch_size * (x * (x * g)) : 0.0;
 }
 
 // --- sums over nodes ------------------------------------------------------------------------------------------
 //
-// curvature: (powers, stride), of which this call sees `nodes` nodes; bias, noise: (nodes,). rows: (R,) and filters:
-// (1,) as the host packs them; which: (R,). Block b has row b / segments and segment b % segments, of `length` nodes.
+// curvature: (powers, stride), of which this call sees `nodes` nodes; start_weight, noise_weight: (nodes,). rows: (R,),
+// maps: (R, L) and filters: (1,) as the host packs them; power_index: (R,). Block b has row b / segments and segment b % segments, of `length` nodes.
 // out: (R, segments, columns), sums over the segment.
 
 struct Segment {
@@ -347,24 +463,28 @@ __device__ __forceinline__ void add_up(const double *sums, int columns, double *
 
 template <int K>
 __device__ __forceinline__ void risk(
-    const double *curvature, whole stride, const double *bias, const double *noise, whole nodes, const Row<K> *rows,
-    const Filter<K> *filters, const whole *which, const whole *steps, whole segments, whole length, double *out
+    const double *curvature, whole stride, const double *start_weight, const double *noise_weight, whole nodes,
+    const Row *rows, const Map<K> *maps, whole L, const Filter<K> *filters, const whole *power_index, const whole *steps,
+    whole segments, whole length, double *out
 ) {
     __shared__ double sums[THREADS + 1];
     Segment here = segment_of(nodes, segments, length);
-    const Row<K> &row = rows[here.row];
+    __shared__ Step<K> step;
+    const Row row = rows[here.row];
+    const Map<K> &map = maps[here.row * L];
     const Filter<K> &filter = *filters;
-    curvature += which[here.row] * stride;
+    curvature += power_index[here.row] * stride;
     double read[K], sum = 0.0;
-    read_from(row, filter, false, read);
+    read_from(&map, 1, filter, false, read);
+    tabulate_once(map, filter, step);
     for (whole n = here.first + threadIdx.x; n < here.last; n += blockDim.x) {
         Power<K, Plain<K>::entries> P;
         State<K> Z;
         double d, g;
-        prepare(row, filter, curvature[n], P, Z);
+        set_up(step, row.lr, map, filter, curvature[n], P, Z);
         run(P, Z, steps[here.row]);
         read_state(Z, read, d, g);
-        sum += start_risk(bias[n], d) + noise_risk(noise[n], row.inverse_batch, row.lr * curvature[n], g);
+        sum += start_risk(start_weight[n], d) + noise_risk(noise_weight[n], row.inverse_batch_size, row.lr * curvature[n], g);
     }
     mine(sums, 0) = sum;
     add_up(sums, 1, out + blockIdx.x, false);
@@ -373,28 +493,32 @@ __device__ __forceinline__ void risk(
 // levels <= COLUMNS
 template <int K>
 __device__ __forceinline__ void dyadic(
-    const double *curvature, whole stride, const double *bias, const double *noise, whole nodes, const Row<K> *rows,
-    const Filter<K> *filters, const whole *which, whole levels, whole segments, whole length, double *out
+    const double *curvature, whole stride, const double *start_weight, const double *noise_weight, whole nodes,
+    const Row *rows, const Map<K> *maps, whole L, const Filter<K> *filters, const whole *power_index, whole levels,
+    whole segments, whole length, double *out
 ) {
     __shared__ double sums[COLUMNS * (THREADS + 1)];
     Segment here = segment_of(nodes, segments, length);
-    const Row<K> &row = rows[here.row];
+    __shared__ Step<K> step;
+    const Row row = rows[here.row];
+    const Map<K> &map = maps[here.row * L];
     const Filter<K> &filter = *filters;
-    curvature += which[here.row] * stride;
+    curvature += power_index[here.row] * stride;
     double read[K];
-    read_from(row, filter, false, read);
+    read_from(&map, 1, filter, false, read);
+    tabulate_once(map, filter, step);
     for (int j = 0; j < levels; j++) mine(sums, j) = 0.0;
     for (whole n = here.first + threadIdx.x; n < here.last; n += blockDim.x) {
         Power<K, Plain<K>::entries> P;
         State<K> origin;
-        prepare(row, filter, curvature[n], P, origin);
+        set_up(step, row.lr, map, filter, curvature[n], P, origin);
         for (int j = 0; j < levels; j++) {
             State<K> Z = origin;
             double d, g;
             advance(P, Z);
             read_state(Z, read, d, g);
             mine(sums, j) +=
-                start_risk(bias[n], d) + noise_risk(noise[n], row.inverse_batch, row.lr * curvature[n], g);
+                start_risk(start_weight[n], d) + noise_risk(noise_weight[n], row.inverse_batch_size, row.lr * curvature[n], g);
             if (j + 1 < levels) square(P);
         }
     }
@@ -411,69 +535,12 @@ __device__ __forceinline__ void add_segments(const double *partial, whole segmen
     add_up(sums, 1, out + blockIdx.x, true);
 }
 
-// --- schedules: pieces in a chain -----------------------------------------------------------------------------
+// --- words of step maps ---------------------------------------------------------------------------------------
 
-// One step at some learning rate: M = constant + linear h, and what a unit of noise does.
-template <int K>
-struct Step {
-    Pair constant[K][K], linear[K][K];
-    double b[K], rate, inverse_batch;
-};
-
-// a lr^exponent for exponent 0, 1, 2
-__device__ __forceinline__ Pair raised(Pair a, double lr, int exponent) {
-    for (int i = 0; i < exponent; i++) a = norm(mul(a, pair(lr)));
-    return a;
-}
-
-template <int K>
-__device__ __forceinline__ void tabulate(
-    const Row<K> &row, const Filter<K> &filter, double rate, double inverse_batch, Step<K> &step
-) {
-    step.rate = rate;
-    step.inverse_batch = inverse_batch;
-    int own = row.average() ? 2 : K;
-    for (int i = 0; i < own; i++) {
-        for (int j = 0; j < K; j++) {
-            int e = (int)filter.scaled[j] - (int)filter.scaled[i];
-            step.constant[i][j] = e >= 0 ? raised(row.a(i, j), rate, e) : pair(0.0);
-            step.linear[i][j] = raised(mul(row.b(i), pair(-filter.query[j])), rate, 1 + e);
-        }
-        step.b[i] = raised(row.b(i), rate, 1 - (int)filter.scaled[i]).h;
-    }
-    if (row.average()) {  // of what the others read out after the step
-        Pair r0 = pair(filter.readout[0]), r1 = pair(filter.readout[K > 1 ? 1 : 0]);
-        const int f = K - 1, s = K > 1 ? 1 : 0;
-        for (int j = 0; j < 2 && j < K; j++) {
-            step.constant[f][j] = norm(mul(row.fresh, dot2(r0, step.constant[0][j], r1, step.constant[s][j])));
-            step.linear[f][j] = norm(mul(row.fresh, dot2(r0, step.linear[0][j], r1, step.linear[s][j])));
-        }
-        step.constant[f][f] = row.a(f, f);
-        step.linear[f][f] = pair(0.0);
-        step.b[f] = row.fresh.h * (r0.h * step.b[0] + r1.h * step.b[s]);
-    }
-}
-
-template <int K>
-__device__ __forceinline__ void one_step(const Step<K> &step, double h, Power<K, K * K> &P) {
-    int slot = 0;
-#pragma unroll
-    for (int i = 0; i < K; i++) {
-#pragma unroll
-        for (int j = 0; j < K; j++) {
-            Pair c = step.constant[i][j], t = step.linear[i][j];
-            double x = t.h * h;
-            P.m[K * i + j] = t.h == 0.0 ? c : add(c, pair(x, fma(t.l, h, fma(t.h, h, -x))));
-        }
-#pragma unroll
-        for (int j = i; j < K; j++, slot++) P.g[slot] = step.inverse_batch * step.b[i] * step.b[j];
-    }
-}
-
-// The shift of a node's coordinates (theta, w + shift theta); see `_shifts`.
+// The shift of a node's coordinates (theta, w + shift theta); see shifts.py.
 template <int K>
 __device__ __forceinline__ double shift_of(const Step<K> &step, const Filter<K> &filter, double h) {
-    if (filter.scaled[1] != 1.0 || !(step.rate * h > 1.0)) return 0.0;
+    if (filter.lr_scaled[1] != 1.0 || filter.readout[1] != 0.0 || !(step.lr * h > 1.0)) return 0.0;
     double off = step.constant[0][1].h + step.linear[0][1].h * h;
     double gap = step.constant[0][0].h + step.linear[0][0].h * h - step.constant[1][1].h - step.linear[1][1].h * h;
     return off != 0.0 ? 0.5 * gap / off : 0.0;
@@ -487,9 +554,10 @@ __device__ __forceinline__ void shift_step(const Step<K> &step, double shift, Po
 #pragma unroll
     for (int j = 0; j < K; j++) P.m[K + j] = add(P.m[K + j], mul(P.m[j], pair(shift)));
     double b1 = step.b[1] + shift * step.b[0];
-    P.g[1] = step.inverse_batch * step.b[0] * b1;
-    P.g[K] = step.inverse_batch * b1 * b1;
-    if (K == 3) P.g[K == 3 ? 4 : 0] = step.inverse_batch * b1 * step.b[K - 1];
+    P.g[1] = step.inverse_batch_size * step.b[0] * b1;
+    P.g[K] = step.inverse_batch_size * b1 * b1;
+#pragma unroll
+    for (int j = 2; j < K; j++) P.g[K + j - 1] = step.inverse_batch_size * b1 * step.b[j];
 }
 
 // The state in the coordinates of another shift.
@@ -500,7 +568,8 @@ __device__ __forceinline__ void shift_state(double before, double after, State<K
     Z.u[1] = add(Z.u[1], dot2(Z.u[0], pair(after), Z.u[0], pair(-before)));
     Z.s[K] += t * (2.0 * Z.s[1] + t * Z.s[0]);
     Z.s[1] += t * Z.s[0];
-    if (K == 3) Z.s[K == 3 ? 4 : 0] += t * Z.s[K == 3 ? 2 : 0];
+#pragma unroll
+    for (int j = 2; j < K; j++) Z.s[K + j - 1] += t * Z.s[j];
 }
 
 __device__ __forceinline__ void change(
@@ -517,25 +586,26 @@ __device__ __forceinline__ void change(
     shift_state(before, shift, Z);
 }
 
-// Piece j: lengths[j] steps with lr piece_lr[j] times the row's, inverse batch size likewise; read[j] says whether the
-// risk after it is asked for, so many times `columns`.
+// Letter j: repeat[j] steps of map[j] with lr letter_lr[j] times the row's, inverse batch size likewise; asked[j] says
+// whether the risk after it is asked for, so many times `columns`.
 template <int K>
-__device__ __forceinline__ void chain(
-    const double *curvature, whole stride, const double *bias, const double *noise, whole nodes, const Row<K> *rows,
-    const Filter<K> *filters, const whole *which, const double *pieces, const whole *lengths, whole count,
-    whole columns, whole segments, whole length, double *out
+__device__ __forceinline__ void word(
+    const double *curvature, whole stride, const double *start_weight, const double *noise_weight, whole nodes,
+    const Row *rows, const Map<K> *maps, whole L, const Filter<K> *filters, const whole *power_index, const double *factors,
+    const whole *letters, whole count, whole columns, whole segments, whole length, double *out
 ) {
     __shared__ double sums[COLUMNS * (THREADS + 1)];
-    __shared__ Step<K> steps[PIECES];
+    __shared__ Step<K> steps[LETTERS];
     Segment here = segment_of(nodes, segments, length);
-    const Row<K> &row = rows[here.row];
+    const Row row = rows[here.row];
     const Filter<K> &filter = *filters;
-    const double *piece_lr = pieces, *piece_inverse_batch = pieces + count;
-    const whole *asked = lengths + count;
-    curvature += which[here.row] * stride;
+    const double *letter_lr = factors, *letter_inverse_batch_size = factors + count;
+    const whole *repeat = letters, *asked = letters + count, *map = letters + 2 * count;
+    maps += here.row * L;
+    curvature += power_index[here.row] * stride;
     out += blockIdx.x * columns;
     double read[K];
-    read_from(row, filter, true, read);
+    read_from(maps, L, filter, true, read);
     bool fits = columns <= COLUMNS;
     for (whole base = here.first; base < here.last; base += blockDim.x) {  // all threads go along, for the barriers
         bool active = base + threadIdx.x < here.last, once = base == here.first;
@@ -548,28 +618,28 @@ __device__ __forceinline__ void chain(
         for (int i = 0; i < K; i++) Z.u[i] = pair(filter.start[i]);
 #pragma unroll
         for (int i = 0; i < K * (K + 1) / 2; i++) Z.s[i] = 0.0;
-        for (whole first = 0; first < count; first += PIECES) {
-            int some = count - first < PIECES ? count - first : PIECES;
-            if (once || count > PIECES) {
+        for (whole first = 0; first < count; first += LETTERS) {
+            int some = count - first < LETTERS ? count - first : LETTERS;
+            if (once || count > LETTERS) {
                 __syncthreads();
                 for (int p = threadIdx.x; p < some; p += blockDim.x)
                     tabulate(
-                        row, filter, row.lr * piece_lr[first + p],
-                        row.inverse_batch * piece_inverse_batch[first + p], steps[p]
+                        maps[map[first + p]], filter, row.lr * letter_lr[first + p],
+                        row.inverse_batch_size * letter_inverse_batch_size[first + p], steps[p]
                     );
                 __syncthreads();
             }
             for (int p = 0; p < some; p++) {
                 Power<K, K * K> P;
-                one_step(steps[p], h, P);
+                fill_step(steps[p], pair(h), P);
                 change(steps[p], filter, h, shift, P, Z);
-                run(P, Z, lengths[first + p]);
+                run(P, Z, repeat[first + p]);
                 if (asked[first + p]) {
                     double d, g;
                     int c = column % COLUMNS;
                     read_state(Z, read, d, g);
-                    double noisy = row.inverse_batch > 0.0 ? 1.0 : 0.0;  // it is in the state already
-                    double here_risk = start_risk(bias[n], d) + noise_risk(noise[n], noisy, h, g);
+                    double noisy = row.inverse_batch_size > 0.0 ? 1.0 : 0.0;  // it is in the state already
+                    double here_risk = start_risk(start_weight[n], d) + noise_risk(noise_weight[n], noisy, h, g);
                     mine(sums, c) = (fits && !once ? mine(sums, c) : 0.0) + (active ? here_risk : 0.0);
                     column++;
                     if (fits ? done && column == columns : c == COLUMNS - 1 || column == columns)
@@ -580,7 +650,7 @@ __device__ __forceinline__ void chain(
     }
 }
 
-// --- the search for a crossing --------------------------------------------------------------------------------
+// --- the search for a first passage --------------------------------------------------------------------------------
 
 __device__ __forceinline__ double lesser(double p, double q) { return q < p ? q : p; }
 
@@ -636,7 +706,7 @@ __device__ __forceinline__ Box<K> widen(const Power<K, E> &P, const Box<K> &old)
 template <int K>
 __device__ __forceinline__ bool monotone(double m, double q, const State<K> &Z, bool average) {
     if (K == 1) return true;
-    if (K == 3 && !average) return false;
+    if (K > 3 || (K == 3 && !average)) return false;  // nothing is known
     double d0 = Z.u[0].h, slope = Z.u[K > 1 ? 1 : 0].h;
     if (m < 0.0 && !average) m = -m, slope = -slope;
     if (d0 < 0.0 && !average) d0 = -d0, slope = -slope;
@@ -650,10 +720,10 @@ __device__ __forceinline__ bool monotone(double m, double q, const State<K> &Z, 
 // The sums of low and of high over the block, for all its threads. All threads must come here.
 __device__ __forceinline__ void add_both(double *sums, double &low, double &high) {
     sums[threadIdx.x] = low;
-    sums[MARCHERS + threadIdx.x] = high;
+    sums[SEARCHERS + threadIdx.x] = high;
     __syncthreads();
     low = high = 0.0;
-    for (int t = 0; t < (int)blockDim.x; t++) low += sums[t], high += sums[MARCHERS + t];
+    for (int t = 0; t < (int)blockDim.x; t++) low += sums[t], high += sums[SEARCHERS + t];
     __syncthreads();
 }
 
@@ -664,29 +734,33 @@ __device__ __forceinline__ whole workspace(whole nodes) {
     return (LEVELS * (power + box) + 2 * state) / (whole)sizeof(double) * nodes;
 }
 
-// `march`, a row to a block: out[r] = the step, infinity if there is none, NaN if `budget` leaps do not tell.
+// `first_passage`, a row to a block: out[r] = the step, infinity if there is none, NaN if `budget` leaps do not tell.
 template <int K>
-__device__ __forceinline__ void crossing(
-    const double *curvatures, whole stride, const double *bias, const double *noise, whole nodes, const Row<K> *rows,
-    const Filter<K> *filters, const whole *which, const double *targets, whole count, whole last, whole budget,
+__device__ __forceinline__ void first_passage(
+    const double *curvatures, whole stride, const double *start_weight, const double *noise_weight, whole nodes,
+    const Row *rows, const Map<K> *maps, whole L, const Filter<K> *filters, const whole *power_index, const double *targets,
+    whole count, whole last, whole budget,
     double *work, double *out
 ) {
     typedef Power<K, Plain<K>::entries> Level;
     const whole power_size = sizeof(Level) / sizeof(double) * nodes, box_size = 2 * K * nodes;
-    __shared__ double sums[2 * MARCHERS];
+    __shared__ double sums[2 * SEARCHERS];
+    __shared__ Step<K> step;
     const Filter<K> &filter = *filters;
     double *powers = work + blockIdx.x * workspace<K>(nodes), *boxes = powers + LEVELS * power_size;
     double *now = boxes + LEVELS * box_size, *ahead = now + sizeof(State<K>) / sizeof(double) * nodes;
     for (whole r = blockIdx.x; r < count; r += gridDim.x) {
-        const Row<K> &row = rows[r];
-        const double *curvature = curvatures + which[r] * stride;
+        const Row row = rows[r];
+        const Map<K> &map = maps[r * L];
+        const double *curvature = curvatures + power_index[r] * stride;
         double read[K];
-        read_from(row, filter, false, read);
+        read_from(&map, 1, filter, false, read);
+        tabulate_once(map, filter, step);
         for (whole n = threadIdx.x; n < nodes; n += blockDim.x) {  // a node stays with its thread all the way
             Level P;
             State<K> Z;
             Box<K> box;
-            prepare(row, filter, curvature[n], P, Z);
+            set_up(step, row.lr, map, filter, curvature[n], P, Z);
 #pragma unroll
             for (int i = 0; i < K; i++) box.low[i] = box.high[i] = read[i];
             store(P, nodes, n, powers);
@@ -730,9 +804,9 @@ __device__ __forceinline__ void crossing(
                 }
                 const int first_m = 0, first_q = 2 * (Plain<K>::entries == 3 ? 2 : K == 3 ? 3 : 0);
                 double m = powers[first_m * nodes + n], q = powers[first_q * nodes + n];
-                bool known = j > 0 && monotone(m, q, Z, row.average());
+                bool known = j > 0 && monotone(m, q, Z, map.averages());
                 read_state(Z, read, d, g);
-                low += noise_risk(noise[n], row.inverse_batch, x, g);
+                low += noise_risk(noise_weight[n], row.inverse_batch_size, x, g);
                 load(powers + j * power_size, nodes, n, P);
                 advance(P, Z);
                 store(Z, nodes, n, ahead);
@@ -744,10 +818,10 @@ __device__ __forceinline__ void crossing(
                 }
                 double nearest = least > 0.0 ? least : most < 0.0 ? most : 0.0;  // bounds may be NaN
                 if (!(fabs(d) < infinity())) nearest = infinity();
-                low += start_risk(bias[n], nearest);
+                low += start_risk(start_weight[n], nearest);
                 if (last) {
-                    high += noise_risk(noise[n], row.inverse_batch, x, g);
-                    high += start_risk(bias[n], greater(-least, most));
+                    high += noise_risk(noise_weight[n], row.inverse_batch_size, x, g);
+                    high += start_risk(start_weight[n], greater(-least, most));
                 }
             }
             add_both(sums, low, high);
@@ -778,36 +852,27 @@ __device__ __forceinline__ void crossing(
 
 // --- by name --------------------------------------------------------------------------------------------------
 
-#define NODES const double *curvature, whole stride, const double *bias, const double *noise, whole nodes
-#define ROWS(K) const Row<K> *rows, const Filter<K> *filter, const whole *which
+#define NODES const double *curvature, whole stride, const double *start_weight, const double *noise_weight, whole nodes
+#define ROWS const Row *rows, const Map<STATES> *maps, whole L, const Filter<STATES> *filter, const whole *power_index
+#define GIVEN curvature, stride, start_weight, noise_weight, nodes, rows, maps, L, filter, power_index
 #define OUT whole segments, whole length, double *out
-#define KERNELS(K)                                                                                                    \
-    extern "C" __global__ void risk##K(NODES, ROWS(K), const whole *steps, OUT) {                                     \
-        risk<K>(curvature, stride, bias, noise, nodes, rows, filter, which, steps, segments, length, out);            \
-    }                                                                                                                 \
-    extern "C" __global__ void dyadic##K(NODES, ROWS(K), whole levels, OUT) {                                         \
-        dyadic<K>(curvature, stride, bias, noise, nodes, rows, filter, which, levels, segments, length, out);         \
-    }                                                                                                                 \
-    extern "C" __global__ void chain##K(                                                                              \
-        NODES, ROWS(K), const double *pieces, const whole *lengths, whole count, whole columns, OUT                   \
-    ) {                                                                                                               \
-        chain<K>(                                                                                                     \
-            curvature, stride, bias, noise, nodes, rows, filter, which, pieces, lengths, count, columns, segments,    \
-            length, out                                                                                               \
-        );                                                                                                            \
-    }                                                                                                                 \
-    extern "C" __global__ void crossing##K(                                                                           \
-        NODES, ROWS(K), const double *targets, whole count, whole last, whole budget, double *work, double *out       \
-    ) {                                                                                                               \
-        crossing<K>(                                                                                                  \
-            curvature, stride, bias, noise, nodes, rows, filter, which, targets, count, last, budget, work, out       \
-        );                                                                                                            \
-    }
 
-KERNELS(1)
-KERNELS(2)
-KERNELS(3)
+extern "C" {
+__global__ void risk(NODES, ROWS, const whole *steps, OUT) { risk<STATES>(GIVEN, steps, segments, length, out); }
 
-extern "C" __global__ void totals(const double *partial, whole segments, whole columns, double *out) {
+__global__ void dyadic(NODES, ROWS, whole levels, OUT) { dyadic<STATES>(GIVEN, levels, segments, length, out); }
+
+__global__ void word(NODES, ROWS, const double *factors, const whole *letters, whole count, whole columns, OUT) {
+    word<STATES>(GIVEN, factors, letters, count, columns, segments, length, out);
+}
+
+__global__ void first_passage(
+    NODES, ROWS, const double *targets, whole count, whole last, whole budget, double *work, double *out
+) {
+    first_passage<STATES>(GIVEN, targets, count, last, budget, work, out);
+}
+
+__global__ void totals(const double *partial, whole segments, whole columns, double *out) {
     add_segments(partial, segments, columns, out);
+}
 }

@@ -1,4 +1,4 @@
-"""Many searches at once, their questions answered together.
+"""Many searches at once, their requests answered together.
 
 A search asks for few rows at a time and decides by the answers what to ask next: too little for a GPU. Here each runs
 in a thread of its own; when all of them wait for an answer, their rows are put together and computed in one call.
@@ -17,7 +17,9 @@ import numpy as np
 
 from .._checks import FloatArray, IntArray
 from . import selection
-from .types import Rows
+from .types import FilterBatch
+
+__all__ = ["BatchingBackend", "together"]
 
 T = TypeVar("T")
 
@@ -28,33 +30,33 @@ def together(searches: Sequence[Callable[[], T]]) -> Iterator[tuple[int, T]]:
     """(index, result) of each search, as they get done."""
     for first in range(0, len(searches), SEARCHES_AT_ONCE):
         some = searches[first : first + SEARCHES_AT_ONCE]
-        gathered = Gathered(selection.current(), len(some))
+        batching = BatchingBackend(selection.current_choice(), len(some))
         with ThreadPoolExecutor(len(some)) as pool:
             try:
-                futures = {pool.submit(gathered.run, search): first + i for i, search in enumerate(some)}
+                futures = {pool.submit(batching.run, search): first + i for i, search in enumerate(some)}
                 for future in as_completed(futures):
                     yield futures[future], future.result()
             except BaseException:
-                gathered.stop()
+                batching.stop()
                 raise
 
 
-class Gathered:
-    """An engine for a number of searches, in the place of the chosen one; what it does not gather it hands on."""
+class BatchingBackend:
+    """A backend for a number of searches, in the place of the chosen one; what it does not batch it hands on."""
 
-    def __init__(self, chosen: selection.Choice, searches: int) -> None:
+    def __init__(self, chosen: selection.BackendChoice, searches: int) -> None:
         with selection.using(chosen):
-            self._engine = selection.chosen()
-        self._stands_in, self._running = replace(chosen, engine=self), searches
+            self._backend = selection.current_backend()
+        self._stands_in, self._running = replace(chosen, backend=self), searches
         self._changed = threading.Condition()
-        self._waiting: list[_Question] = []
+        self._waiting: list[Request] = []
         self._stopped = False
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._engine, name)
+        return getattr(self._backend, name)
 
     def run(self, search: Callable[[], T]) -> T:
-        """The search, with this engine in its thread."""
+        """The search, with this backend in its thread."""
         try:
             with selection.using(self._stands_in):
                 return search()
@@ -64,34 +66,34 @@ class Gathered:
                 self._answer()
 
     def stop(self) -> None:
-        """End the searches at their next question."""
+        """End the searches at their next request."""
         with self._changed:
             self._stopped = True
             self._answer()
 
-    def risk(self, row: Rows, steps: IntArray) -> FloatArray:
-        return self._ask(_Question("risk", row, steps, None))
+    def risk(self, batch: FilterBatch, steps: IntArray) -> FloatArray:
+        return self._ask(Request("risk", batch, steps, None))
 
-    def dyadic_risk(self, row: Rows, levels: int) -> FloatArray:
-        return self._ask(_Question("dyadic_risk", row, None, levels))
+    def dyadic_risk(self, batch: FilterBatch, levels: int) -> FloatArray:
+        return self._ask(Request("dyadic_risk", batch, None, levels))
 
-    def _ask(self, question: _Question) -> FloatArray:
+    def _ask(self, request: Request) -> FloatArray:
         with self._changed:
-            self._waiting.append(question)
+            self._waiting.append(request)
             self._answer()
-            while question.answer is None:
+            while request.answer is None:
                 self._changed.wait()
-        if isinstance(question.answer, BaseException):
-            raise question.answer
-        return question.answer
+        if isinstance(request.answer, BaseException):
+            raise request.answer
+        return request.answer
 
     def _answer(self) -> None:
         """Compute what is asked if nobody is left who could ask more."""
         if not self._waiting or (len(self._waiting) < self._running and not self._stopped):
             return
-        kinds: dict[Any, list[_Question]] = {}
-        for question in self._waiting:
-            kinds.setdefault(question.kind(), []).append(question)
+        kinds: dict[Any, list[Request]] = {}
+        for request in self._waiting:
+            kinds.setdefault(request.kind(), []).append(request)
         self._waiting = []
         for alike in kinds.values():
             try:
@@ -100,54 +102,52 @@ class Gathered:
                 answers: Any = self._compute(alike)
             except BaseException as error:  # is that of all who asked
                 answers = [error] * len(alike)
-            for question, answer in zip(alike, answers, strict=True):
-                question.answer = answer
+            for request, answer in zip(alike, answers, strict=True):
+                request.answer = answer
         self._changed.notify_all()
 
-    def _compute(self, alike: list[_Question]) -> list[FloatArray]:
-        row, first = put_together([q.row for q in alike]), alike[0]
+    def _compute(self, alike: list[Request]) -> list[FloatArray]:
+        batch, first = put_together([request.batch for request in alike]), alike[0]
         if first.steps is None:
-            found = self._engine.dyadic_risk(row, first.levels)
+            found = self._backend.dyadic_risk(batch, first.levels)
         else:
-            found = self._engine.risk(row, np.concatenate([q.steps for q in alike if q.steps is not None]))
-        return np.split(found, np.cumsum([q.row.lr.size for q in alike])[:-1])
+            steps = [request.steps for request in alike if request.steps is not None]
+            found = self._backend.risk(batch, np.concatenate(steps))
+        return np.split(found, np.cumsum([request.batch.lr.size for request in alike])[:-1])
 
 
-class _Question:
-    def __init__(self, name: str, row: Rows, steps: IntArray | None, levels: int | None) -> None:
-        self.name, self.row, self.steps, self.levels = name, row, steps, levels
+class Request:
+    def __init__(self, name: str, batch: FilterBatch, steps: IntArray | None, levels: int | None) -> None:
+        self.name, self.batch, self.steps, self.levels = name, batch, steps, levels
         self.answer: FloatArray | BaseException | None = None
 
     def kind(self) -> tuple[Any, ...]:
         """What the rows of one call share: the nodes, and what of the filter is no number of a row."""
-        row = self.row
-        filters = (
-            row.query.tobytes(),
-            row.readout.tobytes(),
-            row.start,
-            row.scaled.tobytes(),
-            bool(row.fresh[0, 0] > 0.0),
-        )
-        return self.name, self.levels, _address(row.bias), *filters
+        batch = self.batch
+        filters = (batch.query.tobytes(), batch.readout.tobytes(), batch.start, batch.lr_scaled.tobytes())
+        maps = (batch.transition.shape[1], batch.averages)
+        return self.name, self.levels, _address(batch.start_weight), *filters, *maps
 
 
-def put_together(rows: list[Rows]) -> Rows:
+def put_together(batches: list[FilterBatch]) -> FilterBatch:
     """Rows on the same nodes as one; of curvatures (powers) that are the same array, one copy."""
     tables: dict[int, FloatArray] = {}
     offsets, height = {}, 0
-    for row in rows:
-        at = _address(row.curvature)
+    for batch in batches:
+        at = _address(batch.curvature)
         if at not in tables:
-            tables[at], offsets[at] = row.curvature, height
-            height += len(row.curvature)
-    which = [row.which + offsets[_address(row.curvature)] for row in rows]
+            tables[at], offsets[at] = batch.curvature, height
+            height += len(batch.curvature)
+    power_index = [batch.power_index + offsets[_address(batch.curvature)] for batch in batches]
     curvature = next(iter(tables.values())) if len(tables) == 1 else np.concatenate(list(tables.values()))
 
     def joined(name: str) -> Any:
-        return np.concatenate([getattr(row, name) for row in rows])
+        return np.concatenate([getattr(batch, name) for batch in batches])
 
-    names = ("lr", "transition", "gain", "fresh", "inverse_batch")
-    return rows[0]._replace(curvature=curvature, which=np.concatenate(which), **{n: joined(n) for n in names})
+    names = ("lr", "transition", "gain", "averaging_weight", "inverse_batch_size")
+    return batches[0]._replace(
+        curvature=curvature, power_index=np.concatenate(power_index), **{name: joined(name) for name in names}
+    )
 
 
 def _address(array: FloatArray) -> int:

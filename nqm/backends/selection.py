@@ -1,4 +1,4 @@
-"""The engine in use: by default the compiled one, another only when asked for by name."""
+"""The backend in use: by default the compiled one, another only when asked for by name."""
 
 from __future__ import annotations
 
@@ -16,22 +16,27 @@ import numpy as np
 
 from .._checks import FloatArray, describe
 
+__all__ = [
+    "BackendChoice", "Stopped", "array_module", "current_backend", "current_choice", "get_backend", "on_device",
+    "set_backend", "threads", "to_numpy", "until", "use_backend", "using",
+]  # fmt: skip
+
 MODULES = {"numba": "numba_backend", "numpy": "reference_backend", "cupy": "cupy_backend"}
 MOST_THREADS = 1024
 
 
 @dataclass(frozen=True)
-class Choice:
-    """name: as it was asked for. engine: a module of the functions in :mod:`nqm.backends`, or what stands in for one;
-    None: not imported yet. asked: threads of the compiled engine, None for the default."""
+class BackendChoice:
+    """name: as it was asked for. backend: a module of the functions in :mod:`nqm.backends`, or what stands in for one;
+    None: not imported yet. requested_threads: of the compiled backend, None for the default."""
 
     name: str
-    engine: Any
-    asked: int | None
+    backend: Any
+    requested_threads: int | None
 
 
-_everywhere: Choice | None = None
-_block: ContextVar[Choice | None] = ContextVar("nqm_backend", default=None)
+_everywhere: BackendChoice | None = None
+_block: ContextVar[BackendChoice | None] = ContextVar("nqm_backend", default=None)
 
 
 def set_backend(name: str, threads: int | None = None) -> None:
@@ -43,9 +48,9 @@ def set_backend(name: str, threads: int | None = None) -> None:
     to a target that a risk meets to its last digit. A GPU pays for many rows (arrays of hyperparameters, batch sizes,
     steps) or very many eigenvalues, not for a single small problem.
 
-    Computed on the CPU by compiled code whatever is chosen: noise that grows with the loss
-    (``noise_model="gaussian-features"``), and crossings of a target along schedules, which follow one course after
-    another.
+    With "cupy" some things are still computed on the CPU by compiled code: noise that grows with the loss
+    (``noise_model="gaussian-features"``), fits to training logs, and crossings of a target along schedules, which
+    follow one course after another.
 
     Args:
         name: "numba", "numpy", "cupy" or "cupy:<index of the device>".
@@ -87,7 +92,7 @@ def use_backend(name: str, threads: int | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def using(choice: Choice) -> Iterator[None]:
+def using(choice: BackendChoice) -> Iterator[None]:
     """``choice`` in this thread, until the end of the block."""
     before = _block.set(choice)
     try:
@@ -101,20 +106,20 @@ class Stopped(BaseException):
 
 
 class _Stoppable:
-    """An engine whose functions raise Stopped once ``stop`` is set."""
+    """A backend whose functions raise Stopped once ``stop`` is set."""
 
-    def __init__(self, engine: Any, stop: Event) -> None:
-        self._engine, self._stop = engine, stop
+    def __init__(self, backend: Any, stop: Event) -> None:
+        self._backend, self._stop = backend, stop
 
     def __getattr__(self, name: str) -> Any:
         if self._stop.is_set():
             raise Stopped
-        return getattr(self._engine, name)
+        return getattr(self._backend, name)
 
 
 def until(stop: Event) -> AbstractContextManager[None]:
-    """What is computed in this block, in this thread, ends at its next question to the engine once ``stop`` is set."""
-    return using(replace(current(), engine=_Stoppable(chosen(), stop)))
+    """What is computed in this block, in this thread, ends at its next question to the backend once ``stop`` is set."""
+    return using(replace(current_choice(), backend=_Stoppable(current_backend(), stop)))
 
 
 def get_backend() -> str:
@@ -124,30 +129,30 @@ def get_backend() -> str:
     >>> nqm.get_backend()
     'numba'
     """
-    return current().name
+    return current_choice().name
 
 
-def chosen() -> Any:
-    """The engine's functions (:mod:`nqm.backends`); imported now, if not before."""
-    choice = current()
-    return _module(choice.name.partition(":")[0]) if choice.engine is None else choice.engine
+def current_backend() -> Any:
+    """The backend's functions (:mod:`nqm.backends`); imported now, if not before."""
+    choice = current_choice()
+    return _module(choice.name.partition(":")[0]) if choice.backend is None else choice.backend
 
 
 def threads() -> int:
     """Threads that compiled code may use."""
-    asked = current().asked
-    return _default_threads() if asked is None else asked
+    requested = current_choice().requested_threads
+    return _default_threads() if requested is None else requested
 
 
 def on_device() -> bool:
     """Whether a GPU computes."""
-    return current().name.startswith("cupy")
+    return current_choice().name.startswith("cupy")
 
 
 def array_module() -> AbstractContextManager[Any]:
     """``with array_module() as xp``: what arrays are made with where the code is the same for both, NumPy or, on a GPU,
     CuPy."""
-    found: AbstractContextManager[Any] = chosen().device() if on_device() else nullcontext(np)
+    found: AbstractContextManager[Any] = current_backend().device() if on_device() else nullcontext(np)
     return found
 
 
@@ -157,7 +162,7 @@ def to_numpy(array: Any) -> FloatArray:
     return found
 
 
-def current() -> Choice:
+def current_choice() -> BackendChoice:
     """What is chosen here and now."""
     global _everywhere
     here = _block.get()
@@ -168,19 +173,19 @@ def current() -> Choice:
     return _everywhere
 
 
-def _made(name: object, called: str, count: object) -> Choice:
+def _made(name: object, called: str, count: object) -> BackendChoice:
     kind, colon, index = name.partition(":") if isinstance(name, str) else ("", "", "")
     if kind not in MODULES or (colon and not (kind == "cupy" and index.isdecimal())):
         raise ValueError(f'{called}: expected "numba", "numpy", "cupy" or "cupy:<index>", got {describe(name)}')
     if count is not None and kind != "numba":
         raise ValueError(f'threads: expected a number with "numba" only, got {describe(count)} with {name!r}')
-    asked = None if count is None else _threads(count)
+    requested = None if count is None else _threads(count)
     _default_threads()  # refuses
-    engine = None
+    backend = None
     if kind == "cupy":
-        engine = _module(kind)
-        engine.check(int(index or 0))
-    return Choice(str(name), engine, asked)
+        backend = _module(kind)
+        backend.check(int(index or 0))
+    return BackendChoice(str(name), backend, requested)
 
 
 def _threads(given: Any) -> int:

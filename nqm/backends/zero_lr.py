@@ -9,13 +9,15 @@ import numpy as np
 from .._checks import FloatArray
 
 
-def rest_crossing(moments: FloatArray, decay: float, target: float, last: bool, length: int) -> float:
-    """As :meth:`nqm.backends.first_passage.March.run` while theta stays, the first state, and an average, the last, is
-    theta + decay^t (average - theta). moments: (k, k), summed over nodes to make risks.
+def first_passage_at_zero_lr(moments: FloatArray, decay: float, target: float, last: bool, length: int) -> float:
+    """First step at or below the target, or the one after the last above it, while lr = 0: of ``length`` steps.
+
+    theta, the first state, stays, and an average, the last, is theta + decay^t (average - theta). moments: (k, k),
+    summed over nodes to make risks. inf: never, or (``last``) still above the target at the end.
 
     The risk is A + 2 B g + C g^2 with g = decay^t, so it lies at or below the target between two roots.
     """
-    target *= 1.0 + 1e-13  # in a tie the risk stays at the target; `risk` has the last word
+    target *= 1.0 + 1e-13  # in a tie the risk stays at the target; `risk` decides
     k = len(moments)
     theta = np.eye(k)[0]
     gap = np.eye(k)[-1] - theta if decay > 0.0 else np.zeros(k)

@@ -10,11 +10,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .. import backends
 from .._checks import FloatArray, IntArray
-from ..backends.types import LANES, Pieces, Rows, Slopes, unit_of
+from ..backends.types import LANES, FilterBatch, RiskGradient, Word, unit_of
 from ..optimizers import Optimizer
 from ..problems.quadratic import NoisyQuadratic
 from .base import Dynamics, Values
@@ -34,52 +33,43 @@ class Additive(Dynamics):
     has_gradient = True
 
     def risk(self, values: Values, batch_size: Any, steps: IntArray) -> FloatArray:
-        backend = backends.chosen()
+        backend = backends.current_backend()
         return self._by_powers(values, batch_size, (steps.size,), lambda batch, rows: backend.risk(batch, steps[rows]))
 
     def dyadic_risk(self, values: Values, batch_size: Any, count: int, levels: int) -> FloatArray:
-        backend = backends.chosen()
+        backend = backends.current_backend()
         return self._by_powers(values, batch_size, (count, levels), lambda batch, _: backend.dyadic_risk(batch, levels))
 
-    def risk_along(self, values: Values, batch_size: Any, count: int, word: Pieces, columns: int) -> FloatArray:
-        backend, largest = backends.chosen(), word.lr.max(initial=0.0)
+    def risk_along(self, values: Values, batch_size: Any, count: int, word: Word, columns: int) -> FloatArray:
+        backend, largest = backends.current_backend(), word.lr.max(initial=0.0)
 
-        def compute(batch: Rows, _: Any) -> FloatArray:
+        def compute(batch: FilterBatch, _: Any) -> FloatArray:
             """Rows of about the same unit at a time: in that of a far larger learning rate they would underflow."""
             units = np.frexp(batch.lr)[1] // LR_RATIO
             if batch.lr.size == 1 or units.min() == units.max():
-                found: FloatArray = backend.chained_risk(batch.in_units(largest), word, columns)
+                found: FloatArray = backend.risk_along(batch.in_units(largest), word, columns)
                 return found
             out = np.empty((batch.lr.size, columns))
             for unit in np.unique(units):
                 some = np.flatnonzero(units == unit)
-                out[some] = backend.chained_risk(batch.part(some).in_units(largest), word, columns)
+                out[some] = backend.risk_along(batch.part(some).in_units(largest), word, columns)
             return out
 
         return self._by_powers(values, batch_size, (count, columns), compute)
 
     def first_passage(self, values: Values, batch_size: Any, target: FloatArray, last: bool) -> FloatArray:
-        backend = backends.chosen()
-
-        def compute(batch: Rows, rows: Any) -> FloatArray:
-            wanted = target[rows]
-            found: FloatArray = backend.crossings(batch, wanted, last)
-            for i in np.flatnonzero(np.isnan(found)):  # it takes very many leaps
-                from ..backends.first_passage import March
-
-                found[i] = March(batch.part(slice(i, i + 1))).run(float(wanted[i]), last)
-            return found
-
-        return self._by_powers(values, batch_size, (target.size,), compute)
+        backend = backends.current_backend()
+        return self._by_powers(
+            values, batch_size, (target.size,), lambda batch, rows: backend.first_passage(batch, target[rows], last)
+        )
 
     def first_passage_along(
-        self, values: Values, batch_size: float, word: Pieces, end: int, target: float, last: bool
+        self, values: Values, batch_size: float, word: Word, end: int, target: float, last: bool
     ) -> float:
-        from ..backends.first_passage import along_schedules
-
         batch = rows(self.problem, self.optimizer, values, batch_size, 1)
         decay = self.optimizer.step_map(values).decay_at_zero_lr
-        return along_schedules(batch, word, end, decay, target, last)
+        found: float = backends.current_backend().first_passage_along(batch, word, end, decay, target, last)
+        return found
 
     def steady_risk(self, values: Values, batch_size: Any, count: int) -> FloatArray:
         return self.dyadic_risk(values, batch_size, count, FOREVER)[:, -1]
@@ -89,8 +79,8 @@ class Additive(Dynamics):
         return self.optimizer.stability_limit(values) / largest ** (1.0 - np.asarray(values.get("power", 0.0)))
 
     def risk_and_gradient(
-        self, values: Values, free: tuple[str, ...], lr: FloatArray, inverse_batch: FloatArray, lengths: IntArray
-    ) -> Slopes:
+        self, values: Values, free: tuple[str, ...], lr: FloatArray, inverse_batch_size: FloatArray, lengths: IntArray
+    ) -> RiskGradient:
         """Risk after pieces of ``lengths`` steps, and its derivatives: by the pieces' log lr and log 1 / batch size,
         and by the ``free`` hyperparameters (not at an end of their domain)."""
         spans = np.array([self.optimizer.described[name].span(values[name]) for name in free])
@@ -101,18 +91,30 @@ class Additive(Dynamics):
         nodes, first = _prepared(self.problem), filters[0]
         curvature = _preconditioned(self.problem, float(values.get("power", 0.0)))
         exponent = unit_of(float(lr.max()))
-        noise = nodes.noise if np.any(inverse_batch) else np.zeros_like(nodes.noise)
-        still = np.where((nodes.bias > 0.0) | (noise > 0.0), np.ldexp(curvature, exponent), 0.0)
-        found: Slopes = backends.chosen().slopes(
-            still, nodes.bias, noise, np.ldexp(lr, -exponent),
-            np.stack([f.transition for f in filters]), np.stack([f.gain for f in filters]),
-            np.stack([f.averaging_weight for f in filters]), first.query, first.readout, first.start,
-            first.lr_scaled, inverse_batch, lengths, spans,
-        )  # fmt: skip
+        noise = nodes.noise_weight if np.any(inverse_batch_size) else np.zeros_like(nodes.noise_weight)
+        still = np.where((nodes.start_weight > 0.0) | (noise > 0.0), np.ldexp(curvature, exponent), 0.0)
+        ones, none = np.ones(len(filters)), np.zeros(lengths.size, dtype=np.int64)
+        batch = FilterBatch(
+            curvature=still[None, :],
+            power_index=none[:1].repeat(len(filters)),
+            start_weight=nodes.start_weight,
+            noise_weight=noise,
+            lr=ones,
+            transition=np.stack([f.transition for f in filters])[:, None],
+            gain=np.stack([f.gain for f in filters])[:, None],
+            averaging_weight=np.stack([f.averaging_weight for f in filters])[:, None],
+            query=first.query,
+            readout=first.readout,
+            start=first.start,
+            inverse_batch_size=ones,
+            lr_scaled=first.lr_scaled,
+        )
+        word = Word(none, np.ldexp(lr, -exponent), inverse_batch_size, lengths, none - 1)
+        found: RiskGradient = backends.current_backend().risk_and_gradient(batch, word, spans)
         return found
 
     def _by_powers(
-        self, values: Values, batch_size: Any, shape: tuple[int, ...], compute: Callable[[Rows, Any], FloatArray]
+        self, values: Values, batch_size: Any, shape: tuple[int, ...], compute: Callable[[FilterBatch, Any], FloatArray]
     ) -> FloatArray:
         """``compute(batch, rows)``, of shape (R, ...): on all rows, or on some after others where the tables h^(1-p)
         of their powers would take too much memory together."""
@@ -129,40 +131,41 @@ class Additive(Dynamics):
         return out
 
 
-def rows(problem: NoisyQuadratic, optimizer: Optimizer, values: Values, batch_size: Any, count: int) -> Rows:
+def rows(problem: NoisyQuadratic, optimizer: Optimizer, values: Values, batch_size: Any, count: int) -> FilterBatch:
     """Rows of hyperparameters on the nodes of a problem, as the backends take them."""
     nodes = _prepared(problem)
     power = np.asarray(values.get("power", 0.0))
     if power.ndim == 0:
-        curvature, which = _preconditioned(problem, float(power))[None, :], np.zeros((), dtype=np.int64)
+        curvature = _preconditioned(problem, float(power))[None, :]
+        power_index = np.zeros(count, dtype=np.int64)
     else:
-        powers, which = np.unique(power, return_inverse=True)
+        powers, power_index = np.unique(power, return_inverse=True)
         curvature = np.stack([_preconditioned(problem, float(p)) for p in powers])
     with np.errstate(over="ignore"):  # a batch size below 1e-308: infinitely much noise
-        inverse_batch = 1.0 / np.asarray(batch_size)
+        inverse_batch_size = 1.0 / np.asarray(batch_size)
     parts = optimizer.step_map(values).packed
     k = len(parts.start)
-    return Rows(
-        curvature,
-        _spread(which, (count,), np.int64),
-        nodes.bias if np.any(parts.start) else np.zeros_like(nodes.bias),  # what stays 0 is no 0 * inf
-        nodes.noise if np.any(parts.gain) else np.zeros_like(nodes.noise),
-        _spread(values["lr"], (count,)),
-        _spread(parts.transition, (count, 2, k, k)),
-        _spread(parts.gain, (count, 2, k)),
-        _spread(parts.averaging_weight, (count, 2)),
-        parts.query,
-        parts.readout,
-        parts.start,
-        _spread(inverse_batch, (count,)),
-        parts.lr_scaled,
+    return FilterBatch(
+        curvature=curvature,
+        power_index=power_index,
+        start_weight=nodes.start_weight if any(parts.start) else np.zeros_like(nodes.start_weight),  # no 0 * inf
+        noise_weight=nodes.noise_weight if parts.gain.any() else np.zeros_like(nodes.noise_weight),
+        lr=_spread(values["lr"], (count,)),
+        transition=_spread(parts.transition[..., None, :, :, :], (count, 1, 2, k, k)),
+        gain=_spread(parts.gain[..., None, :, :], (count, 1, 2, k)),
+        averaging_weight=_spread(parts.averaging_weight[..., None, :], (count, 1, 2)),
+        query=parts.query,
+        readout=parts.readout,
+        start=parts.start,
+        inverse_batch_size=np.full(count, inverse_batch_size),
+        lr_scaled=parts.lr_scaled,
     )
 
 
 class _Prepared(NamedTuple):
     curvature: FloatArray
-    bias: FloatArray
-    noise: FloatArray
+    start_weight: FloatArray
+    noise_weight: FloatArray
 
 
 def _prepared(problem: NoisyQuadratic) -> _Prepared:
@@ -192,7 +195,7 @@ def _preconditioned(problem: NoisyQuadratic, power: float) -> FloatArray:
     return found
 
 
-def _spread(value: Any, shape: tuple[int, ...], dtype: Any = np.float64) -> NDArray[Any]:
-    out = np.empty(shape, dtype)
+def _spread(value: Any, shape: tuple[int, ...]) -> FloatArray:
+    out = np.empty(shape)
     out[...] = value
     return out

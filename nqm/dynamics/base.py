@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from .._checks import FloatArray, IntArray
-from ..backends.types import Pieces
+from ..backends.types import Word
 from ..optimizers import Optimizer
 from ..problems.quadratic import NoisyQuadratic
 from ..problems.refinement import refine_until_agree
@@ -60,7 +60,7 @@ class Dynamics(ABC):
         """Expected risk of ``count`` rows after 2^j steps, j = 0 ... levels - 1: (count, levels)."""
 
     @abstractmethod
-    def risk_along(self, values: Values, batch_size: Any, count: int, word: Pieces, columns: int) -> FloatArray:
+    def risk_along(self, values: Values, batch_size: Any, count: int, word: Word, columns: int) -> FloatArray:
         """Expected risk along a word, (count, columns); values["lr"] and 1 / batch_size multiply those of its letters,
         each a number or (count,)."""
 
@@ -74,7 +74,7 @@ class Dynamics(ABC):
 
     @abstractmethod
     def first_passage_along(
-        self, values: Values, batch_size: float, word: Pieces, end: int, target: float, last: bool
+        self, values: Values, batch_size: float, word: Word, end: int, target: float, last: bool
     ) -> float:
         """The same for one row along a word, for steps before its ``end`` (2^53 where it holds)."""
 

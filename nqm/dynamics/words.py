@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from .._checks import FloatArray, IntArray
-from ..backends.types import Pieces
+from ..backends.types import Word
 from ..schedules import Schedule
 
 __all__ = ["whole_word", "word_until"]
 
 
-def word_until(lr: Schedule | None, batch_size: Schedule | None, times: IntArray) -> Pieces:
+def word_until(lr: Schedule | None, batch_size: Schedule | None, times: IntArray) -> Word:
     """The letters of two schedules (None: 1 throughout) up to the last of ``times`` (increasing), cut at each."""
     total = int(times[-1])
     given = [None if schedule is None else _until(schedule, total) for schedule in (lr, batch_size)]
@@ -29,17 +29,17 @@ def word_until(lr: Schedule | None, batch_size: Schedule | None, times: IntArray
     column = np.searchsorted(times, stops)
     column[times[column] != stops] = -1
     with np.errstate(over="ignore"):  # a batch size below 1e-308: infinitely much noise
-        return Pieces(rate, 1.0 / batch, stops - starts, column)
+        return Word(np.zeros_like(stops), rate, 1.0 / batch, stops - starts, column)
 
 
-def whole_word(lr: Schedule | None, batch_size: Schedule | None) -> tuple[Pieces, int]:
+def whole_word(lr: Schedule | None, batch_size: Schedule | None) -> tuple[Word, int]:
     """All letters of two schedules and the step where they end: where a schedule that does not hold stops, or 2^53,
     to which the last letter is held."""
     given = [s for s in (lr, batch_size) if s is not None]
     ends = [s.steps for s in given if s.beyond == "error"]
     longest, end = min([max((s.steps for s in given), default=1), *ends]), min(ends, default=2**53)
     word = word_until(lr, batch_size, np.array([longest]))
-    word.lengths[-1] += end - longest
+    word.repeat[-1] += end - longest
     return word, end
 
 

@@ -16,7 +16,7 @@ from .._parallel import cancelled_at_the_end, submit
 from .._risk import risk
 from .._status import Status
 from ..backends import on_device, use_backend
-from ..backends.selection import current, until
+from ..backends.selection import current_choice, until
 from ..optimizers import Hyperparameter, Optimizer
 from ..problems.quadratic import NoisyQuadratic
 from .first_passage import after_end, first_passage
@@ -42,9 +42,9 @@ class Task:
     """
 
     def __init__(self, problem: NoisyQuadratic, cells: list[Cell], numbers: Numbers, here: _Here) -> None:
-        choice = current()
+        choice = current_choice()
         self.problem, self.cells, self.numbers = problem, cells, numbers
-        self.backend, self.threads = choice.name, choice.asked
+        self.backend, self.threads = choice.name, choice.requested_threads
         self.here: _Here | None = here
 
     def __getstate__(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .._checks import FloatArray
+from ..backends import current_backend
 from ..dynamics.base import Dynamics
 from .space import HyperparameterSpace
 
@@ -29,7 +30,7 @@ class LogRisk:
         n = space.low.size
         axes = [sign * row for row in np.eye(n) for sign in (1.0, -1.0)]
         pairs = [np.eye(n)[i] + np.eye(n)[j] for i in range(n) for j in range(i + 1, n)]
-        # the stencil of newton_steps
+        # the stencil of the backends' newton_steps
         self.size = min(STENCIL, 0.5 * float(np.min(space.high - space.low)))
         self.offsets = np.array([np.zeros(n), *axes, *pairs])
 
@@ -70,15 +71,12 @@ class LogRisk:
         Newton steps in a trust region; ends when the model promises too little to matter: 1e-10, or a twentieth of
         the distance to ``log_target``, where one is given; or, if ``any_will_do``, when one point has reached it.
         """
-        from ..backends.kernels.newton import newton_steps
-
         low, high, size = self.space.low, self.space.high, np.full(len(points), self.size)
-        trust = np.full(len(points), radius)
+        trust, backend = np.full(len(points), radius), current_backend()
         best = points
         value, center, around = self._look(points, steps)
         for _ in range(rounds):
-            trial, promised = np.empty_like(best), np.empty(len(best))
-            newton_steps(around, center, size, trust, low, high, trial, promised)
+            trial, promised = backend.newton_steps(around, center, size, trust, low, high)
             with np.errstate(invalid="ignore"):  # a diverged start is left where it is
                 promised -= around[:, 0] - value  # from the point, not the stencil's centre
             promised[np.isnan(promised)] = 0.0

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .._checks import FloatArray
-from ..backends.types import Slopes
+from ..backends.types import RiskGradient
 from ..dynamics.additive import Additive
 from ..optimizers import FREE, Optimizer
 from ..problems.quadratic import NoisyQuadratic
@@ -145,7 +145,7 @@ class ScheduleObjective:
     def inverse_batch_sizes(self, values: dict[str, Any], rates: FloatArray, layout: Layout) -> FloatArray:
         """Of the parts; where they are free, those of least risk at these learning rates."""
         if self.examples is not None:
-            shares = self._risk_and_gradient(values, rates, np.ones(rates.size), layout).by_log_inverse_batch
+            shares = self._risk_and_gradient(values, rates, np.ones(rates.size), layout).by_log_inverse_batch_size
             of_pieces = np.bincount(layout.piece_of_part, shares, self.pieces.count).astype(float)
             sizes = best_batch_sizes(self.examples, of_pieces, layout.lengths)
             return np.asarray(1.0 / sizes[layout.piece_of_part])
@@ -194,6 +194,6 @@ class ScheduleObjective:
 
     def _risk_and_gradient(
         self, values: dict[str, Any], rates: FloatArray, inverse_batch_sizes: FloatArray, layout: Layout
-    ) -> Slopes:
+    ) -> RiskGradient:
         values = {**values, "lr": 1.0}
         return self.nodes.risk_and_gradient(values, self.names, rates, inverse_batch_sizes, layout.parts)

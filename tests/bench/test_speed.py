@@ -201,7 +201,7 @@ def test_a_schedule(optimizer):
     inverse = np.full(50, 1 / 16.0)
 
     def plain():
-        state = nqm.optimizers.step(optimizer, EXPLICIT.curvature, 1.0)[0] * 0.0 + np.eye(row.scaled.size)
+        state = nqm.optimizers.step(optimizer, EXPLICIT.curvature, 1.0)[0] * 0.0 + np.eye(row.lr_scaled.size)
         for lr in schedule.values:
             matrix, gain = nqm.optimizers.step(optimizer, EXPLICIT.curvature, float(lr))
             fresh = gain[:, :, None] * gain[:, None, :]
@@ -209,7 +209,7 @@ def test_a_schedule(optimizer):
                 state = matrix @ state @ matrix.swapaxes(1, 2) + fresh
 
     def kernel():
-        risk_along_rows(*row, *course, states.copy(), out)
+        risk_along_rows(tuple(row), tuple(course), states.copy(), out)
 
     slow = best_of(plain, 1)
     tell(f"50 pieces, {optimizer}: kernel", best_of(lambda: [kernel() for _ in range(50)]) / 50, slow, "step by step")
@@ -230,7 +230,8 @@ def test_distance_to_the_floor_of_a_schedule():
     course = word_until(schedule, None, np.array([schedule.steps]))
     row = rows(EXPLICIT, nqm.SGD(1.0), {"lr": 1.0, "momentum": 0.0}, 16.0, 1)
     states, out = first_states(row), np.zeros((1, 1))
-    seconds = best_of(lambda: [risk_along_rows(*row, *course, states.copy(), out) for _ in range(100)]) / 100
+    given = tuple(row), tuple(course)
+    seconds = best_of(lambda: [risk_along_rows(*given, states.copy(), out) for _ in range(100)]) / 100
     rate = _peak_flops() / 2
     tell("floor of 50 pieces, plain SGD: its arithmetic at twice the rate of FMAs", instructions / (2 * rate))
     print(f"  reached {instructions / seconds / rate:.2f} times that rate, of at most 2", end="")

@@ -2,19 +2,22 @@
 
 Nodes lie in the inner loop. A block is a one-dimensional array cut into slots of ``BLOCK`` entries, so that every
 access is at a constant distance from every other, which is what lets the compiler vectorise. Slots of a power: the
-entries of M, high parts (k = 1: 1, k = 2: a, b, c, k = 3: 9, row by row), their low parts, then the upper triangle of
-G. Slots of a state: u high (k), u low (k), upper triangle of S. Loops run over ``count`` <= BLOCK nodes, a multiple
-of 8. k is ``len(start)`` of a tuple, hence known to the compiler.
+entries of M, high parts (k = 2 in the coordinates of :mod:`setup`: a, b, c; else k^2, row by row), their low parts,
+then the upper triangle of G. Slots of a state: u high (k), u low (k), upper triangle of S. Loops run over ``count``
+<= BLOCK nodes, a multiple of 8. k is ``len(start)`` of a tuple, hence known to the compiler.
 """
 
 from __future__ import annotations
 
 from ..compilation import internal
+from ..types import MOST_STATES
 
 BLOCK = 128
 
-# For k = 1, 2, 3: slots of a power, of a state, and of a power in the filter's own coordinates.
-POWER_SLOTS, STATE_SLOTS, OWN_POWER_SLOTS = (0, 3, 9, 24), (0, 3, 7, 12), (0, 3, 11, 24)
+# For k = 0, 1, 2, ...: slots of a state, of a power in the filter's own coordinates, and in those of `setup`.
+STATE_SLOTS = tuple(2 * k + k * (k + 1) // 2 for k in range(MOST_STATES + 1))
+OWN_POWER_SLOTS = tuple(2 * k * k + k * (k + 1) // 2 for k in range(MOST_STATES + 1))
+POWER_SLOTS = tuple(9 if k == 2 else slots for k, slots in enumerate(OWN_POWER_SLOTS))
 
 
 @internal

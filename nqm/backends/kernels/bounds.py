@@ -59,17 +59,15 @@ def monotone(m, q, d, slope):
 
 
 @internal
-def mark_monotone(P, Z, fresh, start, even, odd, count):
+def mark_monotone(P, Z, average, start, even, odd, count):
     """even[n], odd[n]: as :func:`monotone` for the means of every second step, from state Z on and from the next.
 
-    P: one step.
-
-    Roots of M^2 are no longer negative where those of M are real. One state just grows or shrinks. An average falls as
-    long as it lies above what it averages, if that falls and stays positive, and rises likewise.
+    P: one step, in the coordinates of `set_up`. Roots of M^2 are no longer negative where those of M are real. One
+    state just grows or shrinks. An average of two states falls as long as it lies above what it averages, if that falls
+    and stays positive, and rises likewise. Nothing is known of other filters: 0.
     """
     N = BLOCK
     k = len(start)
-    average = k == 3 and fresh > 0.0
     for n in range(count):
         even[n] = 0.0
         if k == 1:
@@ -79,10 +77,10 @@ def mark_monotone(P, Z, fresh, start, even, odd, count):
             mm, qq = m * m + q, 4.0 * m * m * q
             even[n] = monotone(mm, qq, d, 2.0 * m * slope)
             odd[n] = monotone(mm, qq, m * d + slope, 2.0 * m * (q * d + m * slope))
-        elif average:
+        elif k == 3 and average:
             m, d, slope = P[n], Z[n], Z[N + n]
-            course, gap = monotone(m, P[3 * N + n], d, slope), m * d + slope - Z[2 * N + n]
-            even[n] = course if d >= 0.0 and Z[2 * N + n] >= 0.0 and course * gap >= 0.0 else 0.0
+            mark, gap = monotone(m, P[3 * N + n], d, slope), m * d + slope - Z[2 * N + n]
+            even[n] = mark if d >= 0.0 and Z[2 * N + n] >= 0.0 and mark * gap >= 0.0 else 0.0
         if k > 2:
             odd[n] = even[n]
 
@@ -104,29 +102,29 @@ def mean_range(Z, box, start, least, most, count):
 
 
 @internal
-def add_least_start_risk(bias, d, least, terms, count):
-    """Add bias * least^2; a mean d that has overflowed counts as inf."""
+def add_least_start_risk(weight, d, least, terms, count):
+    """Add weight * least^2; a mean d that has overflowed counts as inf."""
     for n in range(count):
         nearest = least[n] if abs(d[n]) < math.inf else math.inf
-        terms[n] += bias[n] * (nearest * nearest) if bias[n] > 0.0 else 0.0
+        terms[n] += weight[n] * (nearest * nearest) if weight[n] > 0.0 else 0.0
 
 
 @internal
-def add_most_start_risk(bias, most, terms, count):
+def add_most_start_risk(weight, most, terms, count):
     for n in range(count):
-        terms[n] += bias[n] * (most[n] * most[n]) if bias[n] > 0.0 else 0.0
+        terms[n] += weight[n] * (most[n] * most[n]) if weight[n] > 0.0 else 0.0
 
 
 @internal
-def size_range(course, now, after, least, most, count):
+def size_range(marks, now, after, least, most, count):
     """From bounds of a mean to bounds of its size: those at both ends where it only falls or only rises. Bounds that
     are NaN (overflowed boxes) count as 0 and NaN."""
     for n in range(count):
         nearest = least[n] if least[n] > 0.0 else (-most[n] if most[n] < 0.0 else 0.0)
         farthest = max(-least[n], most[n])
         first, end = abs(now[n]), abs(after[n])
-        least[n] = nearest if course[n] == 0.0 else (end if course[n] < 0.0 else first)
-        most[n] = farthest if course[n] == 0.0 else (first if course[n] < 0.0 else end)
+        least[n] = nearest if marks[n] == 0.0 else (end if marks[n] < 0.0 else first)
+        most[n] = farthest if marks[n] == 0.0 else (first if marks[n] < 0.0 else end)
 
 
 @internal
@@ -152,11 +150,13 @@ def read_mean(e, readout, d, count):
 
 
 @internal
-def add_leap_bounds(
-    now, state, after, ahead, weight, box, step, read, fresh, start, single, last, low, high, work, count
-):  # fmt: skip
-    """Add to low (and, if last, to high) bounds of weight * mean^2 over a leap, from the means now and after; single:
-    a leap of 1. Every second step is bounded by itself, so that a mean may change its sign with each."""
+def add_leap_bounds(now, state, after, ahead, weight, step, leap, low, high, work, count, start):
+    """Add to low (and, if last, to high) bounds of weight * mean^2 over a leap, from the means now and after.
+
+    leap: (box, readout, average, single, last); single: a leap of 1. Every second step is bounded by itself, so that a
+    mean may change its sign with each.
+    """
+    box, readout, average, single, last = leap
     k = len(start)
     least, most, even, odd = work[0], work[1], work[2], work[3]
     if single:  # it is known; states that are not read may have overflowed
@@ -164,16 +164,16 @@ def add_leap_bounds(
             least[n] = abs(now[n])
             most[n] = abs(now[n])
     else:
-        mark_monotone(step, state, fresh, start, even, odd, count)
+        mark_monotone(step, state, average, start, even, odd, count)
         mean_range(state, box, start, least, most, count)
         size_range(even, now, after, least, most, count)
         if k > 1:
             least2, most2, now2, after2 = work[4], work[5], work[6], work[7]
             following = work[8:].reshape(-1)
             advance_mean(step, ahead, following, count, k)
-            read_mean(following, read, after2, count)
+            read_mean(following, readout, after2, count)
             advance_mean(step, state, following, count, k)
-            read_mean(following, read, now2, count)
+            read_mean(following, readout, now2, count)
             mean_range(following, box, start, least2, most2, count)
             size_range(odd, now2, after2, least2, most2, count)
             for n in range(count):

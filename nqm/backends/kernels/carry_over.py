@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 
-from ..compilation import compiled, inlined
+from ..compilation import compiled, inlined, internal
 from .blocks import BLOCK
+from .step_maps import averages, new_tables, tabulate
 
 
 @inlined
@@ -16,55 +17,70 @@ def root(value):
 
 
 @compiled
-def carry_over(
-    curvature, lr, unit, transition, gain, fresh, query, readout, start, scaled, kept, state, columns, block
-):  # fmt: skip
-    """From a chain's state to those that `first_passage` wants for a piece with learning rate lr, one block.
+def carry_over(batch, unit, kept, search):
+    """Fill ``search``'s state and columns for a letter, the one row of ``batch``, from the state before it.
 
-    kept: (slots BLOCK), states in units of lr / unit where they scale. state: its mean, with no noise; columns:
-    (k, blocks, k BLOCK), those of the Cholesky root of its covariance; both in the coordinates of `set_up`.
+    kept: (blocks, slots BLOCK), states in units of lr / unit where they scale. The search's state is its mean, with no
+    noise; its columns are those of the Cholesky root of its covariance; both in the coordinates of `set_up`.
     """
-    N = BLOCK
-    k = len(start)
-    average = k == 3 and fresh[0] > 0.0
-    size = np.empty(3)
-    size[:] = 1.0
+    k = len(batch.start)
+    tables, size = new_tables(k), np.ones(k)
+    tabulate(batch, 0, 0, 1.0, tables, batch.start)
     for i in range(k):
-        if scaled[i] > 0:
-            size[i] = lr / unit
-    extra = columns[:, block]
-    state[:] = 0.0
-    extra[:] = 0.0
-    for n in range(curvature.size):
+        if batch.lr_scaled[i] > 0:
+            size[i] = batch.lr[0] / unit
+    for block in range(kept.shape[0]):
+        first = block * BLOCK
+        count = min(BLOCK, batch.start_weight.size - first)
+        state, columns = search.state[block], search.columns[:, block]
+        state[:] = 0.0
+        columns[:] = 0.0
+        _take_root(kept[block], columns, k, count)
         for i in range(k):
-            state[i * N + n] = size[i] * kept[i * N + n]
-        s = 2 * k * N + n
-        if k == 1:
-            extra[0, n] = root(kept[s])
-        else:
-            a = root(kept[s])
-            b = kept[s + N] / a if a > 0.0 else 0.0
-            extra[0, n], extra[0, N + n] = size[0] * a, size[1] * b
-            if k == 2:
-                extra[1, N + n] = size[1] * root(kept[s + 2 * N] - b * b)
-            else:
-                c = kept[s + 2 * N] / a if a > 0.0 else 0.0
-                d = root(kept[s + 3 * N] - b * b)
-                e = (kept[s + 4 * N] - b * c) / d if d > 0.0 else 0.0
-                extra[0, 2 * N + n] = size[2] * c
-                extra[1, N + n], extra[1, 2 * N + n] = size[1] * d, size[2] * e
-                extra[2, 2 * N + n] = size[2] * root(kept[s + 5 * N] - c * c - e * e)
-        if k == 2 or average:  # y = (r . z, r^T K z)
-            x = lr * curvature[n]
-            m00 = transition[0, 0, 0] - x * gain[0, 0] * query[0]
-            m01 = transition[0, 0, 1] - x * gain[0, 0] * query[1]
-            m10 = transition[0, 1, 0] - x * gain[0, 1] * query[0]
-            m11 = transition[0, 1, 1] - x * gain[0, 1] * query[1]
-            half = 0.5 * (m00 - m11)
-            r0, r1 = readout[0], readout[1]
-            k0, k1 = r0 * half + r1 * m10, r0 * m01 - r1 * half
-            p, q = state[n], state[N + n]
-            state[n], state[N + n] = r0 * p + r1 * q, k0 * p + k1 * q
-            for v in range(k):
-                p, q = extra[v, n], extra[v, N + n]
-                extra[v, n], extra[v, N + n] = r0 * p + r1 * q, k0 * p + k1 * q
+            for n in range(count):
+                state[i * BLOCK + n] = size[i] * kept[block, i * BLOCK + n]
+                for v in range(k):
+                    columns[v, i * BLOCK + n] *= size[i]
+        if (k == 2) or (k == 3 and averages(batch, 0, 0, batch.start)):
+            h = batch.curvature[batch.power_index[0], first : first + count]
+            _to_set_up(batch, h, tables, state, columns, count)
+
+
+@internal
+def _take_root(kept, columns, k, count):
+    """columns[v] <- column v of the lower Cholesky factor of each node's covariance."""
+    N = BLOCK
+    for n in range(count):
+        slot = 2 * k * N + n
+        for v in range(k):
+            for j in range(v, k):
+                rest = kept[slot]
+                for w in range(v):
+                    rest -= columns[w, v * N + n] * columns[w, j * N + n]
+                if j == v:
+                    columns[v, j * N + n] = root(rest)
+                else:
+                    pivot = columns[v, v * N + n]
+                    columns[v, j * N + n] = rest / pivot if pivot > 0.0 else 0.0
+                slot += N
+
+
+@internal
+def _to_set_up(batch, curvature, tables, state, columns, count):
+    """The first two states as y = (r . z, r^T K z)."""
+    constant, linear, _ = tables
+    N = BLOCK
+    r0, r1 = batch.readout[0], batch.readout[1]
+    for n in range(count):
+        x = batch.lr[0] * curvature[n]
+        m00 = constant[0, 0, 0] + x * linear[0, 0, 0]
+        m01 = constant[0, 0, 1] + x * linear[0, 0, 1]
+        m10 = constant[0, 1, 0] + x * linear[0, 1, 0]
+        m11 = constant[0, 1, 1] + x * linear[0, 1, 1]
+        half = 0.5 * (m00 - m11)
+        k0, k1 = r0 * half + r1 * m10, r0 * m01 - r1 * half
+        p, q = state[n], state[N + n]
+        state[n], state[N + n] = r0 * p + r1 * q, k0 * p + k1 * q
+        for v in range(columns.shape[0]):
+            p, q = columns[v, n], columns[v, N + n]
+            columns[v, n], columns[v, N + n] = r0 * p + r1 * q, k0 * p + k1 * q

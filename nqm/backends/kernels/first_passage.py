@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..compilation import compiled
+from ..compilation import compiled, internal
+from ..types import FilterBatch
 from .blocks import BLOCK, POWER_SLOTS, STATE_SLOTS, copy, total
 from .bounds import add_leap_bounds, advance_mean, read_mean, widen
 from .powers import advance, square
 from .risk import add_noise_risk, read_state
 from .setup import set_up, set_up_readout
+from .step_maps import averages, new_tables, tabulate
 
 HORIZON = 2**53  # the last step count that a float64 holds exactly
 MOST_LEVELS = 54  # leaps of up to 2^53 steps
@@ -20,37 +23,53 @@ MOST_LEVELS = 54  # leaps of up to 2^53 steps
 FOUND, NEVER, MORE_LEVELS, OUT_OF_BUDGET = 0, 1, 2, 3
 
 
+class Search(NamedTuple):
+    """A search over time of one row, which goes on where it stopped.
+
+    powers[j, block] = 2^j steps; boxes[j, block] = bounds of the readouts of every second one of the next 2^j steps.
+    Noise carried over from earlier letters of a word is like V means more, one per column of a root of its covariance.
+    progress = [steps taken, j of the next leap, answer so far, leaps tried, levels filled].
+    """
+
+    powers: Any  # (levels, blocks, slots BLOCK)
+    boxes: Any  # (levels, blocks, 2 k BLOCK)
+    state: Any  # (blocks, slots BLOCK)
+    ahead: Any  # as state: that after a leap
+    carried_weight: Any  # (nodes,)
+    columns: Any  # (V, blocks, k BLOCK)
+    columns_ahead: Any
+    progress: Any  # (5,) whole numbers
+
+
 @compiled
-def fill_levels(
-    curvature, lr, transition, gain, fresh, query, readout, start, powers, boxes, origin, begin, end
-):  # fmt: skip
-    """powers[j, block] = 2^j steps; boxes[j, block] = the readouts of every second one of the next 2^j steps, from now
-    on; origin[block] = state at 0. Levels begin <= j < end; those below ``begin`` are there."""
-    k = len(start)
-    read = set_up_readout(readout, fresh[0], start)
+def fill_levels(batch, r, search, begin, end):
+    """Powers and boxes of levels begin <= j < end of row r; those below ``begin`` are there. With ``begin`` = 0 also
+    the state before the first step."""
+    k = len(batch.start)
+    readout, tables = set_up_readout(batch, r, batch.start), new_tables(k)
+    powers, boxes = search.powers, search.boxes
+    tabulate(batch, r, 0, 1.0, tables, batch.start)
     for block in range(powers.shape[1]):
         first = block * BLOCK
-        count = min(BLOCK, curvature.size - first)
-        h = curvature[first : first + count]
+        count = min(BLOCK, batch.start_weight.size - first)
+        h = batch.curvature[batch.power_index[r], first : first + count]
         if begin == 0:
-            set_up(h, lr, transition, gain, query, fresh, readout, start, powers[0, block], origin[block], count)
+            set_up(batch, r, tables, h, batch.start, powers[0, block], search.state[block], count)
             for i in range(k):
-                boxes[0, block, i * BLOCK : i * BLOCK + count] = read[i]
-                boxes[0, block, (k + i) * BLOCK : (k + i) * BLOCK + count] = read[i]
+                boxes[0, block, i * BLOCK : i * BLOCK + count] = readout[i]
+                boxes[0, block, (k + i) * BLOCK : (k + i) * BLOCK + count] = readout[i]
         for j in range(max(begin, 1), end):
             if j == 1:
                 copy(boxes[0, block], boxes[1, block])
             else:
-                widen(powers[j - 1, block], boxes[j - 1, block], boxes[j, block], count, start)
+                widen(powers[j - 1, block], boxes[j - 1, block], boxes[j, block], count, batch.start)
             copy(powers[j - 1, block], powers[j, block])
-            square(powers[j, block], count, start)
+            square(powers[j, block], count, batch.start)
+    search.progress[4] = end
 
 
 @compiled
-def first_passage(
-    curvature, bias, noise, carried, lr, fresh, readout, start, inverse_batch, powers, boxes, state, ahead, extra,
-    extra_ahead, target, last, until, progress, budget,
-):  # fmt: skip
+def first_passage(batch, r, search, target, last, until, budget):
     """Walk through time in leaps of 2^j steps, each one proved to hold no crossing, until one is found.
 
     last = False: the first t with risk <= target. last = True: the step after the last t with risk > target.
@@ -58,52 +77,23 @@ def first_passage(
     otherwise j shrinks, and at j = 0 the bounds are the risk itself. The bounds: the noise part never falls,
     since every step adds a square, so it lies between its values at both ends; the mean part lies between its values
     at both ends where it is known to fall or to rise, and is (v . u)^2 with the readout v inside the box of its level
-    elsewhere: of every second step from now, and from the next state on.
-    Noise carried over from earlier pieces of a schedule is like V means more, one a column of a root of its covariance:
-    extra (V, blocks, k BLOCK), of weight carried (nodes,). The walk ends at t = until.
-    progress = [t, j, answer so far, leaps tried], so that a walk goes on where it stopped (budget spent, or more levels
-    wanted). Returns a status.
+    elsewhere: of every second step from now, and from the next state on. The search ends at t = until, after ``budget``
+    leaps, or where it wants more levels. Returns a status.
     """
-    k = len(start)
-    low, high = np.empty(BLOCK), np.empty(BLOCK)
-    d, g, after, work = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK), np.empty((8 + k, BLOCK))
-    read = set_up_readout(readout, fresh, start)
+    low, high, work = np.empty(BLOCK), np.empty(BLOCK), np.empty((11 + len(batch.start), BLOCK))
+    readout, progress = set_up_readout(batch, r, batch.start), search.progress
     while budget > 0:
         t, j = progress[0], progress[1]
         while j > 0 and t + (1 << j) > until:
             j -= 1
-        if j >= powers.shape[0]:
+        if j >= progress[4]:
             return MORE_LEVELS
         budget -= 1
         progress[3] += 1
         low[:] = 0.0
         high[:] = 0.0
-        for block in range(powers.shape[1]):
-            first = block * BLOCK
-            count = min(BLOCK, curvature.size - first)
-            h, b, c = curvature[first : first + count], bias[first : first + count], noise[first : first + count]
-            w = carried[first : first + count]
-            read_state(state[block], read, start, d, g, count)
-            add_noise_risk(h, c, lr, inverse_batch, g, low, count)
-            copy(state[block], ahead[block])
-            advance(powers[j, block], ahead[block], count, start)
-            read_state(ahead[block], read, start, after, g, count)
-            if last:
-                add_noise_risk(h, c, lr, inverse_batch, g, high, count)
-            step, box = powers[0, block], boxes[j, block]
-            single = j == 0
-            add_leap_bounds(
-                d, state[block], after, ahead[block], b, box, step, read, fresh, start, single, last, low, high, work,
-                count,
-            )  # fmt: skip
-            for v in range(extra.shape[0]):
-                advance_mean(powers[j, block], extra[v, block], extra_ahead[v, block], count, k)
-                read_mean(extra[v, block], read, d, count)
-                read_mean(extra_ahead[v, block], read, after, count)
-                add_leap_bounds(
-                    d, extra[v, block], after, extra_ahead[v, block], w, box, step, read, fresh, start, single, last,
-                    low, high, work, count,
-                )  # fmt: skip
+        for block in range(search.powers.shape[1]):
+            _try_leap(batch, r, search, block, j, readout, last, low, high, work)
         lowest = total(low)
         above = not lowest <= target  # NaN (overflow) lies above every target
         below = last and (lowest <= target if j == 0 else total(high) <= target)
@@ -113,10 +103,10 @@ def first_passage(
             progress[2] = t
             return FOUND
         if above or below:
-            for block in range(powers.shape[1]):
-                copy(ahead[block], state[block])
-                for v in range(extra.shape[0]):
-                    copy(extra_ahead[v, block], extra[v, block])
+            for block in range(search.powers.shape[1]):
+                copy(search.ahead[block], search.state[block])
+                for v in range(search.columns.shape[0]):
+                    copy(search.columns_ahead[v, block], search.columns[v, block])
             progress[0] = t + (1 << j)
             progress[1] = j + 1
             if progress[0] >= until:
@@ -126,36 +116,60 @@ def first_passage(
     return OUT_OF_BUDGET
 
 
+@internal
+def _try_leap(batch, r, search, block, j, readout, last, low, high, work):
+    """Fill ``ahead``, and add bounds of a block's risk over a leap of 2^j steps to low and, if last, to high."""
+    first = block * BLOCK
+    count = min(BLOCK, batch.start_weight.size - first)
+    nodes = slice(first, first + count)
+    h, c = batch.curvature[batch.power_index[r], nodes], batch.noise_weight[nodes]
+    lr, inverse_batch_size = batch.lr[r], batch.inverse_batch_size[r]
+    d, g, after, work = work[0], work[1], work[2], work[3:]
+    state, ahead, step, power = (
+        search.state[block],
+        search.ahead[block],
+        search.powers[0, block],
+        search.powers[j, block],
+    )
+    leap = (search.boxes[j, block], readout, averages(batch, r, 0, batch.start), j == 0, last)
+    read_state(state, readout, batch.start, d, g, count)
+    add_noise_risk(h, c, lr, inverse_batch_size, g, low, count)
+    copy(state, ahead)
+    advance(power, ahead, count, batch.start)
+    read_state(ahead, readout, batch.start, after, g, count)
+    if last:
+        add_noise_risk(h, c, lr, inverse_batch_size, g, high, count)
+    add_leap_bounds(d, state, after, ahead, batch.start_weight[nodes], step, leap, low, high, work, count, batch.start)
+    for v in range(search.columns.shape[0]):
+        now, then = search.columns[v, block], search.columns_ahead[v, block]
+        advance_mean(power, now, then, count, len(batch.start))
+        read_mean(now, readout, d, count)
+        read_mean(then, readout, after, count)
+        add_leap_bounds(
+            d, now, after, then, search.carried_weight[nodes], step, leap, low, high, work, count, batch.start
+        )
+
+
 @compiled
-def first_passage_rows(
-    curvature, which, bias, noise, lr, transition, gain, fresh, query, readout, start, inverse_batch, targets, last,
-    budget, out,
-):  # fmt: skip
+def first_passage_rows(fields, targets, last, budget, out):
     """out[r] = what `first_passage` finds for row r: a step, inf for never, NaN where ``budget`` leaps are too few.
 
-    As `risk_rows`, with targets: (rows,). Levels are filled as they are asked for.
+    fields: those of a FilterBatch. Levels are filled as they are asked for.
     """
-    k = len(start)
-    blocks = -(-bias.size // BLOCK)
-    powers = np.empty((MOST_LEVELS, blocks, POWER_SLOTS[k] * BLOCK))
-    boxes = np.empty((MOST_LEVELS, blocks, 2 * k * BLOCK))
-    origin = np.empty((blocks, STATE_SLOTS[k] * BLOCK))
-    ahead = np.empty((blocks, STATE_SLOTS[k] * BLOCK))
-    extra = np.empty((0, blocks, k * BLOCK))
-    progress, end = np.empty(4, dtype=np.int64), np.int64(HORIZON)
-    for r in range(lr.size):
-        h = curvature[which[r]]
+    batch = FilterBatch(*fields)
+    k = len(batch.start)
+    blocks = -(-batch.start_weight.size // BLOCK)
+    columns = np.empty((0, blocks, k * BLOCK))
+    search = Search(
+        np.empty((MOST_LEVELS, blocks, POWER_SLOTS[k] * BLOCK)), np.empty((MOST_LEVELS, blocks, 2 * k * BLOCK)),
+        np.empty((blocks, STATE_SLOTS[k] * BLOCK)), np.empty((blocks, STATE_SLOTS[k] * BLOCK)),
+        batch.noise_weight, columns, columns, np.empty(5, dtype=np.int64),
+    )  # fmt: skip
+    progress, end = search.progress, np.int64(HORIZON)
+    for r in range(batch.lr.size):
         progress[:] = 0
-        filled, status = progress[0], MORE_LEVELS
+        status = MORE_LEVELS
         while status == MORE_LEVELS:
-            wanted = min(MOST_LEVELS, filled + 4)
-            fill_levels(
-                h, lr[r], transition[r], gain[r], fresh[r], query, readout, start, powers, boxes, origin, filled, wanted
-            )
-            filled = wanted
-            status = first_passage(
-                h, bias, noise, noise, lr[r], fresh[r, 0], readout, start, inverse_batch[r], powers[:filled],
-                boxes[:filled], origin, ahead, extra, extra, targets[r], last, end, progress,
-                budget - progress[3],
-            )  # fmt: skip
+            fill_levels(batch, r, search, progress[4], min(MOST_LEVELS, progress[4] + 4))
+            status = first_passage(batch, r, search, targets[r], last, end, budget - progress[3])
         out[r] = float(progress[2]) if status == FOUND else (math.inf if status == NEVER else math.nan)

@@ -50,14 +50,14 @@ def _step3(decay, kick, noise, state):
 
 
 @compiled
-def walk(decay, kick, level, label_noise, readout, state, steps, target, last, progress):
-    """``steps`` steps of  y' = y - decay y + kick (label_noise + sum level y),  in place; looks for a crossing.
+def take_steps(recursion, state, steps, target, last, progress):
+    """``steps`` steps of a :class:`~nqm.backends.types.MomentRecursion`, in place; looks for a crossing.
 
-    decay: (s, s, nodes), kick, state: (s, nodes), level, readout: (s,); nodes a multiple of LANES.
-    progress = [steps taken, answer]. last = False: stops before the first step with readout . y <= target, with the
-    answer 1. last = True: goes on, and the answer is the number of steps taken when last above the target, plus one.
-    target < 0 looks for nothing.
+    state: (s, nodes), nodes a multiple of LANES. progress = [steps taken, answer]. last = False: stops before the first
+    step with risk <= target, with the answer 1. last = True: goes on, and the answer is the number of steps taken when
+    last above the target, plus one. target < 0 looks for nothing.
     """
+    decay, kick, level, readout = recursion.decay, recursion.kick, recursion.level, recursion.readout
     s, nodes = state.shape
     terms, risks = np.empty(nodes), np.empty(nodes)
     new = np.empty((s, nodes))
@@ -85,7 +85,7 @@ def walk(decay, kick, level, label_noise, readout, state, steps, target, last, p
             if level[a] != 0.0:
                 for n in range(nodes):
                     terms[n] += level[a] * state[a, n]
-        noise = label_noise + _sum(terms)
+        noise = recursion.label_noise + _sum(terms)
         if s == 3:
             _step3(decay, kick, noise, state)
         else:

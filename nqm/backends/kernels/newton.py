@@ -44,7 +44,7 @@ def reduced_step(gradient, hessian, low, high, side, step):
 
 
 @compiled
-def newton_steps(values, center, size, radius, low, high, out, gain):
+def newton_steps_to(values, center, size, radius, low, high, out, gain):
     """Minimise the quadratic through each stencil over a box: out[s] = the point, gain[s] = what the model promises.
 
     values: (S, 1 + 2n + n(n-1)/2): at the centre, at +- size along each axis, at + size along each pair of axes.

@@ -7,9 +7,11 @@ import math
 import numpy as np
 
 from ..compilation import compiled, inlined, internal
+from ..types import FilterBatch
 from .blocks import BLOCK, POWER_SLOTS, STATE_SLOTS, copy, total
 from .powers import advance, square
 from .setup import set_up, set_up_readout
+from .step_maps import new_tables, tabulate
 
 
 @internal
@@ -34,20 +36,20 @@ def read_state(Z, readout, start, d, g, count):
 
 
 @internal
-def add_noise_risk(curvature, noise, lr, inverse_batch, g, terms, count):
-    """Add c / (2 h B) (lr h)^2 g of each node. A node without weight adds nothing, even to an overflow, and neither
+def add_noise_risk(curvature, weight, lr, inverse_batch_size, g, terms, count):
+    """Add weight / B (lr h)^2 g of each node. A node without weight adds nothing, even to an overflow, and neither
     does an infinite batch."""
-    if inverse_batch == 0.0:
+    if inverse_batch_size == 0.0:
         return
     for n in range(count):
         x = lr * curvature[n]
-        terms[n] += noise[n] * inverse_batch * (x * (x * g[n])) if noise[n] > 0.0 and g[n] != 0.0 else 0.0
+        terms[n] += weight[n] * inverse_batch_size * (x * (x * g[n])) if weight[n] > 0.0 and g[n] != 0.0 else 0.0
 
 
 @internal
-def add_start_risk(bias, d, terms, count):
+def add_start_risk(weight, d, terms, count):
     for n in range(count):
-        terms[n] += bias[n] * (d[n] * d[n]) if bias[n] > 0.0 else 0.0
+        terms[n] += weight[n] * (d[n] * d[n]) if weight[n] > 0.0 else 0.0
 
 
 @inlined
@@ -56,62 +58,68 @@ def finite_or_inf(value):
     return value if value < math.inf else math.inf
 
 
-@compiled
-def risk_rows(
-    curvature, which, bias, noise, lr, transition, gain, fresh, query, readout, start, inverse_batch, steps, out
-):
-    """out[r] = expected risk of row r.
+@internal
+def add_risk(batch, r, first, Z, readout, lr, inverse_batch_size, d, g, terms, count):
+    """Add the risk of a block of nodes in state Z, with noise in units of lr h sqrt(c / B) / h."""
+    nodes = slice(first, first + count)
+    read_state(Z, readout, batch.start, d, g, count)
+    add_start_risk(batch.start_weight[nodes], d, terms, count)
+    h, weight = batch.curvature[batch.power_index[r], nodes], batch.noise_weight[nodes]
+    add_noise_risk(h, weight, lr, inverse_batch_size, g, terms, count)
 
-    curvature: (powers, nodes), the preconditioned curvatures h^(1-p); which: (rows,), the p of each row.
-    bias: (nodes,) = mult h init / 2; noise: (nodes,) = mult c / (2 h). nodes: a multiple of 8, weights of
-    the padding 0. lr, inverse_batch, steps: (rows,). transition: (rows, 2, k, k), gain: (rows, 2, k), fresh:
-    (rows, 2), all as (hi, lo). query, readout: (k,). start: tuple of k floats. Work of k = 2, a node: 60 flops a
-    doubling of the steps, 45 more for each bit of their number that is 1.
+
+@compiled
+def risk_rows(fields, steps, out):
+    """out[r] = expected risk of row r after steps[r] steps. fields: those of a FilterBatch.
+
+    Work of k = 2, per node: 60 flops per doubling of the steps, 45 more for each bit of their number that is 1.
     """
-    k = len(start)
+    batch = FilterBatch(*fields)
+    k = len(batch.start)
     P, Z = np.empty(POWER_SLOTS[k] * BLOCK), np.empty(STATE_SLOTS[k] * BLOCK)
     d, g, terms = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
-    for r in range(lr.size):
+    tables = new_tables(k)
+    for r in range(batch.lr.size):
         terms[:] = 0.0
-        read = set_up_readout(readout, fresh[r, 0], start)
-        for first in range(0, bias.size, BLOCK):
-            count = min(BLOCK, bias.size - first)
-            h = curvature[which[r], first : first + count]
-            set_up(h, lr[r], transition[r], gain[r], query, fresh[r], readout, start, P, Z, count)
+        readout = set_up_readout(batch, r, batch.start)
+        tabulate(batch, r, 0, 1.0, tables, batch.start)
+        for first in range(0, batch.start_weight.size, BLOCK):
+            count = min(BLOCK, batch.start_weight.size - first)
+            h = batch.curvature[batch.power_index[r], first : first + count]
+            set_up(batch, r, tables, h, batch.start, P, Z, count)
             left = steps[r]
             while left > 0:
                 if left & 1:
-                    advance(P, Z, count, start)
+                    advance(P, Z, count, batch.start)
                 left >>= 1
                 if left > 0:
-                    square(P, count, start)
-            read_state(Z, read, start, d, g, count)
-            add_start_risk(bias[first : first + count], d, terms, count)
-            add_noise_risk(h, noise[first : first + count], lr[r], inverse_batch[r], g, terms, count)
+                    square(P, count, batch.start)
+            add_risk(batch, r, first, Z, readout, batch.lr[r], batch.inverse_batch_size[r], d, g, terms, count)
         out[r] = finite_or_inf(total(terms))
 
 
 @compiled
-def dyadic_rows(curvature, which, bias, noise, lr, transition, gain, fresh, query, readout, start, inverse_batch, out):
+def dyadic_rows(fields, out):
     """out[r, j] = expected risk of row r after 2^j steps, for all j at the price of the last one."""
-    k = len(start)
+    batch = FilterBatch(*fields)
+    k = len(batch.start)
     levels = out.shape[1]
     P, Z, origin = np.empty(POWER_SLOTS[k] * BLOCK), np.empty(STATE_SLOTS[k] * BLOCK), np.empty(STATE_SLOTS[k] * BLOCK)
     d, g, terms = np.empty(BLOCK), np.empty(BLOCK), np.empty((levels, BLOCK))
-    for r in range(lr.size):
+    tables = new_tables(k)
+    for r in range(batch.lr.size):
         terms[:] = 0.0
-        read = set_up_readout(readout, fresh[r, 0], start)
-        for first in range(0, bias.size, BLOCK):
-            count = min(BLOCK, bias.size - first)
-            h = curvature[which[r], first : first + count]
-            set_up(h, lr[r], transition[r], gain[r], query, fresh[r], readout, start, P, origin, count)
+        readout = set_up_readout(batch, r, batch.start)
+        tabulate(batch, r, 0, 1.0, tables, batch.start)
+        for first in range(0, batch.start_weight.size, BLOCK):
+            count = min(BLOCK, batch.start_weight.size - first)
+            h = batch.curvature[batch.power_index[r], first : first + count]
+            set_up(batch, r, tables, h, batch.start, P, origin, count)
             for j in range(levels):
                 copy(origin, Z)
-                advance(P, Z, count, start)
-                read_state(Z, read, start, d, g, count)
-                add_start_risk(bias[first : first + count], d, terms[j], count)
-                add_noise_risk(h, noise[first : first + count], lr[r], inverse_batch[r], g, terms[j], count)
+                advance(P, Z, count, batch.start)
+                add_risk(batch, r, first, Z, readout, batch.lr[r], batch.inverse_batch_size[r], d, g, terms[j], count)
                 if j + 1 < levels:
-                    square(P, count, start)
+                    square(P, count, batch.start)
         for j in range(levels):
             out[r, j] = finite_or_inf(total(terms[j]))

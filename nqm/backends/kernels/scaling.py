@@ -14,15 +14,16 @@ SUMS = 6
 
 
 @compiled
-def effective(first, lengths, lrs, growth, decay, found, tangents):
+def fill_effective_lrs(pieces, growth, decay, found, tangents):
     """Learning rates over weights that grow under normalised updates and shrink by decay; into found and tangents.
 
         dV/dk = growth s^2 - 2 decay s V,   V = 1 at each row's first step,   g = 2 s / (sqrt(V) + sqrt(V'))
 
     with V before and V' after a piece: without decay, g is the mean of s / sqrt(V) over it.
-    first: (rows + 1,) each row's first piece, and the end; lengths, lrs s, found g: (pieces,); tangents: (pieces, 2),
-    the derivatives of g by growth and by decay.
+    pieces: with first (rows + 1,), each row's first piece, and the end; lengths, lrs s: (pieces,). found g: (pieces,);
+    tangents: (pieces, 2), the derivatives of g by growth and by decay.
     """
+    first, lengths, lrs = pieces.first, pieces.lengths, pieces.lrs
     for row in range(first.size - 1):
         v, v_growth, v_decay = 1.0, 0.0, 0.0
         for j in range(first[row], first[row + 1]):
@@ -48,18 +49,19 @@ def effective(first, lengths, lrs, growth, decay, found, tangents):
 
 
 @compiled
-def course(log_n, h, start, noise, first, lengths, lrs, tangents, seen, sums):
+def fill_mode_sums(log_n, h, start, noise, pieces, tangents, sums):
     """b and v of every mode along each row's pieces, summed over modes at the ends of the pieces that are seen.
 
     A piece of m steps at learning rate g, with x = g h:
 
         d = (1 - x)^(2 m)     b <- d b     v <- d v + g noise (1 - d) / (2 - x)
 
-    log_n, h: (modes,); start, noise: (rows, modes), multiplicities included; first: (rows + 1,), lengths, lrs, seen:
-    (pieces,); tangents: (pieces, D), derivatives of the learning rates. sums: (seen pieces, 6 + D) with the sums over
-    modes of b, b log n, v, v log n, w, w log n, where w is the derivative of b + v by log h; then the D derivatives of
-    b + v along the tangents.
+    log_n, h: (modes,); start, noise: (rows, modes), multiplicities included; pieces: with first (rows + 1,), lengths,
+    lrs, seen: (pieces,); tangents: (pieces, D), derivatives of the learning rates. sums: (seen pieces, 6 + D) with the
+    sums over modes of b, b log n, v, v log n, w, w log n, where w is the derivative of b + v by log h; then the D
+    derivatives of b + v along the tangents.
     """
+    first, lengths, lrs, seen = pieces.first, pieces.lengths, pieces.lrs, pieces.seen
     directions = tangents.shape[1]
     modes = h.size
     b, v, b_h, v_h = np.empty(modes), np.empty(modes), np.empty(modes), np.empty(modes)

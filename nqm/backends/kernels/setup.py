@@ -7,6 +7,7 @@ For k = 2 these are y = (r . z, r^T K z), K = M - m I without trace: K^2 is a nu
 whatever the filter. Powers keep the form [[a, b], [c, a]]; all entries have one sign when both roots are real, and
 they make a scaled rotation when not. (In the coordinates of the update rule, heavy ball at the far end of its
 critical damping, x = (1 + sqrt(momentum))^2, loses six digits.) An average on top (k = 3) keeps them and adds a row.
+One state, three that are no such average, and more than three stay in the filter's own coordinates.
 """
 
 from __future__ import annotations
@@ -14,35 +15,61 @@ from __future__ import annotations
 from ..compilation import inlined, internal
 from .blocks import BLOCK
 from .double_double import add, dot2, fma, mul, norm
+from .step_maps import affine, averages, fill_step
+
+
+@internal
+def set_up(batch, r, tables, curvature, start, P, Z, count):
+    """P <- one step, Z <- the state before it, in units of x sqrt(c / B) / h for the noise; tables: at lr = 1."""
+    Z[:] = 0.0
+    lr = batch.lr[r]
+    if len(start) == 1:
+        _set_up1(tables, curvature, lr, start, P, Z, count)
+    elif len(start) == 2:
+        _set_up2(batch, r, tables, curvature, lr, start, P, Z, count)
+    elif len(start) == 3 and averages(batch, r, 0, start):
+        _set_up_average(batch, r, tables, curvature, lr, start, P, Z, count)
+    else:
+        fill_step(curvature, lr, tables, 1.0, P, count)
+        for i in range(len(start)):
+            Z[i * BLOCK : i * BLOCK + count] = start[i]
+
+
+@internal
+def set_up_readout(batch, r, start):
+    """The readout in the coordinates of ``set_up``: (1, 0) for k = 2, the last state for an average."""
+    k = len(start)
+    read = batch.readout.copy()
+    if k == 2 or averages(batch, r, 0, start):
+        read[:] = 0.0
+        read[0 if k == 2 else k - 1] = 1.0
+    return read
 
 
 @inlined
-def entry(a, al, b, bl, q, x, xl):
-    """A_ij - x gain_i query_j."""
-    t, e = mul(x, xl, b, bl)
-    t, e = mul(t, e, -q, 0.0)
-    return add(a, al, t, e)
-
-
-@inlined
-def load_two_states(transition, gain, query, readout, start):
-    """What `shifted` needs of the first two states, out of the arrays and into registers."""
+def _two_states(batch, r, tables, start):
+    """What `_shifted` needs of the first two states, out of the arrays and into registers."""
+    constant, linear, _ = tables
+    gain, readout = batch.gain[r, 0], batch.readout
     return (
-        (transition[0, 0, 0], transition[1, 0, 0], transition[0, 0, 1], transition[1, 0, 1]),
-        (transition[0, 1, 0], transition[1, 1, 0], transition[0, 1, 1], transition[1, 1, 1]),
+        (constant[0, 0, 0], constant[1, 0, 0], constant[0, 0, 1], constant[1, 0, 1]),
+        (constant[0, 1, 0], constant[1, 1, 0], constant[0, 1, 1], constant[1, 1, 1]),
+        (linear[0, 0, 0], linear[1, 0, 0], linear[0, 0, 1], linear[1, 0, 1]),
+        (linear[0, 1, 0], linear[1, 1, 0], linear[0, 1, 1], linear[1, 1, 1]),
         (gain[0, 0], gain[1, 0], gain[0, 1], gain[1, 1]),
-        (query[0], query[1], readout[0], readout[1], start[0], start[1]),
+        (readout[0], readout[1], start[0], start[1]),
     )
 
 
 @inlined
-def shifted(states, x, xl):
+def _shifted(states, x, xl):
     """m, q, and the pairs (r . w, r^T K w) for w = gain and w = start."""
-    (a00, c00, a01, c01), (a10, c10, a11, c11), (b0, f0, b1, f1), (q0, q1, r0, r1, s0, s1) = states
-    m00, l00 = entry(a00, c00, b0, f0, q0, x, xl)
-    m01, l01 = entry(a01, c01, b0, f0, q1, x, xl)
-    m10, l10 = entry(a10, c10, b1, f1, q0, x, xl)
-    m11, l11 = entry(a11, c11, b1, f1, q1, x, xl)
+    (a00, c00, a01, c01), (a10, c10, a11, c11), (t00, d00, t01, d01), (t10, d10, t11, d11) = states[:4]
+    (b0, f0, b1, f1), (r0, r1, s0, s1) = states[4:]
+    m00, l00 = affine(a00, c00, t00, d00, x, xl)
+    m01, l01 = affine(a01, c01, t01, d01, x, xl)
+    m10, l10 = affine(a10, c10, t10, d10, x, xl)
+    m11, l11 = affine(a11, c11, t11, d11, x, xl)
     m, ml = add(0.5 * m00, 0.5 * l00, 0.5 * m11, 0.5 * l11)
     d, dl = add(0.5 * m00, 0.5 * l00, -0.5 * m11, -0.5 * l11)
     q, ql = dot2(d, dl, d, dl, m01, l01, m10, l10)
@@ -56,23 +83,24 @@ def shifted(states, x, xl):
 
 
 @internal
-def set_up1(curvature, lr, transition, gain, query, start, P, Z, count):
+def _set_up1(tables, curvature, lr, start, P, Z, count):
+    constant, linear, gain = tables
     N = BLOCK
-    a, al, b, bl, q, s = transition[0, 0, 0], transition[1, 0, 0], gain[0, 0], gain[1, 0], query[0], start[0]
+    a, al, t, tl, b, s = constant[0, 0, 0], constant[1, 0, 0], linear[0, 0, 0], linear[1, 0, 0], gain[0], start[0]
     for n in range(count):
         x = lr * curvature[n]
-        P[n], P[N + n] = entry(a, al, b, bl, q, x, fma(lr, curvature[n], -x))
+        P[n], P[N + n] = affine(a, al, t, tl, x, fma(lr, curvature[n], -x))
         P[2 * N + n] = b * b
         Z[n] = s
 
 
 @internal
-def set_up2(curvature, lr, transition, gain, query, readout, start, P, Z, count):
+def _set_up2(batch, r, tables, curvature, lr, start, P, Z, count):
     N = BLOCK
-    states = load_two_states(transition, gain, query, readout, start)
+    states = _two_states(batch, r, tables, start)
     for n in range(count):
         x = lr * curvature[n]
-        m, ml, q, ql, b0, b1, z0, g0, z1, g1 = shifted(states, x, fma(lr, curvature[n], -x))
+        m, ml, q, ql, b0, b1, z0, g0, z1, g1 = _shifted(states, x, fma(lr, curvature[n], -x))
         P[n], P[N + n], P[2 * N + n] = m, 1.0, q
         P[3 * N + n], P[4 * N + n], P[5 * N + n] = ml, 0.0, ql
         P[6 * N + n], P[7 * N + n], P[8 * N + n] = b0 * b0, b0 * b1, b1 * b1
@@ -80,15 +108,15 @@ def set_up2(curvature, lr, transition, gain, query, readout, start, P, Z, count)
 
 
 @internal
-def set_up_average(curvature, lr, transition, gain, query, fresh, readout, start, P, Z, count):
+def _set_up_average(batch, r, tables, curvature, lr, start, P, Z, count):
     """The last state is an average of the readout of the first two: [[m, 1, 0], [q, m, 0], [f m, f, decay]]."""
     N = BLOCK
-    decay = transition[0, 2, 2]
-    f, fl, average = fresh[0], fresh[1], start[2]
-    states = load_two_states(transition, gain, query, readout, start)
+    decay = batch.transition[r, 0, 0, 2, 2]
+    f, fl, average = batch.averaging_weight[r, 0, 0], batch.averaging_weight[r, 0, 1], start[2]
+    states = _two_states(batch, r, tables, start)
     for n in range(count):
         x = lr * curvature[n]
-        m, ml, q, ql, b0, b1, z0, g0, z1, g1 = shifted(states, x, fma(lr, curvature[n], -x))
+        m, ml, q, ql, b0, b1, z0, g0, z1, g1 = _shifted(states, x, fma(lr, curvature[n], -x))
         w, e = mul(f, fl, m, ml)
         w, e = norm(w, e)
         P[n], P[N + n], P[2 * N + n] = m, 1.0, 0.0
@@ -102,47 +130,3 @@ def set_up_average(curvature, lr, transition, gain, query, fresh, readout, start
         P[21 * N + n], P[22 * N + n], P[23 * N + n] = b1 * b1, b1 * b2, b2 * b2
         Z[n], Z[N + n], Z[2 * N + n] = z0, z1, average
         Z[3 * N + n], Z[4 * N + n], Z[5 * N + n] = g0, g1, 0.0
-
-
-@internal
-def set_up3(curvature, lr, transition, gain, query, start, P, Z, count):
-    """A filter of three states as it comes."""
-    N = BLOCK
-    slot = 18
-    for i in range(3):
-        for j in range(3):
-            hi, lo = (3 * i + j) * N, (9 + 3 * i + j) * N
-            a, al, b, bl, q = transition[0, i, j], transition[1, i, j], gain[0, i], gain[1, i], query[j]
-            for n in range(count):
-                x = lr * curvature[n]
-                P[hi + n], P[lo + n] = entry(a, al, b, bl, q, x, fma(lr, curvature[n], -x))
-        for j in range(i, 3):
-            P[slot * N : slot * N + count] = gain[0, i] * gain[0, j]
-            slot += 1
-        Z[i * N : i * N + count] = start[i]
-
-
-@internal
-def set_up(curvature, lr, transition, gain, query, fresh, readout, start, P, Z, count):
-    """P <- one step, Z <- the state before it, in units of x sqrt(c / B) / h for the noise. Readout stays as it
-    is for k = 1, (1, 0) for k = 2, (0, 0, 1) for an average (fresh > 0)."""
-    Z[:] = 0.0
-    if len(start) == 1:
-        set_up1(curvature, lr, transition, gain, query, start, P, Z, count)
-    elif len(start) == 2:
-        set_up2(curvature, lr, transition, gain, query, readout, start, P, Z, count)
-    elif fresh[0] > 0.0:
-        set_up_average(curvature, lr, transition, gain, query, fresh, readout, start, P, Z, count)
-    else:
-        set_up3(curvature, lr, transition, gain, query, start, P, Z, count)
-
-
-@internal
-def set_up_readout(readout, fresh, start):
-    """The readout in the coordinates of `set_up`."""
-    k = len(start)
-    chosen = readout.copy()
-    if k == 2 or (k == 3 and fresh > 0.0):
-        chosen[:] = 0.0
-        chosen[0 if k == 2 else 2] = 1.0
-    return chosen

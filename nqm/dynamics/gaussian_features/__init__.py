@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..._checks import FloatArray, IntArray
-from ...backends.types import Pieces
+from ...backends.types import Word
 from ..additive import Additive
 from ..base import Dynamics, Values
 from ..words import whole_word
@@ -57,13 +57,13 @@ class GaussianFeatures(Dynamics):
                     break
         return out
 
-    def risk_along(self, values: Values, batch_size: Any, count: int, word: Pieces, columns: int) -> FloatArray:
+    def risk_along(self, values: Values, batch_size: Any, count: int, word: Word, columns: int) -> FloatArray:
         rows = self._recursions(values, batch_size, count)
         out = np.zeros((count, columns))
         for r in range(count):
             state: FloatArray | None = None
             known: dict[tuple[float, float], Recursion] = {}
-            for lr, inverse_batch_size, length, column in zip(*word, strict=True):
+            for _, lr, inverse_batch_size, length, column in zip(*word, strict=True):
                 letter = (float(lr), float(inverse_batch_size))
                 if letter not in known:
                     known = {letter: rows.recursion(r, *letter)}  # schedules seldom come back to one
@@ -81,14 +81,16 @@ class GaussianFeatures(Dynamics):
         )
 
     def first_passage_along(
-        self, values: Values, batch_size: float, word: Pieces, end: int, target: float, last: bool
+        self, values: Values, batch_size: float, word: Word, end: int, target: float, last: bool
     ) -> float:
         decay = self.optimizer.step_map(values).decay_at_zero_lr
         return first_passage_along(self._recursions(values, batch_size, 1), 0, decay, word, end, target, last)
 
     def steady_risk(self, values: Values, batch_size: Any, count: int) -> FloatArray:
         rows = self._recursions(values, batch_size, count)
-        if rows.label_noise == 0.0 and not np.any(rows.row.bias):  # at the optimum, and nothing moves it from there
+        if rows.label_noise == 0.0 and not np.any(
+            rows.row.start_weight
+        ):  # at the optimum, and nothing moves it from there
             return np.zeros(count)
         recursions = (rows.recursion(r) for r in range(count))
         return np.array([one.steady(one.resolvent()) for one in recursions])

@@ -8,8 +8,8 @@ import numpy as np
 
 from ..._checks import FloatArray
 from ..._status import TooManyLeaps
-from ...backends.types import Pieces
-from ...backends.zero_lr import rest_crossing
+from ...backends.types import Word
+from ...backends.zero_lr import first_passage_at_zero_lr
 from .recursion import Recursion, Recursions
 
 __all__ = ["first_passage_along"]
@@ -22,7 +22,7 @@ MOST = 3e10
 
 
 def first_passage_along(
-    recursions: Recursions, row: int, decay: float | None, word: Pieces, end: int, target: float, last: bool
+    recursions: Recursions, row: int, decay: float | None, word: Word, end: int, target: float, last: bool
 ) -> float:
     """First step at or below ``target``; or the one after the last above it (0: none); inf if there is none.
 
@@ -38,13 +38,13 @@ def first_passage_along(
     """
     time, answer = 0, 0.0
     state: FloatArray | None = None
-    lrs, inverse_batch_sizes, lengths = (column.tolist() for column in word[:3])
+    lrs, inverse_batch_sizes, lengths = (column.tolist() for column in (word.lr, word.inverse_batch_size, word.repeat))
     for lr, inverse_batch_size, length in zip(lrs, inverse_batch_sizes, lengths, strict=True):
         one = recursions.recursion(row, lr, inverse_batch_size)
         state = one.start() if state is None else state
         final = time + length == end
         if lr == 0.0 and decay is not None:  # the iterate rests
-            found = rest_crossing(_moments(state), decay, target, last, length)
+            found = first_passage_at_zero_lr(_moments(state), decay, target, last, length)
             found = float(length) if last and np.isinf(found) else found
         else:
             try:

@@ -18,6 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..._checks import FloatArray
+from ..._double_double import one_step
+from ...backends import current_backend
+from ...backends.types import MomentRecursion
 from ...optimizers import Optimizer
 from ...problems.quadratic import NoisyQuadratic
 from .. import additive
@@ -27,9 +30,6 @@ __all__ = ["Recursion", "Recursions"]
 
 KEPT = 1100
 """Powers of matrices up to this size are kept for later; larger ones would fill the memory."""
-
-LOOK = 3e8
-"""Nanoseconds between checks for Ctrl-C."""
 
 
 class _Power(NamedTuple):
@@ -129,16 +129,10 @@ class Recursion:
         return flat.reshape(state.shape)
 
     def walk(self, state: FloatArray, steps: int, target: float = -1.0, last: bool = False) -> tuple[int, int]:
-        """Step by step, in place: (steps taken, answer) of :func:`nqm.backends.kernels.gaussian_features.walk`."""
-        from ...backends.kernels import gaussian_features as kernels
-
-        progress, at_once = np.zeros(2, dtype=np.int64), max(1, int(LOOK / self.cost_of_steps(1)))
-        while progress[0] < steps and (last or not progress[1]):
-            some = min(at_once, steps - int(progress[0]))
-            kernels.walk(
-                self.decay, self.kick, self.level, self.label_noise, self.readout, state, some, target, last, progress
-            )
-        return int(progress[0]), int(progress[1])
+        """Step by step, in place: (steps taken, answer) of the backend's ``gaussian_features_steps``."""
+        recursion = MomentRecursion(self.decay, self.kick, self.level, self.label_noise, self.readout)
+        found: tuple[int, int] = current_backend().gaussian_features_steps(recursion, state, steps, target, last)
+        return found
 
     def powers(self) -> Iterator[_Power]:
         """2^j steps, j = 0, 1, ..."""
@@ -205,7 +199,7 @@ class Recursions:
         phi = inverse_batch_size * self.optimizer.noise_gain(x, values)
         if not (np.all(x < self.optimizer.stability_limit(values)) and np.all(phi < 1.0)):
             return np.inf
-        return float(np.sum(2.0 * self.row.noise * phi / (1.0 - phi)))
+        return float(np.sum(2.0 * self.row.noise_weight * phi / (1.0 - phi)))
 
     def recursion(self, r: int, lr: float = 1.0, inverse_batch_factor: float = 1.0) -> Recursion:
         """Of row r, with its learning rate and inverse batch size times what is given."""
@@ -214,36 +208,39 @@ class Recursions:
 
     def _recursion(self, r: int, lr: float, inverse_batch_factor: float) -> Recursion:
         row, k = self.row, len(self.row.start)
-        h, rate = row.curvature[row.which[r]], row.lr[r] * lr
-        inverse_batch_size = row.inverse_batch[r] * inverse_batch_factor
-        averaged = k == 3 and row.fresh[r, 0] > 0.0
+        h, rate = row.curvature[row.power_index[r]], row.lr[r] * lr
+        inverse_batch_size = row.inverse_batch_size[r] * inverse_batch_factor
         # W = M - 1 and the gain of a step in units of curvature, states that scale with lr in units of it
-        exponent = row.scaled - row.scaled[:, None]
-        gain = rate ** (1.0 - row.scaled) * row.gain[r, 0]
-        still = np.where(exponent < 0, 0.0, row.transition[r, 0] * rate ** np.maximum(exponent, 0)) - np.eye(k)
-        w = still - h[:, None, None] * (rate ** (1.0 + exponent) * row.gain[r, 0][:, None] * row.query)
-        if averaged:  # of what the others read out after the step
-            share_of = row.fresh[r, 0] * row.readout[:2]
-            w[:, 2, :2] = share_of + np.einsum("i,nij->nj", share_of, w[:, :2, :2])
-            w[:, 2, 2] = -row.fresh[r, 0]
-            gain = np.append(gain[:2], share_of @ gain[:2])
-        kicks = h[:, None] * gain
+        averages, weight = row.averages, row.averaging_weight[r, 0, 0]
+        still = row.transition[r, 0, 0] - np.eye(k)
+        if averages:
+            still[-1, -1] = -weight
+        matrix, kick_in = one_step(
+            still.tolist(), row.gain[r, 0, 0].tolist(), row.query.tolist(), row.lr_scaled.tolist(), rate, h,
+            (weight, row.readout.tolist()) if averages else None,
+        )  # fmt: skip
+        w = np.stack(
+            [np.stack([np.broadcast_to(entry, h.shape) for entry in line], axis=-1) for line in matrix], axis=-2
+        )
+        if averages:  # of what the others read out after the step: of M, not of W
+            w[:, -1, :-1] += weight * row.readout[:-1]
+        kicks = h[:, None] * np.array(kick_in)
         upper = [(i, j) for i in range(k) for j in range(i, k)]
         decay = np.empty((len(upper), len(upper), h.size))
         kick = np.empty((len(upper), h.size))
         for a, (i, j) in enumerate(upper):
             both = kicks[:, i] * kicks[:, j] * inverse_batch_size
-            kick[a] = row.noise * both
+            kick[a] = row.noise_weight * both
             for b, (p, q) in enumerate(upper):
                 found = _through(w, i, j, p, q) + both * (row.query[p] * row.query[q])
                 if p < q:
                     found = found + _through(w, i, j, q, p) + both * (row.query[p] * row.query[q])
                 decay[a, b] = -found
-        read = np.eye(k)[2] if averaged else row.readout
+        read = np.eye(k)[-1] if averages else row.readout
         weights = [np.array([(1 + (i < j)) * v[i] * v[j] for i, j in upper]) for v in (row.query, read)]
-        first = np.array([row.bias * row.start[i] * row.start[j] for i, j in upper])
+        first = np.array([row.start_weight * row.start[i] * row.start[j] for i, j in upper])
         gain = self._gain(r, rate * h, inverse_batch_size)
-        scale = h.max() ** -np.array([float(row.scaled[i] + row.scaled[j]) for i, j in upper])
+        scale = h.max() ** -np.array([float(row.lr_scaled[i] + row.lr_scaled[j]) for i, j in upper])
         return Recursion(decay, kick, 2.0 * weights[0], weights[1], first, self.label_noise, gain, scale)
 
 

@@ -24,6 +24,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from ..._checks import FloatArray, IntArray
+from ...backends import current_backend
 from ...problems.quadrature import lanczos_rule
 
 __all__ = ["LAST", "Pieces", "effective_lrs", "mode_sums", "modes"]
@@ -69,11 +70,8 @@ def modes() -> tuple[FloatArray, FloatArray]:
 
 def effective_lrs(pieces: Pieces, growth: float, decay: float) -> tuple[FloatArray, FloatArray]:
     """g of every piece, and its derivatives by growth = 1 / T0 and by decay = kappa, (pieces, 2)."""
-    from ...backends.kernels import scaling as kernels
-
-    found, tangents = np.empty(pieces.lrs.size), np.empty((pieces.lrs.size, 2))
-    kernels.effective(pieces.first, pieces.lengths, pieces.lrs, float(growth), float(decay), found, tangents)
-    return found, tangents
+    found: tuple[FloatArray, FloatArray] = current_backend().effective_lrs(pieces, float(growth), float(decay))
+    return found
 
 
 def mode_sums(
@@ -85,8 +83,5 @@ def mode_sums(
     D), derivatives of the pieces' learning rates in D directions. Columns: b, b log n, v, v log n, w, w log n with w
     the derivative of b + v by log h, and the derivatives of b + v in the D directions.
     """
-    from ...backends.kernels import scaling as kernels
-
-    sums = np.zeros((int(np.count_nonzero(pieces.seen)), kernels.SUMS + tangents.shape[1]))
-    kernels.course(np.log(n), h, start, noise, pieces.first, pieces.lengths, pieces.lrs, tangents, pieces.seen, sums)
+    sums: FloatArray = current_backend().mode_sums(np.log(n), h, start, noise, pieces, tangents)
     return sums

@@ -1,4 +1,4 @@
-"""The readable engine against the compiled one and 60 digits; and the same source on other array namespaces."""
+"""The readable backend against the compiled one and 60 digits; and the same source on other array namespaces."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from sizes import every
 
 import nqm
 from nqm.backends import numba_backend, reference_backend
+from nqm.backends.reference import tiles
+from nqm.backends.types import FilterBatch, Word
 from nqm.dynamics import additive
 from nqm.dynamics.words import word_until
 
@@ -138,11 +140,11 @@ SCHEDULES = {"warm-up": (WARM_UP, None), "ramp": (None, RAMP), "both": (WARM_UP,
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_chained_risk(family, schedule, xp):
+def test_risk_along(family, schedule, xp):
     row = some_rows(family, np.random.default_rng(6))
     parts = pieces_of(*SCHEDULES[schedule], [0, 1, 5, 100, 3000])
     row = row.in_units(parts.lr.max())
-    assert_close(reference_backend.chained_risk(row, parts, 5, xp=xp), numba_backend.chained_risk(row, parts, 5))
+    assert_close(reference_backend.risk_along(row, parts, 5, xp=xp), numba_backend.risk_along(row, parts, 5))
 
 
 @pytest.mark.parametrize("power", [0.0, 0.5])
@@ -153,7 +155,7 @@ def test_chains_of_pieces_are_one_run(power, xp):
     optimizer = nqm.EMA(nqm.Preconditioned(nqm.SGD(0.7, momentum), power), decay)
     row = rows_of(nqm.NoisyQuadratic(*nodes(rng)), optimizer, 100.0, 1)
     times = np.array([0, 1, 7, 1000, 2**20])
-    chained = reference_backend.chained_risk(row.in_units(1.0), pieces_of(None, None, times), times.size, xp=xp)[0]
+    chained = reference_backend.risk_along(row.in_units(1.0), pieces_of(None, None, times), times.size, xp=xp)[0]
     assert_close(chained, [reference_backend.risk(row, np.array([t]), xp=xp)[0] for t in times])
 
 
@@ -183,18 +185,18 @@ def test_risk_is_exact(seed):
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_chained_risk_is_exact(seed):
+def test_risk_along_is_exact(seed):
     rng = np.random.default_rng(seed)
     rule, (h, c, init) = random_rule(rng), nodes(rng, 2)
     parts = pieces_of(WARM_UP, RAMP, [700, 2000])
     course = [
         (rule.lr * float(lr), 64.0 / float(b), int(n))
-        for lr, b, n in zip(parts.lr, parts.inverse_batch, parts.lengths, strict=True)
+        for lr, b, n in zip(parts.lr, parts.inverse_batch_size, parts.repeat, strict=True)
     ]
     row = rows_of(nqm.NoisyQuadratic(h, c, init), optimizer_of(rule), 64.0, 1).in_units(1.0)
-    cuts = [np.flatnonzero(parts.column == column)[0] + 1 for column in (0, 1)]
+    cuts = [np.flatnonzero(parts.output_column == column)[0] + 1 for column in (0, 1)]
     risks = [float(exact(rule, h, c, init, course[:cut])) for cut in cuts]
-    assert_close(reference_backend.chained_risk(row, parts, 2)[0], risks, 1e-13)
+    assert_close(reference_backend.risk_along(row, parts, 2)[0], risks, 1e-13)
 
 
 @pytest.mark.parametrize("decay", [None, 0.999])
@@ -228,8 +230,8 @@ def test_what_diverges_is_inf(optimizer, batch, fast_xp):
     assert np.all(risks[1:] == np.inf)
     assert reference_backend.dyadic_risk(row, 54, xp=xp)[0, -1] == np.inf
     parts = pieces_of(None, None, [10, 10**4, 10**9])
-    assert np.array_equal(np.isinf(reference_backend.chained_risk(row, parts, 3, xp=xp)[0]), [False, True, True])
-    assert np.all(reference_backend.crossings(row, np.full(3, 1e-9), True, xp=xp) == np.inf)
+    assert np.array_equal(np.isinf(reference_backend.risk_along(row, parts, 3, xp=xp)[0]), [False, True, True])
+    assert np.all(reference_backend.first_passage(row, np.full(3, 1e-9), True, xp=xp) == np.inf)
 
 
 def test_nodes_without_weight_add_nothing_to_an_overflow(xp):
@@ -239,13 +241,13 @@ def test_nodes_without_weight_add_nothing_to_an_overflow(xp):
     steps, parts = np.array([10, 10**5]), pieces_of(None, None, [10, 10**5])
     row, other = (rows_of(p, nqm.SGD(0.9, 0.1), 10.0, 2) for p in (problem, alone))
     assert_close(reference_backend.risk(row, steps, xp=xp), numba_backend.risk(other, steps))
-    chained = [reference_backend.chained_risk(r, parts, 2, xp=xp) for r in (row, other)]
+    chained = [reference_backend.risk_along(r, parts, 2, xp=xp) for r in (row, other)]
     assert_close(*chained, 1e-15)
     targets = np.array([0.5, 0.12])
-    assert np.array_equal(*(reference_backend.crossings(r, targets, False, xp=xp) for r in (row, other)))
+    assert np.array_equal(*(reference_backend.first_passage(r, targets, False, xp=xp) for r in (row, other)))
     course = np.array([0.9]), np.array([0.1]), [10**5]
     sloped = [
-        flat(reference_backend.slopes(*slope_arguments(p, nqm.SGD(0.9, 0.1), [], *course), xp=xp))
+        flat(reference_backend.risk_and_gradient(*slope_arguments(p, nqm.SGD(0.9, 0.1), [], *course), xp=xp))
         for p in (problem, alone)
     ]
     assert_close(*sloped, 1e-13)
@@ -267,17 +269,21 @@ def test_no_steps_of_infinitely_much_noise(xp):
 
 
 def slope_arguments(problem, optimizer, free, lr, inverse_batch, lengths):
-    """What engines are asked for, in the units of the learning rates given."""
+    """What backends are asked for, in the units of the learning rates given: batch, word, spans."""
     values = optimizer.hyperparameters
     spans = np.array([0.5 * min(values[name], 1.0 - values[name]) for name in free])
     changed = [(name, sign * span) for name, span in zip(free, spans, strict=True) for sign in (0.5, -0.5)]
     filters = [optimizer.step_map({**values, n: values[n] + by}).packed for n, by in [("lr", 0.0), *changed]]
     row, first = rows_of(problem, optimizer, 1.0, 1), filters[0]
-    parts = (np.stack([getattr(f, name) for f in filters]) for name in ("transition", "gain", "averaging_weight"))
-    return (
-        *(row.curvature[0], row.bias, row.noise, lr, *parts, first.query, first.readout, first.start, row.scaled),
-        *(inverse_batch, np.array(lengths), spans),
+    parts = (
+        np.stack([getattr(f, name) for f in filters])[:, None] for name in ("transition", "gain", "averaging_weight")
     )
+    ones, none = np.ones(len(filters)), np.zeros(len(lengths), dtype=np.int64)
+    batch = FilterBatch(
+        row.curvature, np.zeros(len(filters), dtype=np.int64), row.start_weight, row.noise_weight, ones, *parts,
+        first.query, first.readout, first.start, ones, row.lr_scaled,
+    )  # fmt: skip
+    return batch, Word(none, lr, inverse_batch, np.array(lengths), none - 1), spans
 
 
 COURSE = np.array([0.3, 1.0, 0.1]), np.array([1.0, 0.1, 0.01]), [30, 100, 60]
@@ -317,7 +323,7 @@ def exact_slopes(number):
     [0, 4, *(pytest.param(number, marks=pytest.mark.thorough) for number in (1, 2, 3, 5))],
     ids=lambda number: str(RULES[number]),
 )
-def test_slopes(number, xp):
+def test_gradients(number, xp):
     """Central differences of the 60-digit risk, and the compiled gradient, which is in doubles.
 
     Here M and b are known to 32 digits, and so are slopes by lr and batch size, up to the last rounding. The filters
@@ -327,28 +333,28 @@ def test_slopes(number, xp):
     spectrum, free, expected = exact_slopes(number)
     problem = nqm.NoisyQuadratic(*spectrum)
     arguments = slope_arguments(problem, optimizer_of(rule), free, rule.lr * rates, inverse_batch, lengths)
-    found = flat(reference_backend.slopes(*arguments, xp=xp))
+    found = flat(reference_backend.risk_and_gradient(*arguments, xp=xp))
     assert_close(found[:7], expected[:7], 1e-13)
     assert_close(found[7:], expected[7:])
-    assert_close(flat(numba_backend.slopes(*arguments)), found, 1e-11)
+    assert_close(flat(numba_backend.risk_and_gradient(*arguments)), found, 1e-11)
 
 
-def test_slopes_by_batch_size_are_shares_of_the_noise(xp):
+def test_gradients_by_batch_size_are_shares_of_the_noise(xp):
     """Together they are what noise does: the risk less that of an infinite batch."""
     problem, optimizer = nqm.NoisyQuadratic(*nodes(np.random.default_rng(2))), nqm.EMA(nqm.SGD(1.0, 0.9), 0.9)
     lr, inverse_batch, lengths = COURSE
     noisy, silent = (
-        reference_backend.slopes(*slope_arguments(problem, optimizer, [], lr, share, lengths), xp=xp)
+        reference_backend.risk_and_gradient(*slope_arguments(problem, optimizer, [], lr, share, lengths), xp=xp)
         for share in (inverse_batch, 0.0 * inverse_batch)
     )
-    assert np.all(noisy.by_log_inverse_batch > 0.0)
-    assert_close(noisy.by_log_inverse_batch.sum(), noisy.risk - silent.risk)
+    assert np.all(noisy.by_log_inverse_batch_size > 0.0)
+    assert_close(noisy.by_log_inverse_batch_size.sum(), noisy.risk - silent.risk)
 
 
-def test_slopes_of_what_diverges(xp):
-    arguments = slope_arguments(nqm.NoisyQuadratic([1.0, 0.1]), nqm.SGD(1.0, 0.5), [], *COURSE)
-    arguments = (*arguments[:3], 100.0 * arguments[3], *arguments[4:])
-    assert reference_backend.slopes(*arguments, xp=xp).risk == np.inf
+def test_gradients_of_what_diverges(xp):
+    lr, *others = COURSE
+    arguments = slope_arguments(nqm.NoisyQuadratic([1.0, 0.1]), nqm.SGD(1.0, 0.5), [], 100.0 * lr, *others)
+    assert reference_backend.risk_and_gradient(*arguments, xp=xp).risk == np.inf
 
 
 # --- crossings ---------------------------------------------------------------------------------------------------
@@ -373,13 +379,13 @@ CROSSED = {
 
 @pytest.mark.parametrize("crossing", ["first", "last"])
 @pytest.mark.parametrize("name", CROSSED)
-def test_crossings(name, crossing, fast_xp):
+def test_first_passages(name, crossing, fast_xp):
     """Of many targets at once: out of reach, hard to reach, often crossed, and met at the start."""
     problem = nqm.NoisyQuadratic([1.0, 0.3, 0.03], [1.0, 0.3, 0.03], [1.0, 1.0, 2.0])
     optimizer = CROSSED[name]
     start = nqm.risk(problem, optimizer, 1e5, 0)
     targets = start * np.array([1e-14, 1e-4, 1e-3, 0.01, 0.1, 0.7, 2.0])
-    found = reference_backend.crossings(
+    found = reference_backend.first_passage(
         rows_of(problem, optimizer, 1e5, targets.size), targets, crossing == "last", xp=fast_xp
     )
     expected = nqm.steps_to_target(problem, optimizer, 1e5, targets, crossing)
@@ -390,20 +396,20 @@ def test_crossings(name, crossing, fast_xp):
 
 @pytest.mark.parametrize("crossing", ["first", "last"])
 @pytest.mark.parametrize("family", every(2, FAMILIES[:-3]))
-def test_crossings_of_many_rows(family, crossing):
+def test_first_passages_of_many_rows(family, crossing):
     rng = np.random.default_rng(8)
     h, c, init = nodes(rng, 8, weightless=False)
     problem, optimizer = nqm.NoisyQuadratic(np.maximum(h, 0.05), c, init), some_optimizer(family, rng, ROWS)
     row = rows_of(problem, optimizer, 1e4, ROWS)
     settled = reference_backend.dyadic_risk(row, 54)[:, -1]
     targets = np.where(np.isfinite(settled), settled + 0.1 * rng.random(ROWS) * problem.initial_risk, 0.1)
-    found = reference_backend.crossings(row, targets, crossing == "last")
+    found = reference_backend.first_passage(row, targets, crossing == "last")
     expected = nqm.steps_to_target(problem, optimizer, 1e4, targets, crossing)
     np.testing.assert_array_equal(found, expected)
     assert np.isfinite(found).sum() > ROWS // 2
 
 
-def test_crossings_are_where_a_walk_says(xp):
+def test_first_passages_are_where_a_walk_says(xp):
     """Step by step, with the risk itself."""
     problem, optimizer = nqm.NoisyQuadratic([1.0, 0.3]), nqm.SGD(1.0, 0.95)
     times = np.arange(1000)
@@ -412,9 +418,11 @@ def test_crossings_are_where_a_walk_says(xp):
     row = rows_of(problem, optimizer, 1e5, targets.size)
     above = risks > targets[:, None]
     assert np.count_nonzero(np.diff(above[2])) > 5
-    np.testing.assert_array_equal(reference_backend.crossings(row, targets, False, xp=xp), np.argmax(~above, axis=1))
+    np.testing.assert_array_equal(
+        reference_backend.first_passage(row, targets, False, xp=xp), np.argmax(~above, axis=1)
+    )
     last = times.size - np.argmax(above[:, ::-1], axis=1)
-    np.testing.assert_array_equal(reference_backend.crossings(row, targets, True, xp=xp), last)
+    np.testing.assert_array_equal(reference_backend.first_passage(row, targets, True, xp=xp), last)
 
 
 # --- tiles -------------------------------------------------------------------------------------------------------
@@ -426,7 +434,7 @@ def whole_and_in_tiles(monkeypatch):
 
     def both(function, size):
         whole = function()
-        monkeypatch.setattr(reference_backend, "TILE", size)
+        monkeypatch.setattr(tiles, "TILE", size)
         return whole, function()
 
     return both
@@ -435,9 +443,7 @@ def whole_and_in_tiles(monkeypatch):
 CALLS = {
     "risk": lambda row: reference_backend.risk(row, np.array([0, 1, 5, 100, 2**40, 3, 77, 1000])),
     "dyadic": lambda row: reference_backend.dyadic_risk(row, 20),
-    "chained": lambda row: reference_backend.chained_risk(
-        row.in_units(1.0), pieces_of(WARM_UP, RAMP, [5, 100, 3000]), 3
-    ),
+    "chained": lambda row: reference_backend.risk_along(row.in_units(1.0), pieces_of(WARM_UP, RAMP, [5, 100, 3000]), 3),
 }
 
 
@@ -449,16 +455,16 @@ def test_rows_are_the_same_in_tiles_of_a_few(family, name, size, whole_and_in_ti
     rng = np.random.default_rng(9)
     problem = nqm.NoisyQuadratic(*nodes(rng, 13))
     row = rows_of(problem, some_optimizer(family, rng, ROWS), 1e4, ROWS)
-    whole, cut = whole_and_in_tiles(lambda: CALLS[name](row), size * row.bias.size)
+    whole, cut = whole_and_in_tiles(lambda: CALLS[name](row), size * row.start_weight.size)
     np.testing.assert_array_equal(whole, cut)
 
 
 @pytest.mark.parametrize("last", [False, True])
-def test_crossings_are_the_same_in_tiles_of_a_few(last, whole_and_in_tiles):
+def test_first_passages_are_the_same_in_tiles_of_a_few(last, whole_and_in_tiles):
     problem = nqm.NoisyQuadratic(np.geomspace(0.1, 1.0, 13))
     row = rows_of(problem, nqm.EMA(nqm.SGD(np.linspace(0.01, 1.0, ROWS), 0.8), 0.5), 1e4, ROWS)
     targets = np.geomspace(0.01, 1.0, ROWS)
-    whole, cut = whole_and_in_tiles(lambda: reference_backend.crossings(row, targets, last), 1)
+    whole, cut = whole_and_in_tiles(lambda: reference_backend.first_passage(row, targets, last), 1)
     np.testing.assert_array_equal(whole, cut)
     assert np.isfinite(whole).all()
 
@@ -472,23 +478,23 @@ def test_nodes_in_tiles(name, whole_and_in_tiles):
     assert_close(cut, whole, 1e-14)
 
 
-def test_slopes_with_nodes_in_tiles(whole_and_in_tiles):
+def test_gradients_with_nodes_in_tiles(whole_and_in_tiles):
     problem = nqm.NoisyQuadratic(*nodes(np.random.default_rng(11), 50))
     arguments = slope_arguments(problem, nqm.SGD(1.0, 0.9), ["momentum"], *COURSE)
-    whole, cut = whole_and_in_tiles(lambda: flat(reference_backend.slopes(*arguments)), 21)
+    whole, cut = whole_and_in_tiles(lambda: flat(reference_backend.risk_and_gradient(*arguments)), 21)
     assert_close(cut, whole, 1e-13)
 
 
 def test_tiles_are_small_however_many_nodes(monkeypatch):
     """No more nodes times rows than a tile are computed at once."""
-    seen, one_step = [], reference_backend.Tile.one_step
+    seen, one_step = [], tiles.Tile.one_step
 
     def watching(tile):
         seen.append(tile.h.high.size)
         return one_step(tile)
 
-    monkeypatch.setattr(reference_backend.Tile, "one_step", watching)
-    monkeypatch.setattr(reference_backend, "TILE", 1000)
+    monkeypatch.setattr(tiles.Tile, "one_step", watching)
+    monkeypatch.setattr(tiles, "TILE", 1000)
     for count, rows in [(5000, 2), (90, 50)]:
         problem = nqm.NoisyQuadratic(np.geomspace(1e-4, 1.0, count))
         reference_backend.risk(rows_of(problem, nqm.SGD(0.5), 10.0, rows), np.full(rows, 3))
