@@ -28,7 +28,7 @@ BOUND = nqm.bounds.examples_to_target(PROBLEM, TARGET)
 H, C, S = np.array([1.0, 0.5, 0.2, 0.08, 0.03]), np.array([1.0, 0.3, 0.4, 0.1, 0.05]), np.array([1.0, 2, 1, 3, 4])
 SMALL = NoisyQuadratic(H, C, S)
 
-REFERENCE = json.loads((Path(__file__).parent / "data" / "zhang2019_notebook_steps.json").read_text())["pwc"]
+REFERENCE = json.loads((Path(__file__).parents[1] / "data" / "zhang2019_notebook_steps.json").read_text())["pwc"]
 
 
 def sgd(power=0.0):

@@ -14,7 +14,7 @@ import nqm
 from nqm import EMA, FREE, SGD, NoisyQuadratic, Preconditioned
 from nqm.papers.zhang2019 import constant as zhang2019
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ROWS_AT_LEAST = {"zhang2019": 12, "wen2020": 10, "smith2018": 12, "mori2021": 5}
 LINK = re.compile(r"\[`(?P<file>test_\w+\.py)::(?P<test>test_\w+)`\]\((?P<target>[^)]*)\)")
 

@@ -30,7 +30,7 @@ KINDS = {
 }
 
 # Step counts of their public notebook, run unchanged but for names of NumPy's.
-REFERENCE = json.loads((Path(__file__).parent / "data" / "zhang2019_notebook_steps.json").read_text())
+REFERENCE = json.loads((Path(__file__).parents[1] / "data" / "zhang2019_notebook_steps.json").read_text())
 
 
 @cache

@@ -407,7 +407,7 @@ def test_real_runs_are_predicted_better_than_published():
         predicted = fit.predict(columns["N"], columns["B"], columns["K"])
         low, high = fit.interval(columns["N"], columns["B"], columns["K"])
         rival = chinchilla(**train).predict(columns["N"], columns["B"], columns["K"])
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     for name in ("isoflop", "isotoken"):
         here = (split == "dev") & (kind == name)
         errors[name] = [

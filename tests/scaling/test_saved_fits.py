@@ -11,7 +11,7 @@ import pytest
 
 from nqm import scaling, schedules
 
-SAVED = Path(__file__).parent / "data" / "saved"
+SAVED = Path(__file__).parents[1] / "data" / "saved"
 CLOSE = 1e-9  # processors differ in the last digits
 
 
