@@ -30,6 +30,11 @@ OPTIMIZERS = [
     *(nqm.EMA(stable(k, 10 + k), 0.99) for k in range(3, 8)),
     nqm.Preconditioned(nqm.EMA(stable(4, 20), 0.9), 0.5),
 ]
+FEW = [
+    optimizer if optimizer.states == 4 else pytest.param(optimizer, marks=pytest.mark.thorough)
+    for optimizer in OPTIMIZERS
+]
+"""Each number of states compiles kernels of its own: the others are for the thorough run."""
 CURVATURE, NOISE, INIT = np.array([1.0, 0.3, 0.01]), np.array([1.0, 0.5, 2.0]), np.array([1.0, 2.0, 0.5])
 PROBLEM = nqm.NoisyQuadratic(CURVATURE, NOISE, INIT)
 BATCH = 16.0
@@ -73,13 +78,13 @@ def exact_risk(optimizer, pieces):
 
 
 @pytest.mark.parametrize("steps", [0, 1, 7, 1000, 10**6])
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
+@pytest.mark.parametrize("optimizer", FEW, ids=repr)
 def test_risk_with_60_digits(optimizer, steps):
     found = nqm.risk(PROBLEM, optimizer, BATCH, steps)
     assert found == pytest.approx(exact_risk(optimizer, [(0.3, BATCH, steps)]), rel=1e-12)
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
+@pytest.mark.parametrize("optimizer", FEW, ids=repr)
 def test_along_schedules(optimizer):
     pieces = [(0.3, BATCH, 100), (0.0, BATCH, 10), (0.01, 4.0 * BATCH, 500)]
     lr = nqm.Schedule([lr for lr, _, _ in pieces], [n for *_, n in pieces])
@@ -89,7 +94,7 @@ def test_along_schedules(optimizer):
 
 
 @pytest.mark.parametrize("crossing", ["first", "last"])
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
+@pytest.mark.parametrize("optimizer", FEW, ids=repr)
 def test_crossings_are_those_of_a_scan(optimizer, crossing):
     course = nqm.risk(PROBLEM, optimizer, BATCH, np.arange(3001))
     for target in np.geomspace(1.05 * course[-1], 0.9 * course.max(), 7):
@@ -98,7 +103,7 @@ def test_crossings_are_those_of_a_scan(optimizer, crossing):
         assert nqm.steps_to_target(PROBLEM, optimizer, BATCH, target, crossing) == expected
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS[:5], ids=repr)
+@pytest.mark.parametrize("optimizer", FEW[:5], ids=repr)
 def test_crossings_along_a_schedule(optimizer):
     schedule = nqm.Schedule([0.3, 0.03, 0.003], [100, 400, 3000])
     parts = (optimizer.transition, optimizer.gain, optimizer.query, optimizer.readout, optimizer.start)
@@ -109,7 +114,7 @@ def test_crossings_along_a_schedule(optimizer):
         assert first == np.argmax(course <= target)
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
+@pytest.mark.parametrize("optimizer", FEW, ids=repr)
 def test_the_long_run_and_the_reference_backend(optimizer):
     steady = nqm.steady_state_risk(PROBLEM, optimizer, BATCH)
     assert steady == pytest.approx(exact_risk(optimizer, [(0.3, BATCH, 2**40)]), rel=1e-11)
@@ -119,7 +124,7 @@ def test_the_long_run_and_the_reference_backend(optimizer):
         )
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
+@pytest.mark.parametrize("optimizer", FEW, ids=repr)
 def test_noise_that_grows_with_the_loss(optimizer):
     problem = nqm.NoisyQuadratic(CURVATURE, noise_model="gaussian-features", label_noise=0.1)
     found = nqm.risk(problem, optimizer, 64, 50)
@@ -127,7 +132,7 @@ def test_noise_that_grows_with_the_loss(optimizer):
     assert abs(found - trials.mean[0]) < 4.5 * trials.standard_error[0]
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS[::3], ids=repr)
+@pytest.mark.parametrize("optimizer", FEW[::3], ids=repr)
 def test_the_best_learning_rate(optimizer):
     best = nqm.tune(PROBLEM, optimizer.with_values(lr=nqm.FREE), BATCH, 0.1)
     limit = nqm.max_stable_lr(PROBLEM, optimizer)
@@ -136,7 +141,14 @@ def test_the_best_learning_rate(optimizer):
     assert nqm.risk(PROBLEM, scan, BATCH, best.steps - 1).min() > 0.1
 
 
-@pytest.mark.parametrize("optimizer", [nqm.EMA(stable(3, 13), nqm.FREE), nqm.EMA(stable(5, 15), nqm.FREE)], ids=repr)
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        nqm.EMA(stable(3, 13), nqm.FREE),
+        pytest.param(nqm.EMA(stable(5, 15), nqm.FREE), marks=pytest.mark.thorough),
+    ],
+    ids=repr,
+)
 def test_gradients_of_schedules(optimizer):
     """Learning rates and the decay a little off are worse."""
     found = nqm.optimize_schedule(
