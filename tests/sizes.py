@@ -7,9 +7,14 @@ import pytest
 
 def every(count, cases):
     """Every ``count``-th of the cases for each run, the others marked as thorough."""
-    return [
-        case
-        if number % count == 0
-        else pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.thorough)
-        for number, case in enumerate(cases)
-    ]
+    return [case if number % count == 0 else thorough(case) for number, case in enumerate(cases)]
+
+
+def few_states(*numbers):
+    """Numbers of states: up to four in each run. Every further one compiles kernels of its own, for half a minute."""
+    return [k if k <= 4 else thorough(k) for k in numbers]
+
+
+def thorough(case):
+    """A case of the thorough run only."""
+    return pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.thorough)

@@ -7,7 +7,7 @@ of R rows:
     dyadic_risk(batch, levels)             (R, levels)   after 1, 2, 4, ... steps
     risk_along(batch, word, columns)       (R, columns)   along a word of step maps
     risk_and_gradient(batch, word, spans)  a risk along a word and its derivatives
-    first_passage(batch, targets, last)    (R,)   first step at or below the target, or the one after the last above it
+    first_passage(batch, target, last)     (R,)   first step at or below the target, or the one after the last above it
     first_passage_along(batch, word, end, resting_decay, target, last)   the same for one row along a word
 
 and what else is compiled:

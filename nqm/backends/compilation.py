@@ -14,6 +14,8 @@ from typing import Any
 
 from numba import njit
 
+__all__ = ["FirstUse", "compilations", "compiled", "inlined", "internal", "kept", "kernels", "source_stamp"]
+
 CACHE = os.environ.get("NQM_CACHE", "1") != "0"
 
 kernels: list[Any] = []

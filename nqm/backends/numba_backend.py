@@ -106,28 +106,26 @@ def risk_and_gradient(batch: FilterBatch, word: Word, spans: FloatArray) -> Risk
     return found._replace(risk=gradient_of_row(batch, batch.start, word, spans, found))
 
 
-def first_passage(batch: FilterBatch, targets: FloatArray, last: bool) -> FloatArray:
+def first_passage(batch: FilterBatch, target: FloatArray, last: bool) -> FloatArray:
     """First step with risk at or below the target, or (``last``) the one after the last above it: (R,).
 
     inf: never within 2^53 steps. Raises TooManyLeaps where a row takes too many leaps over time to tell.
     """
-    out = np.full(targets.size, np.nan)
+    out = np.full(target.size, np.nan)
 
     def work(part: FilterBatch, rows: slice, found: FloatArray) -> None:
-        first_passage_rows(tuple(part), targets[rows], last, LEAPS, found)
+        first_passage_rows(tuple(part), target[rows], last, LEAPS, found)
 
-    if targets.size > 1:
-        leap = 4.0 * _size(batch) * targets.size  # of all rows
-        _in_threads(
-            [(batch, part, out) for part in _slices(targets.size, 25.0 * leap, LEAPS * leap)], work, 25.0 * leap
-        )
-    return search_one_by_one(batch, targets, last, out)
+    if target.size > 1:
+        leap = 4.0 * _size(batch) * target.size  # of all rows
+        _in_threads([(batch, part, out) for part in _slices(target.size, 25.0 * leap, LEAPS * leap)], work, 25.0 * leap)
+    return search_one_by_one(batch, target, last, out)
 
 
-def search_one_by_one(batch: FilterBatch, targets: FloatArray, last: bool, found: FloatArray) -> FloatArray:
+def search_one_by_one(batch: FilterBatch, target: FloatArray, last: bool, found: FloatArray) -> FloatArray:
     """``found`` with an answer for the rows that are NaN, from searches that can be interrupted."""
     for i in np.flatnonzero(np.isnan(found)):
-        found[i] = FirstPassageSearch(batch.part(slice(i, i + 1))).run(float(targets[i]), last)
+        found[i] = FirstPassageSearch(batch.part(slice(i, i + 1))).run(float(target[i]), last)
     return found
 
 
@@ -155,8 +153,8 @@ def gaussian_features_steps(
 ) -> tuple[int, int]:
     """Take ``steps`` steps of a recursion of second moments, in place: (steps taken, answer).
 
-    last = False: stops before the first step with risk <= target, with the answer 1, else 0. last = True: goes on, and
-    the answer is the number of steps taken when last above the target, plus one. target < 0 looks for nothing.
+    last = False: stops before the first step with risk <= target, with the answer 1, else 0. last = True: goes on,
+    and the answer is the number of steps taken when last above the target, plus one. target < 0 looks for nothing.
     """
     progress = np.zeros(2, dtype=np.int64)
     at_once = max(1, int(LOOK / (recursion.decay.size + 100.0)))

@@ -9,6 +9,8 @@ import numpy as np
 
 from .._checks import FloatArray, IntArray
 
+__all__ = ["LANES", "MOST_STATES", "FilterBatch", "MomentRecursion", "RiskGradient", "Word", "unit_of"]
+
 LANES = 8
 """Nodes come in multiples of it."""
 

@@ -8,6 +8,8 @@ import numpy as np
 
 from .._checks import FloatArray
 
+__all__ = ["first_passage_at_zero_lr"]
+
 
 def first_passage_at_zero_lr(moments: FloatArray, decay: float, target: float, last: bool, length: int) -> float:
     """First step at or below the target, or the one after the last above it, while lr = 0: of ``length`` steps.

@@ -3,3 +3,5 @@
 NamedTuples are passed on whole. What is called for single rows, thousands of times, takes their fields as a plain
 tuple, ``tuple(batch)``, which Numba recognises a microsecond sooner.
 """
+
+__all__: list[str] = []

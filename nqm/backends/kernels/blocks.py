@@ -12,6 +12,8 @@ from __future__ import annotations
 from ..compilation import internal
 from ..types import MOST_STATES
 
+__all__ = ["BLOCK", "OWN_POWER_SLOTS", "POWER_SLOTS", "STATE_SLOTS", "copy", "total"]
+
 BLOCK = 128
 
 # For k = 0, 1, 2, ...: slots of a state, of a power in the filter's own coordinates, and in those of `setup`.

@@ -8,6 +8,19 @@ from ..compilation import inlined, internal
 from .blocks import BLOCK
 from .powers import entry_slot
 
+__all__ = [
+    "add_leap_bounds",
+    "add_least_start_risk",
+    "add_most_start_risk",
+    "advance_mean",
+    "mark_monotone",
+    "mean_range",
+    "monotone",
+    "read_mean",
+    "size_range",
+    "widen",
+]
+
 ROUNDED = 1.0 + 4e-16  # a few roundings
 
 

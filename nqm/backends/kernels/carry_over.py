@@ -10,6 +10,8 @@ from ..compilation import compiled, inlined, internal
 from .blocks import BLOCK
 from .step_maps import averages, new_tables, tabulate
 
+__all__ = ["carry_over", "root"]
+
 
 @inlined
 def root(value):

@@ -9,6 +9,8 @@ from numba.extending import intrinsic
 
 from ..compilation import inlined
 
+__all__ = ["add", "dot2", "dot3", "fma", "mul", "norm"]
+
 
 @intrinsic
 def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:

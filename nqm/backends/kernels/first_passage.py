@@ -16,6 +16,8 @@ from .risk import add_noise_risk, read_state
 from .setup import set_up, set_up_readout
 from .step_maps import averages, new_tables, tabulate
 
+__all__ = ["FOUND", "NEVER", "Search", "fill_levels", "first_passage", "first_passage_rows"]
+
 HORIZON = 2**53  # the last step count that a float64 holds exactly
 MOST_LEVELS = 54  # leaps of up to 2^53 steps
 
@@ -151,7 +153,7 @@ def _try_leap(batch, r, search, block, j, readout, last, low, high, work):
 
 
 @compiled
-def first_passage_rows(fields, targets, last, budget, out):
+def first_passage_rows(fields, target, last, budget, out):
     """out[r] = what `first_passage` finds for row r: a step, inf for never, NaN where ``budget`` leaps are too few.
 
     fields: those of a FilterBatch. Levels are filled as they are asked for.
@@ -171,5 +173,5 @@ def first_passage_rows(fields, targets, last, budget, out):
         status = MORE_LEVELS
         while status == MORE_LEVELS:
             fill_levels(batch, r, search, progress[4], min(MOST_LEVELS, progress[4] + 4))
-            status = first_passage(batch, r, search, targets[r], last, end, budget - progress[3])
+            status = first_passage(batch, r, search, target[r], last, end, budget - progress[3])
         out[r] = float(progress[2]) if status == FOUND else (math.inf if status == NEVER else math.nan)

@@ -7,6 +7,8 @@ import numpy as np
 from ..compilation import compiled, internal
 from ..types import LANES
 
+__all__ = ["take_steps"]
+
 
 @internal
 def _sum(terms):
@@ -54,8 +56,8 @@ def take_steps(recursion, state, steps, target, last, progress):
     """``steps`` steps of a :class:`~nqm.backends.types.MomentRecursion`, in place; looks for a crossing.
 
     state: (s, nodes), nodes a multiple of LANES. progress = [steps taken, answer]. last = False: stops before the first
-    step with risk <= target, with the answer 1. last = True: goes on, and the answer is the number of steps taken when
-    last above the target, plus one. target < 0 looks for nothing.
+    step with risk <= target, with the answer 1. last = True: goes on, and the answer is the number of steps taken
+    when last above the target, plus one. target < 0 looks for nothing.
     """
     decay, kick, level, readout = recursion.decay, recursion.kick, recursion.level, recursion.readout
     s, nodes = state.shape

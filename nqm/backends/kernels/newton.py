@@ -7,6 +7,8 @@ import numpy as np
 from ..compilation import compiled, internal
 from .blocks import copy
 
+__all__ = ["newton_steps_to", "reduced_step"]
+
 
 @internal
 def reduced_step(gradient, hessian, low, high, side, step):

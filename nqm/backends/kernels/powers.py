@@ -21,6 +21,8 @@ from .blocks import BLOCK, copy
 from .double_double import add, mul
 from .unrolled_powers import advance1, advance2, advance2_own, advance3, square1, square2, square2_own, square3
 
+__all__ = ["advance", "advance_own", "entry_slot", "run", "square", "square_own"]
+
 
 @internal
 def square(P, count, start):

@@ -13,6 +13,8 @@ from .powers import advance, square
 from .setup import set_up, set_up_readout
 from .step_maps import new_tables, tabulate
 
+__all__ = ["add_noise_risk", "add_risk", "add_start_risk", "dyadic_rows", "finite_or_inf", "read_state", "risk_rows"]
+
 
 @internal
 def read_state(Z, readout, start, d, g, count):

@@ -10,6 +10,8 @@ import numpy as np
 
 from ..compilation import compiled
 
+__all__ = ["SUMS", "fill_effective_lrs", "fill_mode_sums"]
+
 SUMS = 6
 
 

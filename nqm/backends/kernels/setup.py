@@ -17,6 +17,8 @@ from .blocks import BLOCK
 from .double_double import add, dot2, fma, mul, norm
 from .step_maps import affine, averages, fill_step
 
+__all__ = ["set_up", "set_up_readout"]
+
 
 @internal
 def set_up(batch, r, tables, curvature, start, P, Z, count):

@@ -10,6 +10,8 @@ from ..compilation import internal
 from .blocks import BLOCK, copy
 from .double_double import add, dot2, mul
 
+__all__ = ["follow_shift", "undo_shift"]
+
 
 @internal
 def follow_shift(start, curvature, largest, scales, tables, shifts, was, P, Z, count):

@@ -15,6 +15,8 @@ from ..compilation import inlined, internal
 from .blocks import BLOCK
 from .double_double import add, dot2, fma, mul, norm
 
+__all__ = ["affine", "averages", "fill_step", "new_tables", "own_readout", "raised", "tabulate"]
+
 
 @internal
 def new_tables(k):

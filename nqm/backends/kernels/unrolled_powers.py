@@ -6,6 +6,18 @@ from ..compilation import internal
 from .blocks import BLOCK
 from .double_double import add, dot2, dot3, mul, norm
 
+__all__ = [
+    "advance1",
+    "advance2",
+    "advance2_own",
+    "advance3",
+    "congruence3",
+    "square1",
+    "square2",
+    "square2_own",
+    "square3",
+]
+
 
 @internal
 def square1(P, count):

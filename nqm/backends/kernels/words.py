@@ -13,6 +13,8 @@ from .risk import add_risk
 from .shifts import follow_shift, undo_shift
 from .step_maps import fill_step, new_tables, own_readout, tabulate
 
+__all__ = ["first_passage_step_by_step", "risk_along_rows"]
+
 
 @compiled
 def risk_along_rows(fields, letters, states, out):
@@ -57,8 +59,8 @@ def risk_along_rows(fields, letters, states, out):
 def first_passage_step_by_step(batch, word, states, target, last, progress):
     """Step by step along a word, one row: FOUND at the first t with risk <= target, NEVER if there is none.
 
-    last = True: to the end, with progress[1] = the step after the last t with risk > target. progress = [t, answer].
-    states: (blocks, slots BLOCK), as in `risk_along_rows`.
+    last = True: to the end, with progress[1] = the step after the last t with risk > target. progress = [t,
+    answer]. states: (blocks, slots BLOCK), as in `risk_along_rows`.
     """
     k = len(batch.start)
     P = np.empty((states.shape[0], OWN_POWER_SLOTS[k] * BLOCK))

@@ -15,6 +15,8 @@ from ..zero_lr import first_passage_at_zero_lr
 from .risk import absolute, letter_step, take_steps
 from .tiles import Array, Moments, Tile, after, at_once, choose, concat, map_tree, take, tile_of, to_numpy
 
+__all__ = ["Box", "first_passage", "first_passage_along"]
+
 HORIZON = 2**53
 """The last step count that a float64 holds exactly."""
 
@@ -36,29 +38,27 @@ class Box(NamedTuple):
 
 
 @np.errstate(all="ignore")
-def first_passage(batch: FilterBatch, targets: FloatArray, last: bool, xp: Any = np) -> FloatArray:
-    """First t >= 0 with risk <= target, or (``last``) the step after the last t with risk > target, 0 if there is none.
+def first_passage(batch: FilterBatch, target: FloatArray, last: bool, xp: Any = np) -> FloatArray:
+    """First t >= 0 with risk <= target, or (``last``) the step after the last t with risk > target.
 
-    inf: not within 2^53 steps, or still above the target then. Time is crossed in leaps of 2^j steps, each taken where
-    `_bounds` prove that the risk stays on one side of the target; else j shrinks, down to a single step and the risk
+    0: the risk is never above. inf: not within 2^53 steps, or still above the target then. Time is crossed in leaps of
+    2^j steps, each taken where `_bounds` prove that the risk stays on one side of the target; else j shrinks, down to a single step and the risk
     itself. All rows go on together, each in its own time. Their powers are kept for every j, so rows are cut smaller
     here, and nodes not at all. Raises TooManyLeaps.
     """
-    out = np.empty(targets.size)
+    out = np.empty(target.size)
     rows = max(1, at_once(xp) // (16 * batch.start_weight.size))
-    for first in range(0, targets.size, rows):
+    for first in range(0, target.size, rows):
         some = slice(first, first + rows)
         tile = tile_of(batch.part(some), slice(None), xp)
-        out[some] = _search(tile, tile.first_state(), [tile.start_weight], targets[some], last, HORIZON)
+        out[some] = _search(tile, tile.first_state(), [tile.start_weight], target[some], last, HORIZON)
     return out
 
 
-def _search(
-    tile: Tile, state: Moments, weights: list[Array], targets: FloatArray, last: bool, until: int
-) -> FloatArray:
+def _search(tile: Tile, state: Moments, weights: list[Array], target: FloatArray, last: bool, until: int) -> FloatArray:
     """The search from a state on, for ``until`` steps. The mean may have more columns, each with its weight (n,): what
     noise that came in earlier is like."""
-    xp, count = tile.xp, targets.size
+    xp, count = tile.xp, target.size
     readout = constant([[r] for r in tile.filter.readout], xp, tile.h.high.shape).high
     step = tile.one_step()
     powers, boxes = [step], [Box(readout, readout)]
@@ -76,8 +76,8 @@ def _search(
         power, box = (take(every, level * count + rows, xp) for every in (every_power, every_box))
         ahead = after(power, state)
         low, high = (to_numpy(x) for x in _bounds(tile, weights, state, ahead, step, box, level == 0))
-        above = ~(low <= targets[rows])  # NaN (overflow) lies above every target
-        below = last & (np.where(level == 0, low, high) <= targets[rows])
+        above = ~(low <= target[rows])  # NaN (overflow) lies above every target
+        below = last & (np.where(level == 0, low, high) <= target[rows])
         leap, end = above | below, time + 2**level
         answer = np.where(above, end, answer)
         found = ~leap & (level == 0)  # the first step below
@@ -94,7 +94,7 @@ def _search(
             )
             tile = tile._replace(lr=lr, h=h, inverse_batch_size=inverse_batch_size)
     if rows.size:
-        raise TooManyLeaps(float(targets[rows[0]]), int(time[0]), LEAPS)
+        raise TooManyLeaps(float(target[rows[0]]), int(time[0]), LEAPS)
     return out
 
 

@@ -7,6 +7,8 @@ import numpy as np
 from ..._checks import FloatArray
 from ..types import MomentRecursion
 
+__all__ = ["gaussian_features_steps"]
+
 
 @np.errstate(all="ignore")
 def gaussian_features_steps(
@@ -14,8 +16,8 @@ def gaussian_features_steps(
 ) -> tuple[int, int]:
     """Take ``steps`` steps of a recursion of second moments, in place: (steps taken, answer).
 
-    last = False: stops before the first step with risk <= target, with the answer 1, else 0. last = True: goes on, and
-    the answer is the number of steps taken when last above the target, plus one. target < 0 looks for nothing.
+    last = False: stops before the first step with risk <= target, with the answer 1, else 0. last = True: goes on,
+    and the answer is the number of steps taken when last above the target, plus one. target < 0 looks for nothing.
     """
     answer = 0
     for taken in range(steps):

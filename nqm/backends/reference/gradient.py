@@ -11,6 +11,8 @@ from ..._double_double import Pair, constant, product, product_transposed, sandw
 from ..types import FilterBatch, RiskGradient, Word
 from .tiles import Filter, Moments, Tile, after, at_once, choose, concat, one_step, step_map, tile_of, to_numpy
 
+__all__ = ["risk_and_gradient"]
+
 
 @np.errstate(all="ignore")
 def risk_and_gradient(batch: FilterBatch, word: Word, spans: FloatArray, xp: Any = np) -> RiskGradient:

@@ -6,6 +6,8 @@ import numpy as np
 
 from ..._checks import FloatArray
 
+__all__ = ["newton_steps"]
+
 
 @np.errstate(all="ignore")
 def newton_steps(

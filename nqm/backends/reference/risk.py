@@ -11,6 +11,8 @@ from ..._double_double import exact, product_transposed
 from ..types import FilterBatch, Word
 from .tiles import Moments, Tile, after, choose, one_step, step_map, tile_of, tiles, to_numpy
 
+__all__ = ["absolute", "dyadic_risk", "letter_step", "risk", "risk_along", "take_steps"]
+
 
 @np.errstate(all="ignore")
 def risk(batch: FilterBatch, steps: IntArray, xp: Any = np) -> FloatArray:

@@ -9,6 +9,8 @@ import numpy as np
 
 from ..._checks import FloatArray, IntArray
 
+__all__ = ["effective_lrs", "mode_sums"]
+
 
 def _pieces_in_turn(pieces: Any) -> Iterator[tuple[IntArray, IntArray]]:
     """Rows that have a first, second, ... piece, and these pieces."""

@@ -27,6 +27,24 @@ from ..._checks import FloatArray, IntArray
 from ..._double_double import Pair, constant, dot, exact, product, product_transposed, sandwich
 from ..types import FilterBatch
 
+__all__ = [
+    "Array",
+    "Filter",
+    "Moments",
+    "Tile",
+    "after",
+    "at_once",
+    "choose",
+    "concat",
+    "map_tree",
+    "one_step",
+    "step_map",
+    "take",
+    "tile_of",
+    "tiles",
+    "to_numpy",
+]
+
 Array = Any  # of the namespace
 
 TILE = 2**13
