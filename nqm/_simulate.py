@@ -127,7 +127,7 @@ def _losses(
     """Losses (runs, columns), with the arrays of ``xp``: NumPy's or CuPy's; the state z is k arrays (runs, dim)."""
     runs = shape[0]
     scale = h ** -float(optimizer.hyperparameters.get("power", 0.0))
-    parts = optimizer.step_map(optimizer.hyperparameters)
+    parts = optimizer.map_at(optimizer.hyperparameters)
     readout = _weights(xp, np.asarray(parts.readout))
     origin = xp.sqrt(init) * generator.standard_normal((runs, h.size))
     state = [start * origin for start in parts.start]

@@ -67,7 +67,7 @@ class Additive(Dynamics):
         self, values: Values, batch_size: float, word: Word, end: int, target: float, last: bool
     ) -> float:
         batch = rows(self.problem, self.optimizer, values, batch_size, 1)
-        decay = self.optimizer.step_map(values).decay_at_zero_lr
+        decay = self.optimizer.map_at(values).decay_at_zero_lr
         found: float = backends.current_backend().first_passage_along(batch, word, end, decay, target, last)
         return found
 
@@ -84,10 +84,10 @@ class Additive(Dynamics):
         """Risk after pieces of ``lengths`` steps, and its derivatives: by the pieces' log lr and log 1 / batch size,
         and by the ``free`` hyperparameters (not at an end of their domain)."""
         spans = np.array([self.optimizer.described[name].span(values[name]) for name in free])
-        filters = [self.optimizer.step_map(values).packed]
+        filters = [self.optimizer.map_at(values).packed]
         for name, span in zip(free, spans, strict=True):
             ends = ({**values, name: values[name] + sign * span} for sign in (0.5, -0.5))
-            filters += [self.optimizer.step_map(end).packed for end in ends]
+            filters += [self.optimizer.map_at(end).packed for end in ends]
         nodes, first = _prepared(self.problem), filters[0]
         curvature = _preconditioned(self.problem, float(values.get("power", 0.0)))
         exponent = unit_of(float(lr.max()))
@@ -143,7 +143,7 @@ def rows(problem: NoisyQuadratic, optimizer: Optimizer, values: Values, batch_si
         curvature = np.stack([_preconditioned(problem, float(p)) for p in powers])
     with np.errstate(over="ignore"):  # a batch size below 1e-308: infinitely much noise
         inverse_batch_size = 1.0 / np.asarray(batch_size)
-    parts = optimizer.step_map(values).packed
+    parts = optimizer.map_at(values).packed
     k = len(parts.start)
     return FilterBatch(
         curvature=curvature,

@@ -103,14 +103,18 @@ class Optimizer(Generic[Value]):
         """One step, for these ``values`` of the hyperparameters: numbers or arrays that broadcast; lr is not used."""
         raise NotImplementedError
 
+    def map_at(self, values: Mapping[str, Any]) -> StepMap:
+        """:meth:`step_map`, which does not get to see lr."""
+        return self.step_map(WithoutLr({name: value for name, value in values.items() if name != "lr"}))
+
     def stability_limit(self, values: Mapping[str, Any]) -> Any:
         """The least x = lr h^(1-p) > 0 at which a coordinate no longer converges."""
-        return stability.stability_limit(self.step_map(values))[()]
+        return stability.stability_limit(self.map_at(values))[()]
 
     def noise_gain(self, x: FloatArray, values: Mapping[str, Any]) -> FloatArray:
         """x^2 sum_t (query^T M(x)^t gain)^2: variance in the long run, where the gradient is taken, for gradient noise
         of variance h^2 (so that a step adds x gain). ``values`` broadcast with x = lr h^(1-p); inf where unstable."""
-        parts = self.step_map(values).packed
+        parts = self.map_at(values).packed
         limit = self.stability_limit(values)
         return stability.long_run_noise(parts.transition[..., 0, :, :], parts.gain[..., 0, :], parts.query, x, limit)
 
@@ -159,7 +163,7 @@ class Optimizer(Generic[Value]):
         """Numbers of the state, 1 to 8; those of FREE values counted."""
         of = self.described
         values = {name: of[name].inside if value is FREE else value for name, value in self.hyperparameters.items()}
-        return self.step_map(values).states
+        return self.map_at(values).states
 
     def with_values(self, **values: ArrayLike) -> Any:
         """The same optimizer with some hyperparameters replaced, also inside Preconditioned and EMA.
@@ -252,6 +256,18 @@ class Wrapper(Optimizer[Value]):
         if field != "optimizer":
             return super()._replaced(field, values)
         return self.optimizer.with_values(**{k: v for k, v in values.items() if k in self.optimizer.hyperparameters})
+
+
+class WithoutLr(dict[str, Any]):
+    """Hyperparameters by name, as step maps see them: lr multiplies the curvature, and may change on the way."""
+
+    def __missing__(self, name: str) -> Any:
+        if name == "lr":
+            raise TypeError(
+                "step_map: expected parts that do not depend on lr, which multiplies the curvature and may follow a "
+                'schedule, got one that reads values["lr"]'
+            )
+        raise KeyError(name)
 
 
 def is_zero(value: Any) -> bool:

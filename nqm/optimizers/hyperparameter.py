@@ -155,8 +155,9 @@ class Hyperparameter:
         return 0.5 * min(value - self.low, self.high - value)
 
     def start(self, level: float) -> float:
-        """The coordinate of a memory of exp(level) steps; of what is no memory, as far as it is searched."""
-        return level if self.is_memory else min(max(level, self.search[0]), self.search[1])
+        """The coordinate of a memory of exp(level) steps; of what is no memory, inside of what is searched."""
+        inset = 1e-6 * (self.search[1] - self.search[0])
+        return level if self.is_memory else min(max(level, self.search[0] + inset), self.search[1] - inset)
 
 
 LR: Final = Hyperparameter(

@@ -140,7 +140,7 @@ def step(optimizer: Optimizer, curvature: ArrayLike, lr: float = 1.0) -> tuple[F
     States that scale with lr are in units of lr, so that z goes on as it is when lr changes; at lr = 1 they are what
     they are anywhere, and M is that of x = h^(1-p).
     """
-    parts = optimizer.step_map({**optimizer.hyperparameters, "lr": 1.0})
+    parts = optimizer.map_at(optimizer.hyperparameters)
     weight, averaged = _high(parts.averaging_weight), parts.averaged
     matrix, kick = one_step(
         [[_high(entry) for entry in row] for row in parts.transition],

@@ -46,7 +46,8 @@ def batch_of(maps, h, c, init, lr, batch_size, lr_scaled=None, averaging=()):
         np.pad(h, padding, mode="edge")[None], np.zeros(rows, dtype=np.int64), np.pad(0.5 * h * init, padding),
         np.pad(0.5 * c / h, padding), np.array(lr, dtype=float), pairs([m[0] for m in maps]),
         pairs([m[1] for m in maps]), pairs(averaging if len(averaging) else np.zeros(len(maps))),
-        np.array(query, dtype=float), np.array(readout, dtype=float), tuple(map(float, start)), np.full(rows, 1.0 / batch_size),
+        np.array(query, dtype=float), np.array(readout, dtype=float), tuple(map(float, start)),
+        np.full(rows, 1.0 / batch_size),
         np.array(lr_scaled if lr_scaled else [0] * k, dtype=np.int64),
     )  # fmt: skip
 

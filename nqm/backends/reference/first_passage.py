@@ -42,9 +42,9 @@ def first_passage(batch: FilterBatch, target: FloatArray, last: bool, xp: Any = 
     """First t >= 0 with risk <= target, or (``last``) the step after the last t with risk > target.
 
     0: the risk is never above. inf: not within 2^53 steps, or still above the target then. Time is crossed in leaps of
-    2^j steps, each taken where `_bounds` prove that the risk stays on one side of the target; else j shrinks, down to a single step and the risk
-    itself. All rows go on together, each in its own time. Their powers are kept for every j, so rows are cut smaller
-    here, and nodes not at all. Raises TooManyLeaps.
+    2^j steps, each taken where `_bounds` prove that the risk stays on one side of the target; else j shrinks, down to a
+    single step and the risk itself. All rows go on together, each in its own time. Their powers are kept for every j,
+    so rows are cut smaller here, and nodes not at all. Raises TooManyLeaps.
     """
     out = np.empty(target.size)
     rows = max(1, at_once(xp) // (16 * batch.start_weight.size))

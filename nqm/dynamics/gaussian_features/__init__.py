@@ -83,7 +83,7 @@ class GaussianFeatures(Dynamics):
     def first_passage_along(
         self, values: Values, batch_size: float, word: Word, end: int, target: float, last: bool
     ) -> float:
-        decay = self.optimizer.step_map(values).decay_at_zero_lr
+        decay = self.optimizer.map_at(values).decay_at_zero_lr
         return first_passage_along(self._recursions(values, batch_size, 1), 0, decay, word, end, target, last)
 
     def steady_risk(self, values: Values, batch_size: Any, count: int) -> FloatArray:
