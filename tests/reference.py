@@ -264,3 +264,27 @@ def regression_sum(rule, problem, batch, steps):
             for i, j in pairs:
                 moments[i, j] = moments[j, i] = sum(half[i, q] * m[j][q] for q in used) + b[i] * b[j] * noise
     return np.array(risks)
+
+
+def exact_filter_risks(lr, parts, h, c, init, batch, times):
+    """Expected risks of one coordinate with 60 digits for a linear filter, as in :func:`filter_risk`, at ``times``.
+
+    The mean and the covariance come from powers of a step, M^2s = M^s M^s and G_2s = G_s + M^s G_s M^s^T.
+    """
+    transition, gain, query, readout, start = (
+        np.vectorize(mp.mpf, otypes=[object])(np.asarray(part, dtype=float)) for part in parts
+    )
+    lr, h, c, init, batch = (mp.mpf(float(x)) for x in (lr, h, c, init, batch))
+    step, noise = transition - lr * h * np.outer(gain, query), lr**2 * c / batch * np.outer(gain, gain)
+    levels = [(step, noise)]
+    for _ in range(max(times).bit_length() - 1):
+        m, g = levels[-1]
+        levels.append((m @ m, g + m @ g @ m.T))
+    risks = []
+    for steps in times:
+        mean, covariance = start, 0 * noise
+        for level, (m, g) in enumerate(levels):
+            if steps >> level & 1:
+                mean, covariance = m @ mean, g + m @ covariance @ m.T
+        risks.append(h / 2 * (init * (readout @ mean) ** 2 + readout @ covariance @ readout))
+    return risks

@@ -186,17 +186,17 @@ def risk_and_gradient(batch: FilterBatch, word: Word, spans: FloatArray) -> Risk
         return gradient.risk_and_gradient(batch, word, spans, xp=namespace())
 
 
-def first_passage(batch: FilterBatch, targets: FloatArray, last: bool) -> FloatArray:
+def first_passage(batch: FilterBatch, target_risks: FloatArray, last: bool) -> FloatArray:
     """First step with risk at or below the target, or (``last``) the one after the last above it: (R,).
 
     inf: never within 2^53 steps. Raises TooManyLeaps where a row takes too many leaps over time to tell.
     """
-    return search_one_by_one(batch, targets, last, in_few_leaps(batch, targets, last))
+    return search_one_by_one(batch, target_risks, last, in_few_leaps(batch, target_risks, last))
 
 
-def in_few_leaps(batch: FilterBatch, targets: FloatArray, last: bool) -> FloatArray:
+def in_few_leaps(batch: FilterBatch, target_risks: FloatArray, last: bool) -> FloatArray:
     """The same on the device; NaN: not found in LEAPS leaps."""
-    k, nodes, rows = len(batch.start), batch.start_weight.size, targets.size
+    k, nodes, rows = len(batch.start), batch.start_weight.size, target_risks.size
     entries, triangle = 3 if k == 2 else k * k, k * (k + 1) // 2
     work = (LEVELS * (2 * entries + triangle + 2 * k) + 2 * (2 * k + triangle)) * nodes
     with device() as cupy:
@@ -206,8 +206,8 @@ def in_few_leaps(batch: FilterBatch, targets: FloatArray, last: bool) -> FloatAr
         out = cupy.empty(rows)
         _kernel(cupy, k, "first_passage")(
             (blocks,), (SEARCHERS,),
-            (curvature, nodes, start_weight, noise_weight, nodes, *_packed(cupy, batch), cupy.asarray(targets), rows,
-             int(last), LEAPS, cupy.empty(blocks * work), out),
+            (curvature, nodes, start_weight, noise_weight, nodes, *_packed(cupy, batch),
+             cupy.asarray(target_risks), rows, int(last), LEAPS, cupy.empty(blocks * work), out),
         )  # fmt: skip
         return np.asarray(cupy.asnumpy(out))
 

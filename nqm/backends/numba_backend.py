@@ -106,28 +106,28 @@ def risk_and_gradient(batch: FilterBatch, word: Word, spans: FloatArray) -> Risk
     return found._replace(risk=gradient_of_row(batch, batch.start, word, spans, found))
 
 
-def first_passage(batch: FilterBatch, targets: FloatArray, last: bool) -> FloatArray:
+def first_passage(batch: FilterBatch, target_risks: FloatArray, last: bool) -> FloatArray:
     """First step with risk at or below the target, or (``last``) the one after the last above it: (R,).
 
     inf: never within 2^53 steps. Raises TooManyLeaps where a row takes too many leaps over time to tell.
     """
-    out = np.full(targets.size, np.nan)
+    out = np.full(target_risks.size, np.nan)
 
     def work(part: FilterBatch, rows: slice, found: FloatArray) -> None:
-        first_passage_rows(tuple(part), targets[rows], last, LEAPS, found)
+        first_passage_rows(tuple(part), target_risks[rows], last, LEAPS, found)
 
-    if targets.size > 1:
-        leap = 4.0 * _size(batch) * targets.size  # of all rows
+    if target_risks.size > 1:
+        leap = 4.0 * _size(batch) * target_risks.size  # of all rows
         _in_threads(
-            [(batch, part, out) for part in _slices(targets.size, 25.0 * leap, LEAPS * leap)], work, 25.0 * leap
+            [(batch, part, out) for part in _slices(target_risks.size, 25.0 * leap, LEAPS * leap)], work, 25.0 * leap
         )
-    return search_one_by_one(batch, targets, last, out)
+    return search_one_by_one(batch, target_risks, last, out)
 
 
-def search_one_by_one(batch: FilterBatch, targets: FloatArray, last: bool, found: FloatArray) -> FloatArray:
+def search_one_by_one(batch: FilterBatch, target_risks: FloatArray, last: bool, found: FloatArray) -> FloatArray:
     """``found`` with an answer for the rows that are NaN, from searches that can be interrupted."""
     for i in np.flatnonzero(np.isnan(found)):
-        found[i] = FirstPassageSearch(batch.part(slice(i, i + 1))).run(float(targets[i]), last)
+        found[i] = FirstPassageSearch(batch.part(slice(i, i + 1))).run(float(target_risks[i]), last)
     return found
 
 
@@ -151,18 +151,18 @@ LOOK = 3e8
 
 
 def gaussian_features_steps(
-    recursion: MomentRecursion, state: FloatArray, steps: int, target: float, last: bool
+    recursion: MomentRecursion, state: FloatArray, steps: int, target_risk: float, last: bool
 ) -> tuple[int, int]:
     """Take ``steps`` steps of a recursion of second moments, in place: (steps taken, answer).
 
-    last = False: stops before the first step with risk <= target, with the answer 1, else 0. last = True: goes on, and
-    the answer is the number of steps taken when last above the target, plus one. target < 0 looks for nothing.
+    last = False: stops before the first step with risk <= target_risk, with the answer 1, else 0. last = True: goes on,
+    and the answer is the number of steps taken when last above the target, plus one. target_risk < 0 looks for nothing.
     """
     progress = np.zeros(2, dtype=np.int64)
     at_once = max(1, int(LOOK / (recursion.decay.size + 100.0)))
     while progress[0] < steps and (last or not progress[1]):
         some = min(at_once, steps - int(progress[0]))
-        take_steps(recursion, state, some, target, last, progress)
+        take_steps(recursion, state, some, target_risk, last, progress)
     return int(progress[0]), int(progress[1])
 
 

@@ -69,10 +69,10 @@ def fill_levels(batch, r, search, begin, end):
 
 
 @compiled
-def first_passage(batch, r, search, target, last, until, budget):
+def first_passage(batch, r, search, target_risk, last, until, budget):
     """Walk through time in leaps of 2^j steps, each one proved to hold no crossing, until one is found.
 
-    last = False: the first t with risk <= target. last = True: the step after the last t with risk > target.
+    last = False: the first t with risk <= target_risk. last = True: the step after the last t with risk > target_risk.
     A leap over [t, t + 2^j) is taken when bounds prove that the risk stays on one side of the target there;
     otherwise j shrinks, and at j = 0 the bounds are the risk itself. The bounds: the noise part never falls,
     since every step adds a square, so it lies between its values at both ends; the mean part lies between its values
@@ -95,8 +95,8 @@ def first_passage(batch, r, search, target, last, until, budget):
         for block in range(search.powers.shape[1]):
             _try_leap(batch, r, search, block, j, readout, last, low, high, work)
         lowest = total(low)
-        above = not lowest <= target  # NaN (overflow) lies above every target
-        below = last and (lowest <= target if j == 0 else total(high) <= target)
+        above = not lowest <= target_risk  # NaN (overflow) lies above every target
+        below = last and (lowest <= target_risk if j == 0 else total(high) <= target_risk)
         if above and last:
             progress[2] = t + (1 << j)
         if j == 0 and not above and not last:
@@ -151,7 +151,7 @@ def _try_leap(batch, r, search, block, j, readout, last, low, high, work):
 
 
 @compiled
-def first_passage_rows(fields, targets, last, budget, out):
+def first_passage_rows(fields, target_risks, last, budget, out):
     """out[r] = what `first_passage` finds for row r: a step, inf for never, NaN where ``budget`` leaps are too few.
 
     fields: those of a FilterBatch. Levels are filled as they are asked for.
@@ -171,5 +171,5 @@ def first_passage_rows(fields, targets, last, budget, out):
         status = MORE_LEVELS
         while status == MORE_LEVELS:
             fill_levels(batch, r, search, progress[4], min(MOST_LEVELS, progress[4] + 4))
-            status = first_passage(batch, r, search, targets[r], last, end, budget - progress[3])
+            status = first_passage(batch, r, search, target_risks[r], last, end, budget - progress[3])
         out[r] = float(progress[2]) if status == FOUND else (math.inf if status == NEVER else math.nan)

@@ -50,12 +50,12 @@ def _step3(decay, kick, noise, state):
 
 
 @compiled
-def take_steps(recursion, state, steps, target, last, progress):
+def take_steps(recursion, state, steps, target_risk, last, progress):
     """``steps`` steps of a :class:`~nqm.backends.types.MomentRecursion`, in place; looks for a crossing.
 
     state: (s, nodes), nodes a multiple of LANES. progress = [steps taken, answer]. last = False: stops before the first
-    step with risk <= target, with the answer 1. last = True: goes on, and the answer is the number of steps taken when
-    last above the target, plus one. target < 0 looks for nothing.
+    step with risk <= target_risk, with the answer 1. last = True: goes on, and the answer is the number of steps taken
+    when last above the target, plus one. target_risk < 0 looks for nothing.
     """
     decay, kick, level, readout = recursion.decay, recursion.kick, recursion.level, recursion.readout
     s, nodes = state.shape
@@ -68,13 +68,13 @@ def take_steps(recursion, state, steps, target, last, progress):
                 if decay[a, b, n] != 0.0:
                     couples[a, b] = 1.0
     for _ in range(steps):
-        if target >= 0.0:
+        if target_risk >= 0.0:
             risks[:] = 0.0
             for a in range(s):
                 if readout[a] != 0.0:
                     for n in range(nodes):
                         risks[n] += readout[a] * state[a, n]
-            above = not _sum(risks) <= target  # NaN, from an overflow, lies above
+            above = not _sum(risks) <= target_risk  # NaN, from an overflow, lies above
             if last and above:
                 progress[1] = progress[0] + 1
             if not last and not above:

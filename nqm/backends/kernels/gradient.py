@@ -26,7 +26,7 @@ def gradient_of_row(batch, start, word, spans, found):
     by_batch[:] = 0.0
     by_value[:] = 0.0
     if len(start) == 1:
-        return _gradient1(batch, word, by_lr, by_batch)
+        return _gradient1(batch, word, spans, by_lr, by_batch, by_value)
     return _gradient_in_matrices(batch, start, word, spans, by_lr, by_batch, by_value)
 
 
@@ -34,7 +34,7 @@ def gradient_of_row(batch, start, word, spans, found):
 
 
 @internal
-def _gradient1(batch, word, by_lr, by_batch):
+def _gradient1(batch, word, spans, by_lr, by_batch, by_value):
     """q' = A q + v W G with A = a^2s, G = sum_(j<s) a^2j, W = b^2 / batch.
 
     Tangents of A and G with respect to a come with the doubling, lambda = d risk / d q from behind.
@@ -44,6 +44,7 @@ def _gradient1(batch, word, by_lr, by_batch):
     q, grown = np.empty((letters + 1, BLOCK)), np.empty((letters, BLOCK))
     left_over, d_left, d_grown = np.empty((letters, BLOCK)), np.empty((letters, BLOCK)), np.empty((letters, BLOCK))
     slopes, noises, work = np.empty(BLOCK), np.empty(BLOCK), np.empty((4, BLOCK))
+    by_a, by_b = np.empty(BLOCK), np.empty(BLOCK)
     start, readout = batch.start[0], batch.readout[0]
     for first in range(0, batch.start_weight.size, BLOCK):
         count = min(BLOCK, batch.start_weight.size - first)
@@ -52,8 +53,8 @@ def _gradient1(batch, word, by_lr, by_batch):
             q[0, n] = batch.start_weight[first + n] * start * start
             weight[n] = batch.noise_weight[first + n] * h[n] * h[n]
         for j in range(letters):
-            t, W = _scalar_step(batch, word, j)
-            a = batch.transition[0, word.map[j], 0, 0, 0]
+            a, t, b, inverse_batch_size = _scalar_step(batch, 0, word, j)
+            W = b**2 * inverse_batch_size
             _run1(t, a, h, word.repeat[j], left_over[j], d_left[j], grown[j], d_grown[j], work, count)
             for n in range(count):
                 q[j + 1, n] = left_over[j, n] * q[j, n] + weight[n] * W * grown[j, n]
@@ -61,7 +62,8 @@ def _gradient1(batch, word, by_lr, by_batch):
             terms[n] += readout * readout * q[letters, n]
             loss[n] = readout * readout
         for j in range(letters - 1, -1, -1):
-            t, W = _scalar_step(batch, word, j)
+            _, t, b, inverse_batch_size = _scalar_step(batch, 0, word, j)
+            W = b**2 * inverse_batch_size
             slopes[:] = 0.0
             noises[:] = 0.0
             for n in range(count):
@@ -69,18 +71,26 @@ def _gradient1(batch, word, by_lr, by_batch):
                 slope = loss[n] * (d_left[j, n] * q[j, n] + weight[n] * W * d_grown[j, n])
                 slopes[n] = slope * t * h[n] + 2.0 * noise
                 noises[n] = noise
+                by_a[n], by_b[n] = slope, loss[n] * weight[n] * grown[j, n] * 2.0 * b * inverse_batch_size
                 loss[n] *= left_over[j, n]
             by_lr[j] += total(slopes)
             by_batch[j] += total(noises)
+            for v in range(by_value.size):
+                a1, t1, b1, _ = _scalar_step(batch, 1 + 2 * v, word, j)
+                a2, t2, b2, _ = _scalar_step(batch, 2 + 2 * v, word, j)
+                slopes[:] = 0.0
+                for n in range(count):
+                    slopes[n] = by_a[n] * (a1 - a2 + (t1 - t2) * h[n]) + by_b[n] * (b1 - b2)
+                by_value[v] += total(slopes) / spans[v]
     return total(terms)
 
 
 @internal
-def _scalar_step(batch, word, j):
-    """t of a = transition + t h, and W."""
-    lr, gain = batch.lr[0] * word.lr[j], batch.gain[0, word.map[j], 0, 0]
+def _scalar_step(batch, r, word, j):
+    """Of row r and letter j: a at h = 0, how it changes with h, b, and 1 / batch."""
+    lr, gain = batch.lr[0] * word.lr[j], batch.gain[r, word.map[j], 0, 0]
     inverse_batch_size = batch.inverse_batch_size[0] * word.inverse_batch_size[j]
-    return -lr * gain * batch.query[0], (lr * gain) ** 2 * inverse_batch_size
+    return batch.transition[r, word.map[j], 0, 0, 0], -lr * gain * batch.query[0], lr * gain, inverse_batch_size
 
 
 @internal

@@ -54,11 +54,11 @@ def risk_along_rows(fields, letters, states, out):
 
 
 @compiled
-def first_passage_step_by_step(batch, word, states, target, last, progress):
-    """Step by step along a word, one row: FOUND at the first t with risk <= target, NEVER if there is none.
+def first_passage_step_by_step(batch, word, states, target_risk, last, progress):
+    """Step by step along a word, one row: FOUND at the first t with risk <= target_risk, NEVER if there is none.
 
-    last = True: to the end, with progress[1] = the step after the last t with risk > target. progress = [t, answer].
-    states: (blocks, slots BLOCK), as in `risk_along_rows`.
+    last = True: to the end, with progress[1] = the step after the last t with risk > target_risk. progress = [t,
+    answer]. states: (blocks, slots BLOCK), as in `risk_along_rows`.
     """
     k = len(batch.start)
     P = np.empty((states.shape[0], OWN_POWER_SLOTS[k] * BLOCK))
@@ -80,7 +80,7 @@ def first_passage_step_by_step(batch, word, states, target, last, progress):
                 count = min(BLOCK, batch.start_weight.size - first)
                 add_risk(batch, 0, first, states[block], readout, 1.0, noisy, d, g, terms, count)
                 run(P[block], states[block], one, count, batch.start)
-            above = not total(terms) <= target
+            above = not total(terms) <= target_risk
             if above and last:
                 progress[1] = progress[0] + 1
             elif not above and not last:

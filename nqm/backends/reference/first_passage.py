@@ -36,29 +36,29 @@ class Box(NamedTuple):
 
 
 @np.errstate(all="ignore")
-def first_passage(batch: FilterBatch, targets: FloatArray, last: bool, xp: Any = np) -> FloatArray:
-    """First t >= 0 with risk <= target, or (``last``) the step after the last t with risk > target, 0 if there is none.
+def first_passage(batch: FilterBatch, target_risks: FloatArray, last: bool, xp: Any = np) -> FloatArray:
+    """First t >= 0 with risk <= target_risk, or (``last``) the step after the last t with risk > target_risk.
 
-    inf: not within 2^53 steps, or still above the target then. Time is crossed in leaps of 2^j steps, each taken where
-    `_bounds` prove that the risk stays on one side of the target; else j shrinks, down to a single step and the risk
-    itself. All rows go on together, each in its own time. Their powers are kept for every j, so rows are cut smaller
-    here, and nodes not at all. Raises TooManyLeaps.
+    0: the risk is never above. inf: not within 2^53 steps, or still above the target then. Time is crossed in leaps of
+    2^j steps, each taken where `_bounds` prove that the risk stays on one side of the target; else j shrinks, down to a
+    single step and the risk itself. All rows go on together, each in its own time. Their powers are kept for every j,
+    so rows are cut smaller here, and nodes not at all. Raises TooManyLeaps.
     """
-    out = np.empty(targets.size)
+    out = np.empty(target_risks.size)
     rows = max(1, at_once(xp) // (16 * batch.start_weight.size))
-    for first in range(0, targets.size, rows):
+    for first in range(0, target_risks.size, rows):
         some = slice(first, first + rows)
         tile = tile_of(batch.part(some), slice(None), xp)
-        out[some] = _search(tile, tile.first_state(), [tile.start_weight], targets[some], last, HORIZON)
+        out[some] = _search(tile, tile.first_state(), [tile.start_weight], target_risks[some], last, HORIZON)
     return out
 
 
 def _search(
-    tile: Tile, state: Moments, weights: list[Array], targets: FloatArray, last: bool, until: int
+    tile: Tile, state: Moments, weights: list[Array], target_risks: FloatArray, last: bool, until: int
 ) -> FloatArray:
     """The search from a state on, for ``until`` steps. The mean may have more columns, each with its weight (n,): what
     noise that came in earlier is like."""
-    xp, count = tile.xp, targets.size
+    xp, count = tile.xp, target_risks.size
     readout = constant([[r] for r in tile.filter.readout], xp, tile.h.high.shape).high
     step = tile.one_step()
     powers, boxes = [step], [Box(readout, readout)]
@@ -76,8 +76,8 @@ def _search(
         power, box = (take(every, level * count + rows, xp) for every in (every_power, every_box))
         ahead = after(power, state)
         low, high = (to_numpy(x) for x in _bounds(tile, weights, state, ahead, step, box, level == 0))
-        above = ~(low <= targets[rows])  # NaN (overflow) lies above every target
-        below = last & (np.where(level == 0, low, high) <= targets[rows])
+        above = ~(low <= target_risks[rows])  # NaN (overflow) lies above every target
+        below = last & (np.where(level == 0, low, high) <= target_risks[rows])
         leap, end = above | below, time + 2**level
         answer = np.where(above, end, answer)
         found = ~leap & (level == 0)  # the first step below
@@ -94,7 +94,7 @@ def _search(
             )
             tile = tile._replace(lr=lr, h=h, inverse_batch_size=inverse_batch_size)
     if rows.size:
-        raise TooManyLeaps(float(targets[rows[0]]), int(time[0]), LEAPS)
+        raise TooManyLeaps(float(target_risks[rows[0]]), int(time[0]), LEAPS)
     return out
 
 
@@ -172,7 +172,7 @@ def _monotone(tile: Tile, step: Moments, state: Moments) -> Array:
 
 @np.errstate(all="ignore")
 def first_passage_along(
-    whole: FilterBatch, word: Word, end: int, resting_decay: float | None, target: float, last: bool
+    whole: FilterBatch, word: Word, end: int, resting_decay: float | None, target_risk: float, last: bool
 ) -> float:
     """The same for one row along a word, for steps before ``end`` (2^53 where its last letter holds).
 
@@ -185,15 +185,15 @@ def first_passage_along(
     for j, length in enumerate(word.repeat.tolist()):
         step = letter_step(tile, batch, word, j)
         if length <= SHORT:
-            state, found = _step_by_step(reader, step, state, target, last, length)
+            state, found = _step_by_step(reader, step, state, target_risk, last, length)
         else:
             if word.lr[j] == 0.0 and resting_decay is not None:  # no bound can tell that it does
-                found = first_passage_at_zero_lr(_moments(reader, state), resting_decay, target, last, length)
+                found = first_passage_at_zero_lr(_moments(reader, state), resting_decay, target_risk, last, length)
             else:
                 try:
-                    found = _from(batch.letter(word, j), state, target, last, length)
+                    found = _from(batch.letter(word, j), state, target_risk, last, length)
                 except TooManyLeaps as error:
-                    raise TooManyLeaps(target, time + error.steps, error.leaps) from None
+                    raise TooManyLeaps(target_risk, time + error.steps, error.leaps) from None
             if np.isinf(found) and end == HORIZON and j + 1 == word.repeat.size:
                 return found
             found = float(length) if last and np.isinf(found) else found
@@ -206,12 +206,12 @@ def first_passage_along(
 
 
 def _step_by_step(
-    reader: Tile, step: Moments, state: Moments, target: float, last: bool, length: int
+    reader: Tile, step: Moments, state: Moments, target_risk: float, last: bool, length: int
 ) -> tuple[Moments, float]:
     """The state after a letter, and what is found on the way: of the first passage inf if there is none."""
     answer = 0.0 if last else np.inf
     for t in range(length):
-        above = not float(reader.risks(state)[0]) <= target
+        above = not float(reader.risks(state)[0]) <= target_risk
         if above and last:
             answer = t + 1.0
         elif not above and not last:
@@ -220,7 +220,7 @@ def _step_by_step(
     return state, answer
 
 
-def _from(batch: FilterBatch, state: Moments, target: float, last: bool, length: int) -> float:
+def _from(batch: FilterBatch, state: Moments, target_risk: float, last: bool, length: int) -> float:
     """The search along a letter, the one row of ``batch``, from a state with velocities in units of lr on.
 
     Noise that is there already is like more means, the columns of a root of its covariance.
@@ -234,7 +234,7 @@ def _from(batch: FilterBatch, state: Moments, target: float, last: bool, length:
     there = batch.noise_weight * np.square(tile.h.high[0]) * (batch.inverse_batch_size[0] > 0.0)
     weights = [batch.start_weight, *[there] * k]
     first = Moments(mean, tile.first_state().noise)
-    return float(_search(tile, first, weights, np.array([target]), last, length)[0])
+    return float(_search(tile, first, weights, np.array([target_risk]), last, length)[0])
 
 
 def _root(covariance: Array) -> Array:

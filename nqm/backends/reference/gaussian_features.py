@@ -10,17 +10,17 @@ from ..types import MomentRecursion
 
 @np.errstate(all="ignore")
 def gaussian_features_steps(
-    recursion: MomentRecursion, state: FloatArray, steps: int, target: float, last: bool
+    recursion: MomentRecursion, state: FloatArray, steps: int, target_risk: float, last: bool
 ) -> tuple[int, int]:
     """Take ``steps`` steps of a recursion of second moments, in place: (steps taken, answer).
 
-    last = False: stops before the first step with risk <= target, with the answer 1, else 0. last = True: goes on, and
-    the answer is the number of steps taken when last above the target, plus one. target < 0 looks for nothing.
+    last = False: stops before the first step with risk <= target_risk, with the answer 1, else 0. last = True: goes on,
+    and the answer is the number of steps taken when last above the target, plus one. target_risk < 0 looks for nothing.
     """
     answer = 0
     for taken in range(steps):
-        if target >= 0.0:
-            above = not np.sum(recursion.readout @ state) <= target  # NaN, from an overflow, lies above
+        if target_risk >= 0.0:
+            above = not np.sum(recursion.readout @ state) <= target_risk  # NaN, from an overflow, lies above
             if last and above:
                 answer = taken + 1
             if not last and not above:
