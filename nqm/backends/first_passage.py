@@ -46,8 +46,8 @@ class FirstPassageSearch:
             )
             carry_over(batch, unit, kept, self._search)
 
-    def run(self, target: float, last: bool) -> float:
-        """First step at or below ``target``; or the one after the last above it (0: none); inf if there is none.
+    def run(self, target_risk: float, last: bool) -> float:
+        """First step at or below ``target_risk``; or the one after the last above it (0: none); inf if there is none.
 
         Raises TooManyLeaps.
         """
@@ -55,7 +55,7 @@ class FirstPassageSearch:
         cost = 250.0 + 4.0 * batch.start_weight.size * k**2 * (k + len(search.columns))
         while True:
             budget = max(1, int(LOOK / cost))
-            status = kernel.first_passage(batch, 0, search, target, last, self._length, budget)
+            status = kernel.first_passage(batch, 0, search, target_risk, last, self._length, budget)
             steps, _, answer, leaps, levels = search.progress.tolist()
             if status == kernel.FOUND:
                 return float(answer)
@@ -66,7 +66,7 @@ class FirstPassageSearch:
                 search = search._replace(powers=more.powers, boxes=more.boxes)
                 search.progress[4] = more.progress[4]
             elif leaps * cost > MOST:
-                raise TooManyLeaps(target, steps, leaps)
+                raise TooManyLeaps(target_risk, steps, leaps)
 
     def _filled(self, levels: int) -> kernel.Search:
         """A search with so many levels, before the first step."""
@@ -82,7 +82,7 @@ class FirstPassageSearch:
 
 
 def first_passage_along(
-    whole: FilterBatch, word: Word, end: int, resting_decay: float | None, target: float, last: bool
+    whole: FilterBatch, word: Word, end: int, resting_decay: float | None, target_risk: float, last: bool
 ) -> float:
     """As :meth:`FirstPassageSearch.run` along a word, for steps before ``end`` (2^53 where its last letter holds).
 
@@ -99,16 +99,16 @@ def first_passage_along(
         short = int(np.argmax(long)) if long.any() else long.size
         here = slice(at, at + max(min(short, at_once), 1))
         if short:
-            found = _step_by_step(batch, word.part(here), states, target, last)
+            found = _step_by_step(batch, word.part(here), states, target_risk, last)
         else:
             length = int(lengths[at])
             if word.lr[at] == 0.0 and resting_decay is not None:  # no bound can tell that it does
-                found = _at_zero_lr(batch, states[0], resting_decay, target, last, length)
+                found = _at_zero_lr(batch, states[0], resting_decay, target_risk, last, length)
             else:
                 try:
-                    found = FirstPassageSearch(whole.letter(word, at), length, (states[0], unit)).run(target, last)
+                    found = FirstPassageSearch(whole.letter(word, at), length, (states[0], unit)).run(target_risk, last)
                 except TooManyLeaps as error:
-                    raise TooManyLeaps(target, time + error.steps, error.leaps) from None
+                    raise TooManyLeaps(target_risk, time + error.steps, error.leaps) from None
             if at + 1 < lengths.size:
                 silent = word.part(here)._replace(output_column=np.array([-1]))
                 risk_along_rows(tuple(batch), tuple(silent), states, np.empty((1, 1)))
@@ -125,14 +125,16 @@ def first_passage_along(
     return answer if last else np.inf
 
 
-def _step_by_step(batch: FilterBatch, word: Word, states: FloatArray, target: float, last: bool) -> float:
+def _step_by_step(batch: FilterBatch, word: Word, states: FloatArray, target_risk: float, last: bool) -> float:
     """The search along short letters; states: those before the first one, and after the last when done."""
     progress = np.zeros(2, dtype=np.int64)
-    status = first_passage_step_by_step(batch, word, states[0], target, last, progress)
+    status = first_passage_step_by_step(batch, word, states[0], target_risk, last, progress)
     return float(progress[1]) if last or status == kernel.FOUND else np.inf
 
 
-def _at_zero_lr(batch: FilterBatch, state: FloatArray, decay: float, target: float, last: bool, length: int) -> float:
+def _at_zero_lr(
+    batch: FilterBatch, state: FloatArray, decay: float, target_risk: float, last: bool, length: int
+) -> float:
     """As :meth:`FirstPassageSearch.run` while lr = 0."""
     k, nodes, noisy = len(batch.start), batch.start_weight.size, batch.inverse_batch_size[0] > 0.0
     slots = state.reshape(len(state), -1, BLOCK).transpose(1, 0, 2).reshape(-1, len(state) * BLOCK)
@@ -144,7 +146,7 @@ def _at_zero_lr(batch: FilterBatch, state: FloatArray, decay: float, target: flo
                 np.where(batch.start_weight > 0.0, batch.start_weight * mean[i] * mean[j], 0.0)
                 + np.where((noise > 0.0) & noisy, noise * slots[2 * k + slot, :nodes], 0.0)
             )
-    return first_passage_at_zero_lr(moments, decay, target, last, length)
+    return first_passage_at_zero_lr(moments, decay, target_risk, last, length)
 
 
 def first_states(batch: FilterBatch) -> FloatArray:
