@@ -22,9 +22,8 @@ Problems: :class:`NoisyQuadratic`. Optimizers: :class:`SGD`, :class:`Preconditio
 :class:`LinearOptimizer`; one of your own is a subclass of :class:`Optimizer`. :func:`sweep` compares many at many batch
 sizes, as a table and a picture; :func:`optimize_schedule` finds the best learning rate of each step; :func:`simulate`
 draws single runs.
-:class:`Optimizer` is what a kind of your own derives from. :class:`Unresolved` is raised where no rule settles a
-number: a huge spectrum under very long oscillation. :mod:`nqm.schedules`, :mod:`nqm.noise`, :mod:`nqm.bounds` and
-:mod:`nqm.evidence` have what their names say.
+:class:`Unresolved` is raised where no rule settles a number: a huge spectrum under very long oscillation.
+:mod:`nqm.schedules`, :mod:`nqm.noise`, :mod:`nqm.bounds` and :mod:`nqm.evidence` have what their names say.
 :mod:`nqm.scaling` fits the model to training logs; :mod:`nqm.validation` (needs torch) measures networks and trains
 them. :func:`use_backend` chooses threads, or a GPU. In the shell: ``nqm --help``.
 
@@ -43,9 +42,7 @@ from .backends import get_backend, set_backend, use_backend
 from .optimizers import EMA, FREE, SGD, LinearOptimizer, Optimizer, Preconditioned
 from .problems.quadratic import NoisyQuadratic
 from .schedules import Schedule
-from .search.first_passage import steps_to_target
-from .search.optimize_schedule import OptimizedSchedule, optimize_schedule
-from .search.tune import Tuned, tune
+from .search import OptimizedSchedule, Tuned, optimize_schedule, steps_to_target, tune
 
 __version__ = "0.1.0"
 

@@ -14,15 +14,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ._checks import FloatArray
-
 __all__ = [
     "Pair",
     "constant",
     "dot",
     "exact",
-    "pair_mul",
-    "pair_of",
     "product",
     "product_transposed",
     "sandwich",
@@ -31,11 +27,6 @@ __all__ = [
 ]
 
 Array = Any  # of a namespace
-
-
-def pair_of(parts: FloatArray) -> tuple[Any, Any]:
-    """(high, low) from an array that holds them along its last axis."""
-    return parts[..., 0], parts[..., 1]
 
 
 def two_sum(a: Any, b: Any) -> tuple[Any, Any]:
@@ -51,11 +42,6 @@ def two_product(a: Any, b: Any) -> tuple[Any, Any]:
     ah, bh = ah - (ah - a), bh - (bh - b)
     al, bl = a - ah, b - bh
     return p, ((ah * bh - p) + ah * bl + al * bh) + al * bl
-
-
-def pair_mul(a: tuple[Any, Any], b: tuple[Any, Any]) -> tuple[Any, Any]:
-    p, e = two_product(a[0], b[0])
-    return two_sum(p, e + (a[0] * b[1] + a[1] * b[0]))
 
 
 @dataclass(frozen=True)

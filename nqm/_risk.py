@@ -86,6 +86,7 @@ def risk(
     array([1.6779, 0.6209,    inf])
     """
     check_problem(problem, optimizer)
+    problem = dynamics_of(problem, optimizer).rule_for_risk().problem
     sizes, batch_schedule = check_batch_sizes(batch_size)
     times = _checks.step_numbers(steps)
     shape = _checks.broadcast(optimizer=optimizer.shape, batch_size=sizes.shape, steps=times.shape)
@@ -140,6 +141,7 @@ def steady_state_risk(
     0.125
     """
     check_problem(problem, optimizer)
+    problem = dynamics_of(problem, optimizer).rule_for_risk().problem
     sizes, batch_schedule = check_batch_sizes(batch_size)
     lr_schedule, values = take_out_schedule(optimizer)
     for given in (lr_schedule, batch_schedule):

@@ -15,14 +15,13 @@ from ._risk import check_one_batch_size, check_problem, require_plain
 from .backends.types import Word
 from .dynamics.words import word_until
 from .optimizers import Optimizer, step
-from .problems.noise_models import AdditiveNoise, noise_of
+from .problems.noise_models import NUMBERS_AT_ONCE, AdditiveNoise, noise_of
 from .problems.quadratic import NoisyQuadratic
 from .problems.spectra import EXPLICIT_LIMIT
 from .schedules import Schedule
 
 __all__ = ["Simulation", "simulate"]
 
-NUMBERS_AT_ONCE = 2**21
 NUMBERS_ON_DEVICE = 2**26
 NUMBERS_IN_CACHE = 2**15
 """Numbers of a state that are stepped together: what the processor's cache holds."""
@@ -83,7 +82,7 @@ def simulate(
     """
     check_problem(problem, optimizer)
     require_plain(optimizer)
-    size, ramp = check_one_batch_size(batch_size)
+    size, batch_schedule = check_one_batch_size(batch_size)
     times = np.atleast_1d(_checks.step_numbers(steps))
     if times.ndim > 1 or np.any(np.diff(times) <= 0):
         raise ValueError(f"steps: expected a whole number or increasing whole numbers, got {_checks.describe(steps)}")
@@ -97,10 +96,10 @@ def simulate(
         raise ValueError(f"problem: expected at most {EXPLICIT_LIMIT} coordinates to simulate, got {explicit.dim:.4g}")
     copies = explicit.multiplicity.astype(np.int64)
     h, c, init = (np.repeat(a, copies) for a in (explicit.curvature, explicit.noise, explicit.init))
-    course = word_until(optimizer.schedule or Schedule(optimizer.hyperparameters["lr"], 1), ramp, times)
-    course = course._replace(inverse_batch_size=course.inverse_batch_size / size)
+    word = word_until(optimizer.schedule or Schedule(optimizer.hyperparameters["lr"], 1), batch_schedule, times)
+    word = word._replace(inverse_batch_size=word.inverse_batch_size / size)
     noise = noise_of(problem)
-    largest = noise.examples_drawn(course.inverse_batch_size, batch_size)
+    largest = noise.examples_drawn(word.inverse_batch_size, batch_size)
     numbers = NUMBERS_ON_DEVICE if backends.on_device() else NUMBERS_AT_ONCE
     at_once = max(1, int(numbers // (h.size * largest)))
     losses = np.empty((count, times.size))
@@ -109,7 +108,7 @@ def simulate(
         h, c, init = (xp.asarray(a) for a in (h, c, init))
         for first in range(0, count, at_once):
             some = losses[first : first + at_once]
-            some[...] = backends.to_numpy(_losses(xp, optimizer, h, c, noise, init, course, some.shape, generator))
+            some[...] = backends.to_numpy(_losses(xp, optimizer, h, c, noise, init, word, some.shape, generator))
     return Simulation(times, losses)
 
 
@@ -120,7 +119,7 @@ def _losses(
     c: Any,
     noise: AdditiveNoise,
     init: Any,
-    course: Word,
+    word: Word,
     shape: tuple[int, ...],
     generator: Any,
 ) -> Any:
@@ -135,7 +134,7 @@ def _losses(
     curvature, scales = backends.to_numpy(scale * h), backends.to_numpy(scale)
     block = max(1, NUMBERS_IN_CACHE // h.size) if xp is np else runs
     with np.errstate(over="ignore", invalid="ignore"):  # divergence
-        for _, lr, share, length, column in zip(*course, strict=True):
+        for _, lr, share, length, column in zip(*word, strict=True):
             matrix, gain = step(optimizer, curvature, lr)
             taken = np.moveaxis(np.dstack([matrix, -scales[:, None] * gain]), 0, -1)  # (k, k + 1, dim)
             rows = [_weights(xp, row) for row in taken]

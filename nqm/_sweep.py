@@ -181,6 +181,9 @@ class Sweep:
 
     table: Table
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "table", Table(self.table))
+
     @property
     def names(self) -> list[str]:
         """The optimizers' names, in the order given."""

@@ -43,6 +43,9 @@ class Table(dict[str, NDArray[Any]]):
         listed = list(rows)
         return cls({name: np.array([row.get(name, np.nan) for row in listed]) for name in names})
 
+    def __reduce__(self) -> tuple[type[Table], tuple[dict[str, NDArray[Any]]]]:  # by way of __init__: read-only again
+        return Table, (dict(self),)
+
     @property
     def rows(self) -> int:
         """Number of rows."""

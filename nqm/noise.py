@@ -291,9 +291,9 @@ def _noise_scale(problem: NoisyQuadratic, exponent: float, optimizer: Any, batch
             raise ValueError("steps: expected 0 on Gaussian features, whose coordinates do not evolve on their own")
         check_problem(problem, optimizer)
         require_plain(optimizer)
-        size, ramp = check_one_batch_size(batch_size)
+        size, batch_schedule = check_one_batch_size(batch_size)
         schedule, values = take_out_schedule(optimizer)
-        word = word_until(schedule, ramp, times)
+        word = word_until(schedule, batch_schedule, times)
 
     def evaluate(nodes: NoisyQuadratic, rows: Any) -> FloatArray:
         h, m = nodes.curvature, nodes.multiplicity

@@ -129,20 +129,22 @@ def warmup(parts: Sequence[str] | None = None, say: Callable[[str], None] | None
     unknown = [name for name in chosen if name not in PARTS]
     if unknown:
         raise ValueError(f"unknown part {unknown[0]!r}: expected one of {', '.join(PARTS)}")
-    from ..backends import compilation as _jit
-    from ..backends import numba_backend  # noqa: F401  (that there are kernels to ask)
+    from ..backends import (
+        compilation,
+        numba_backend,  # noqa: F401  (that there are kernels to ask)
+    )
 
-    folder, words = _jit.kept()
+    folder, words = compilation.kept()
     if folder is None:
         raise RuntimeError(f"expected a folder that keeps compiled code, got {words}")
-    _jit.first_use.told = True  # each part says so
-    first, began = _jit.compilations(), time.perf_counter()
+    compilation.first_use.told = True  # each part says so
+    first, began = compilation.compilations(), time.perf_counter()
     with use_backend("numba"):
         for number, name in enumerate(chosen, 1):
-            before, start = _jit.compilations(), time.perf_counter()
+            before, start = compilation.compilations(), time.perf_counter()
             PARTS[name]()
             if say is not None:
-                count = _jit.compilations() - before
+                count = compilation.compilations() - before
                 what = f"{count} function{'s' * (count > 1)} compiled" if count else "nothing to compile"
                 say(f"[{number}/{len(chosen)}] {name}: {what}, {time.perf_counter() - start:.1f} s")
-    return Warmup(folder, _jit.compilations() - first, time.perf_counter() - began)
+    return Warmup(folder, compilation.compilations() - first, time.perf_counter() - began)

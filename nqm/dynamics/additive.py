@@ -23,7 +23,7 @@ __all__ = ["Additive", "rows"]
 LR_RATIO = 128  # powers of two between learning rates that are followed along schedules together
 TABLES = 2**22  # numbers in tables of preconditioned curvatures that are held at once
 
-FOREVER = 81
+STEADY_DOUBLINGS = 81
 """Doublings after which a stable filter has reached its steady state: rates down to 1e-23 per step."""
 
 
@@ -72,7 +72,7 @@ class Additive(Dynamics):
         return found
 
     def steady_risk(self, values: Values, batch_size: Any, count: int) -> FloatArray:
-        return self.dyadic_risk(values, batch_size, count, FOREVER)[:, -1]
+        return self.dyadic_risk(values, batch_size, count, STEADY_DOUBLINGS)[:, -1]
 
     def stability_limit(self, values: Values, batch_size: Any = None) -> Any:
         largest = self.problem._extremes()[0]  # powers lie in [0, 1], so h^(1-p) is largest where h is

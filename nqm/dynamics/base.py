@@ -110,7 +110,7 @@ class Dynamics(ABC):
         nodes = None if self.problem._is_exact() else self.problem._finer()
         return None if nodes is None or nodes.curvature.size > self.most_nodes else self.on(nodes)
 
-    def rule_for_risk(self) -> Any:
+    def rule_for_risk(self) -> Dynamics:
         """On the rule that risks start from, to be refined until two agree."""
         return self
 

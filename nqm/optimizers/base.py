@@ -103,15 +103,16 @@ class Optimizer(Generic[Value]):
         """One step, for these ``values`` of the hyperparameters: numbers or arrays that broadcast; lr is not used."""
         raise NotImplementedError
 
-    def map_at(self, values: Mapping[str, Any]) -> StepMap:
-        """:meth:`step_map`, which does not get to see lr."""
+    def map_at(self, values: Mapping[str, Any] | None = None) -> StepMap:
+        """:meth:`step_map`, which does not get to see lr; ``values`` may stand in for the hyperparameters."""
+        values = self.hyperparameters if values is None else values
         return self.step_map(WithoutLr({name: value for name, value in values.items() if name != "lr"}))
 
-    def stability_limit(self, values: Mapping[str, Any]) -> Any:
+    def stability_limit(self, values: Mapping[str, Any] | None = None) -> Any:
         """The least x = lr h^(1-p) > 0 at which a coordinate no longer converges."""
         return stability.stability_limit(self.map_at(values))[()]
 
-    def noise_gain(self, x: FloatArray, values: Mapping[str, Any]) -> FloatArray:
+    def noise_gain(self, x: FloatArray, values: Mapping[str, Any] | None = None) -> FloatArray:
         """x^2 sum_t (query^T M(x)^t gain)^2: variance in the long run, where the gradient is taken, for gradient noise
         of variance h^2 (so that a step adds x gain). ``values`` broadcast with x = lr h^(1-p); inf where unstable."""
         parts = self.map_at(values).packed
@@ -238,10 +239,10 @@ class Wrapper(Optimizer[Value]):
     def step_map(self, values: Mapping[str, Any]) -> StepMap:
         return self.optimizer.step_map(values)
 
-    def stability_limit(self, values: Mapping[str, Any]) -> Any:
+    def stability_limit(self, values: Mapping[str, Any] | None = None) -> Any:
         return self.optimizer.stability_limit(values)
 
-    def noise_gain(self, x: FloatArray, values: Mapping[str, Any]) -> FloatArray:
+    def noise_gain(self, x: FloatArray, values: Mapping[str, Any] | None = None) -> FloatArray:
         return self.optimizer.noise_gain(x, values)
 
     @property

@@ -104,7 +104,7 @@ class LinearOptimizer(Optimizer[Value]):
                 return StepMap([[image[i] / r[i]]], [taken], [q[i] / r[i]], [1.0], (float(r @ s),))
         return StepMap(a, b, q, r, tuple(float(x) for x in s))
 
-    def stability_limit(self, values: Mapping[str, Any]) -> float:
+    def stability_limit(self, values: Mapping[str, Any] | None = None) -> float:
         """Where the spectral radius of M(x) first reaches 1, found on a grid over 16 decades and by bisection."""
         if "_limit" not in self.__dict__:  # thousands of matrices
             object.__setattr__(self, "_limit", self._first_unstable())
@@ -125,7 +125,7 @@ class LinearOptimizer(Optimizer[Value]):
             low, high = (middle, high) if stable(middle) else (low, middle)
         return float(low)
 
-    def noise_gain(self, x: FloatArray, values: Mapping[str, Any]) -> FloatArray:
+    def noise_gain(self, x: FloatArray, values: Mapping[str, Any] | None = None) -> FloatArray:
         """From a linear system for each x."""
         return long_run_noise(self.transition, self.gain, self.query, x, self.stability_limit(values))
 

@@ -66,6 +66,7 @@ class SGD(Optimizer[Value]):
     def __post_init__(self) -> None:
         super().__post_init__()
         _checks.instance(self.nesterov, (bool, np.bool_), "nesterov", "True or False")
+        object.__setattr__(self, "nesterov", bool(self.nesterov))
         if self.nesterov and is_zero(self.momentum):
             raise ValueError("nesterov: expected a momentum above 0 with it, got 0; leave it out for plain SGD")
 
@@ -91,9 +92,9 @@ class SGD(Optimizer[Value]):
             transition, gain, [1.0, 0.0], [1.0, 0.0], (1.0, 0.0), lr_scaled=(0, 1), iterate_rests_at_zero_lr=True
         )
 
-    def stability_limit(self, values: Mapping[str, Any]) -> Any:
+    def stability_limit(self, values: Mapping[str, Any] | None = None) -> Any:
         """2 (1 + m); with Nesterov's momentum 2 (1 + m) / (1 + 2 m): where a root of M reaches -1."""
-        momentum = values["momentum"]
+        momentum = (values or self.hyperparameters)["momentum"]
         limit = 2.0 * (1.0 + momentum)
         return limit / (1.0 + 2.0 * momentum) if self.nesterov else limit
 
@@ -101,12 +102,12 @@ class SGD(Optimizer[Value]):
     def noise_gain_grows(self) -> bool:
         return True
 
-    def noise_gain(self, x: FloatArray, values: Mapping[str, Any]) -> FloatArray:
+    def noise_gain(self, x: FloatArray, values: Mapping[str, Any] | None = None) -> FloatArray:
         """Of theta, an ARMA(2, 1) process: x (1 + m) / ((1 - m) (2 + 2 m - x)), or with Nesterov's momentum
 
         x ((1 + m)^2 + m^2 - m (1 - x) (1 + 2 m)) / ((1 - m + m x) (2 + 2 m - (1 + 2 m) x)).
         """
-        m = np.asarray(values["momentum"])
+        m = np.asarray((values or self.hyperparameters)["momentum"])
         if self.nesterov:
             above = (1.0 + m) ** 2 + m * m - m * (1.0 - x) * (1.0 + 2.0 * m)
             below = (1.0 - m + m * x) * (2.0 + 2.0 * m - (1.0 + 2.0 * m) * x)

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 
 from .._checks import FloatArray
 from .._double_double import Pair, one_step
+from ..backends.types import MOST_STATES
 
 __all__ = ["MOST_STATES", "PackedStepMap", "StepMap", "as_pair", "one_step", "step", "transition_matrix"]
 
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
 
 Entry = Any
 """A number, an array, or a :class:`Pair` of numbers or arrays; they broadcast with each other."""
-
-MOST_STATES = 8
-"""Numbers that a state has at most: what the backends take."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ import numpy as np
 from .._risk import risk, steady_state_risk
 from ..noise import enhanced
 from ..optimizers import FREE, SGD
-from ..search.tune import tune
+from ..search.tuning import tune
 from . import Data, Figure, rows
 from .zhang2019.constant import TARGET, problem
 

@@ -17,7 +17,7 @@ from .._risk import risk
 from ..optimizers import FREE, SGD
 from ..problems.quadratic import NoisyQuadratic
 from ..search.first_passage import steps_to_target
-from ..search.tune import tune
+from ..search.tuning import tune
 from . import Data, Figure, rows
 
 __all__ = [

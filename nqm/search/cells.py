@@ -20,7 +20,7 @@ from ..backends.selection import current_choice, until
 from ..optimizers import Hyperparameter, Optimizer
 from ..problems.quadratic import NoisyQuadratic
 from .first_passage import after_end, first_passage
-from .tune import tuned
+from .tuning import tuned
 
 __all__ = ["Numbers", "Row", "Task", "columns", "computed", "spread", "stopped_by_errors"]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from .._checks import FloatArray
 from .schedule_objective import ScheduleObjective
-from .tune import tune
+from .tuning import tune
 
 __all__ = ["best_of", "descend", "guess_steps", "starts"]
 
@@ -137,8 +137,8 @@ def guess_steps(objective: ScheduleObjective, log_target: float) -> float:
     if objective.examples is not None:
         return _scanned(objective, log_target)
     plain = objective.optimizer.with_values(**objective.neutral())
-    ramp = objective.batch_schedule
-    size = objective.batch_size if ramp is None else float(ramp.values[-1])
+    given = objective.batch_schedule
+    size = objective.batch_size if given is None else float(given.values[-1])
     tuned = tune(objective.problem, plain, size, math.exp(log_target)).steps
     return tuned if math.isfinite(tuned) else 2.0**30
 

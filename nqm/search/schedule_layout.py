@@ -90,16 +90,16 @@ class Profile:
         steps = int(lengths.sum())
         if self._kept is None or self._kept[0] != steps:
             asked = min(steps, MOST_ASKED)
-            course = self.shape(1.0, asked)
-            if not isinstance(course, Schedule) or course.steps != asked or not course.values.any():
+            shaped = self.shape(1.0, asked)
+            if not isinstance(shaped, Schedule) or shaped.steps != asked or not shaped.values.any():
                 raise TypeError(
-                    f"shape: expected a function (value, steps) -> Schedule of {asked} steps, got {course!r}"
+                    f"shape: expected a function (value, steps) -> Schedule of {asked} steps, got {shaped!r}"
                 )
             stretch = steps / asked
-            edges = stretch * np.concatenate([[0], course.ends])
-            area = stretch * np.concatenate([[0.0], np.cumsum(course.values * course.lengths)])
+            edges = stretch * np.concatenate([[0], shaped.ends])
+            area = stretch * np.concatenate([[0.0], np.cumsum(shaped.values * shaped.lengths)])
             means = np.diff(np.interp(np.cumsum(lengths), edges, area), prepend=0.0) / np.maximum(lengths, 1)
-            self._kept = (steps, means / course.values.max())
+            self._kept = (steps, means / shaped.values.max())
         return self._kept[1]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from ..._risk import max_stable_lr
 from ...optimizers import FREE, SGD
 from ...problems.quadratic import NoisyQuadratic
-from ...search.tune import tune
+from ...search.tuning import tune
 from .. import Data, Figure, rows
 from ..zhang2019.constant import TARGET
 

@@ -13,8 +13,8 @@ import numpy as np
 from ... import bounds, schedules
 from ..._risk import risk
 from ...optimizers import FREE, SGD
-from ...search.optimize_schedule import optimize_schedule
-from ...search.tune import tune
+from ...search.schedule_search import optimize_schedule
+from ...search.tuning import tune
 from .. import Data, Figure, rows
 from ..zhang2019.constant import TARGET, problem
 

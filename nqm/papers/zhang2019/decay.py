@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...optimizers import FREE, SGD, Preconditioned
-from ...search.optimize_schedule import OptimizedSchedule, optimize_schedule
+from ...search.schedule_search import OptimizedSchedule, optimize_schedule
 from .. import Data, Figure, rows
 from .constant import BATCH_SIZES, BOUNDS, EXACT, POWERS, TARGET, plot_steps, problem, tuned, with_bounds
 

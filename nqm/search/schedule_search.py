@@ -29,7 +29,7 @@ from .bracket import Candidate, bracket
 from .results import SearchResult
 from .schedule_descent import best_of, descend, guess_steps, starts
 from .schedule_objective import LEAST, ScheduleObjective
-from .tune import check_tunable, require_held
+from .tuning import check_tunable, require_held
 
 __all__ = ["OptimizedSchedule", "optimize_schedule"]
 
