@@ -63,6 +63,7 @@ def answers(before, backend):
     return json.loads(done.stdout)
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(600)
 def test_without_numba():
     """Steps are the same, numbers to 1e-9, and losses of a fit, whose search stops somewhere near the best, to 1e-6."""

@@ -6,6 +6,7 @@ import mpmath as mp
 import numpy as np
 import pytest
 from reference import filter_risk_along
+from sizes import thorough
 
 import nqm
 
@@ -30,10 +31,7 @@ OPTIMIZERS = [
     *(nqm.EMA(stable(k, 10 + k), 0.99) for k in range(3, 8)),
     nqm.Preconditioned(nqm.EMA(stable(4, 20), 0.9), 0.5),
 ]
-FEW = [
-    optimizer if optimizer.states == 4 else pytest.param(optimizer, marks=pytest.mark.thorough)
-    for optimizer in OPTIMIZERS
-]
+FEW = [optimizer if optimizer.states == 4 else thorough(optimizer) for optimizer in OPTIMIZERS]
 """Each number of states compiles kernels of its own: the others are for the thorough run."""
 CURVATURE, NOISE, INIT = np.array([1.0, 0.3, 0.01]), np.array([1.0, 0.5, 2.0]), np.array([1.0, 2.0, 0.5])
 PROBLEM = nqm.NoisyQuadratic(CURVATURE, NOISE, INIT)
@@ -93,6 +91,7 @@ def test_along_schedules(optimizer):
     assert found == pytest.approx(exact_risk(optimizer, pieces), rel=1e-12)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("crossing", ["first", "last"])
 @pytest.mark.parametrize("optimizer", FEW, ids=repr)
 def test_crossings_are_those_of_a_scan(optimizer, crossing):
@@ -103,6 +102,7 @@ def test_crossings_are_those_of_a_scan(optimizer, crossing):
         assert nqm.steps_to_target(PROBLEM, optimizer, BATCH, target, crossing) == expected
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("optimizer", FEW[:5], ids=repr)
 def test_crossings_along_a_schedule(optimizer):
     schedule = nqm.Schedule([0.3, 0.03, 0.003], [100, 400, 3000])
@@ -132,6 +132,7 @@ def test_noise_that_grows_with_the_loss(optimizer):
     assert abs(found - trials.mean[0]) < 4.5 * trials.standard_error[0]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("optimizer", FEW[::3], ids=repr)
 def test_the_best_learning_rate(optimizer):
     best = nqm.tune(PROBLEM, optimizer.with_values(lr=nqm.FREE), BATCH, 0.1)
@@ -141,11 +142,12 @@ def test_the_best_learning_rate(optimizer):
     assert nqm.risk(PROBLEM, scan, BATCH, best.steps - 1).min() > 0.1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "optimizer",
     [
         nqm.EMA(stable(3, 13), nqm.FREE),
-        pytest.param(nqm.EMA(stable(5, 15), nqm.FREE), marks=pytest.mark.thorough),
+        thorough(nqm.EMA(stable(5, 15), nqm.FREE)),
     ],
     ids=repr,
 )
