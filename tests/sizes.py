@@ -11,8 +11,8 @@ def every(count, cases):
 
 
 def few_states(*numbers):
-    """Numbers of states: up to four in each run. Every further one compiles kernels of its own, for half a minute."""
-    return [k if k <= 4 else thorough(k) for k in numbers]
+    """Numbers of states: up to three in each run. Every further one compiles kernels of its own, for half a minute."""
+    return [k if k <= 3 else thorough(k) for k in numbers]
 
 
 def thorough(case):

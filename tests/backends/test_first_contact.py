@@ -25,7 +25,7 @@ BACKENDS = Path(compilation.__file__).parent
 QUICK = """
 import numpy as np
 from nqm.backends.kernels import scaling as kernels
-from nqm.scaling.model import Pieces
+from nqm.scaling.models.modes import Pieces
 def ask(_=None):
     pieces = Pieces(np.array([0, 1]), np.ones(1), np.ones(1), np.ones(1, dtype=np.int64))
     kernels.fill_effective_lrs(pieces, 0.1, 0.0, np.empty(1), np.empty((1, 2)))

@@ -107,7 +107,7 @@ def test_risk_is_exact(name, backend):
     np.testing.assert_allclose(backend.risk(batch, np.array(times)), expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("k", few_states(4, 5, 6, 7, 8))
+@pytest.mark.parametrize("k", map(thorough, range(4, 9)))
 def test_an_average_is_what_it_averages_and_a_row_more(k, backend):
     """The last state as an average of what the others read out, and written out."""
     parts, weight = averages_of_averages(k)
@@ -130,7 +130,7 @@ def test_an_average_is_what_it_averages_and_a_row_more(k, backend):
     )
 
 
-@pytest.mark.parametrize("k", few_states(4, 5, 6, 7, 8))
+@pytest.mark.parametrize("k", map(thorough, range(4, 9)))
 def test_steps_one_by_one(k, backend):
     """A naive recursion, at learning rates that matter."""
     parts = random_filter(k, 20 + k, 0.97)
@@ -150,7 +150,7 @@ def scanned(risks, target, last):
 
 
 @pytest.mark.parametrize("last", [False, True])
-@pytest.mark.parametrize("k", few_states(4, 5, 6, 7, 8))
+@pytest.mark.parametrize("k", map(thorough, range(4, 9)))
 def test_first_passage_is_where_a_scan_says(k, last, backend):
     parts = random_filter(k, 40 + k, 0.99)
     batch, times = batch_of([parts], H, 1e-3 * C, INIT, [1e-3], 100.0), np.arange(2000)
@@ -223,11 +223,13 @@ def test_gradients_of_words(k, backend):
 def sgd_maps(momenta, decays=None):
     """Step maps of SGD with these momenta and decays of an average, as optimizers make them; and its weights."""
     made = [
-        nqm.SGD(1.0, m).filter() if decays is None else nqm.EMA(nqm.SGD(1.0, m), decays[i]).filter()
+        (nqm.SGD(1.0, m) if decays is None else nqm.EMA(nqm.SGD(1.0, m), decays[i])).map_at().packed
         for i, m in enumerate(momenta)
     ]
     maps = [(f.transition[0], f.gain[0], f.query, f.readout, f.start) for f in made]
-    return SimpleNamespace(maps=maps, weights=[f.fresh[0] for f in made], lr_scaled=made[0].scaled)
+    return SimpleNamespace(
+        maps=maps, weights=[f.averaging_weight[0] for f in made], lr_scaled=made[0].lr_scaled.tolist()
+    )
 
 
 def naive_risks(pieces):
