@@ -44,7 +44,7 @@ class FirstPassageSearch:
             self._search = self._search._replace(
                 carried_weight=weight, columns=columns, columns_ahead=np.empty_like(columns)
             )
-            carry_over(batch, unit, kept, self._search)
+            carry_over(tuple(batch), unit, kept, tuple(self._search))
 
     def run(self, target_risk: float, last: bool) -> float:
         """First step at or below ``target_risk``; or the one after the last above it (0: none); inf if there is none.
@@ -53,9 +53,9 @@ class FirstPassageSearch:
         """
         batch, search, k = self._batch, self._search, len(self._batch.start)
         cost = 250.0 + 4.0 * batch.start_weight.size * k**2 * (k + len(search.columns))
+        budget = max(1, int(LOOK / cost))
         while True:
-            budget = max(1, int(LOOK / cost))
-            status = kernel.first_passage(batch, 0, search, target_risk, last, self._length, budget)
+            status = kernel.first_passage(tuple(batch), 0, tuple(search), target_risk, last, self._length, budget)
             steps, _, answer, leaps, levels = search.progress.tolist()
             if status == kernel.FOUND:
                 return float(answer)
@@ -77,7 +77,7 @@ class FirstPassageSearch:
             np.empty((levels, blocks, POWER_SLOTS[k] * BLOCK)), np.empty((levels, blocks, 2 * k * BLOCK)),
             state, np.empty_like(state), batch.noise_weight, columns, columns, np.zeros(5, dtype=np.int64),
         )  # fmt: skip
-        kernel.fill_levels(batch, 0, search, 0, levels)
+        kernel.fill_levels(tuple(batch), 0, tuple(search), 0, levels)
         return search
 
 

@@ -71,16 +71,19 @@ class FilterBatch(NamedTuple):
 
     def letter(self, word: Word, at: int) -> FilterBatch:
         """The batch whose first step map, learning rate and batch size are those of a letter."""
-        only = slice(word.map[at], word.map[at] + 1)
+        batch = self if self.transition.shape[1] == 1 else self._with_map(int(word.map[at]))
+        inverse_batch_size = self.inverse_batch_size * word.inverse_batch_size[at]
+        return batch._replace(lr=self.lr * word.lr[at], inverse_batch_size=inverse_batch_size)
+
+    def _with_map(self, m: int) -> FilterBatch:
+        """The batch with one of its step maps as the only one."""
+        only = slice(m, m + 1)
         weight = np.ascontiguousarray(self.averaging_weight[:, only])
         readout = self.readout
         if self.averages and not np.any(weight[:, :, 0] > 0.0):  # an average that stays as it is, or is written out
             readout = np.eye(len(self.start))[-1]
-        return self._replace(
-            lr=self.lr * word.lr[at], inverse_batch_size=self.inverse_batch_size * word.inverse_batch_size[at],
-            transition=np.ascontiguousarray(self.transition[:, only]), gain=np.ascontiguousarray(self.gain[:, only]),
-            averaging_weight=weight, readout=readout,
-        )  # fmt: skip
+        transition, gain = (np.ascontiguousarray(part[:, only]) for part in (self.transition, self.gain))
+        return self._replace(transition=transition, gain=gain, averaging_weight=weight, readout=readout)
 
 
 def unit_of(largest: float) -> int:

@@ -7,7 +7,9 @@ import math
 import numpy as np
 
 from ..compilation import compiled, inlined, internal
+from ..types import FilterBatch
 from .blocks import BLOCK
+from .first_passage import Search
 from .step_maps import averages, new_tables, tabulate
 
 __all__ = ["carry_over", "root"]
@@ -19,12 +21,14 @@ def root(value):
 
 
 @compiled
-def carry_over(batch, unit, kept, search):
-    """Fill ``search``'s state and columns for a letter, the one row of ``batch``, from the state before it.
+def carry_over(fields, unit, kept, parts):
+    """Fill a Search's state and columns for a letter, the one row of a FilterBatch, from the state before it.
 
-    kept: (blocks, slots BLOCK), states in units of lr / unit where they scale. The search's state is its mean, with no
-    noise; its columns are those of the Cholesky root of its covariance; both in the coordinates of `set_up`.
+    fields, parts: those of the two. kept: (blocks, slots BLOCK), states in units of lr / unit where they scale. The
+    search's state is its mean, with no noise; its columns are those of the Cholesky root of its covariance; both in the
+    coordinates of `set_up`.
     """
+    batch, search = FilterBatch(*fields), Search(*parts)
     k = len(batch.start)
     tables, size = new_tables(k), np.ones(k)
     tabulate(batch, 0, 0, 1.0, tables, batch.start)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..compilation import compiled, internal
+from ..compilation import compiled
 from ..types import FilterBatch
 from .blocks import BLOCK, POWER_SLOTS, STATE_SLOTS, copy, total
 from .bounds import add_leap_bounds, advance_mean, read_mean, widen
@@ -44,9 +44,10 @@ class Search(NamedTuple):
 
 
 @compiled
-def fill_levels(batch, r, search, begin, end):
+def fill_levels(fields, r, parts, begin, end):
     """Powers and boxes of levels begin <= j < end of row r; those below ``begin`` are there. With ``begin`` = 0 also
-    the state before the first step."""
+    the state before the first step. fields, parts: those of a FilterBatch and of a Search."""
+    batch, search = FilterBatch(*fields), Search(*parts)
     k = len(batch.start)
     readout, tables = set_up_readout(batch, r, batch.start), new_tables(k)
     powers, boxes = search.powers, search.boxes
@@ -71,7 +72,7 @@ def fill_levels(batch, r, search, begin, end):
 
 
 @compiled
-def first_passage(batch, r, search, target, last, until, budget):
+def first_passage(fields, r, parts, target, last, until, budget):
     """Walk through time in leaps of 2^j steps, each one proved to hold no crossing, until one is found.
 
     last = False: the first t with risk <= target. last = True: the step after the last t with risk > target.
@@ -80,10 +81,18 @@ def first_passage(batch, r, search, target, last, until, budget):
     since every step adds a square, so it lies between its values at both ends; the mean part lies between its values
     at both ends where it is known to fall or to rise, and is (v . u)^2 with the readout v inside the box of its level
     elsewhere: of every second step from now, and from the next state on. The search ends at t = until, after ``budget``
-    leaps, or where it wants more levels. Returns a status.
+    leaps, or where it wants more levels. Returns a status. fields, parts: those of a FilterBatch and of a Search. (In
+    one piece: to hand a leap all that it needs would take about as long as the leap.)
     """
-    low, high, work = np.empty(BLOCK), np.empty(BLOCK), np.empty((11 + len(batch.start), BLOCK))
-    readout, progress = set_up_readout(batch, r, batch.start), search.progress
+    batch, search = FilterBatch(*fields), Search(*parts)
+    k = len(batch.start)
+    low, high, work = np.empty(BLOCK), np.empty(BLOCK), np.empty((8 + k, BLOCK))
+    d, g, after = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
+    readout, average = set_up_readout(batch, r, batch.start), averages(batch, r, 0, batch.start)
+    lr, inverse_batch_size, curvature = batch.lr[r], batch.inverse_batch_size[r], batch.curvature[batch.power_index[r]]
+    start_weight, noise_weight, carried_weight = batch.start_weight, batch.noise_weight, search.carried_weight
+    powers, boxes, states, aheads = search.powers, search.boxes, search.state, search.ahead
+    columns, columns_ahead, progress = search.columns, search.columns_ahead, search.progress
     while budget > 0:
         t, j = progress[0], progress[1]
         while j > 0 and t + (1 << j) > until:
@@ -94,8 +103,27 @@ def first_passage(batch, r, search, target, last, until, budget):
         progress[3] += 1
         low[:] = 0.0
         high[:] = 0.0
-        for block in range(search.powers.shape[1]):
-            _try_leap(batch, r, search, block, j, readout, last, low, high, work)
+        for block in range(powers.shape[1]):
+            first = block * BLOCK
+            count = min(BLOCK, start_weight.size - first)
+            h, c = curvature[first : first + count], noise_weight[first : first + count]
+            b, w = start_weight[first : first + count], carried_weight[first : first + count]
+            state, ahead, step, power = states[block], aheads[block], powers[0, block], powers[j, block]
+            leap = boxes[j, block], readout, average, j == 0, last
+            read_state(state, readout, batch.start, d, g, count)
+            add_noise_risk(h, c, lr, inverse_batch_size, g, low, count)
+            copy(state, ahead)
+            advance(power, ahead, count, batch.start)
+            read_state(ahead, readout, batch.start, after, g, count)
+            if last:
+                add_noise_risk(h, c, lr, inverse_batch_size, g, high, count)
+            add_leap_bounds(d, state, after, ahead, b, step, leap, low, high, work, count, batch.start)
+            for v in range(columns.shape[0]):
+                now, then = columns[v, block], columns_ahead[v, block]
+                advance_mean(power, now, then, count, k)
+                read_mean(now, readout, d, count)
+                read_mean(then, readout, after, count)
+                add_leap_bounds(d, now, after, then, w, step, leap, low, high, work, count, batch.start)
         lowest = total(low)
         above = not lowest <= target  # NaN (overflow) lies above every target
         below = last and (lowest <= target if j == 0 else total(high) <= target)
@@ -105,10 +133,10 @@ def first_passage(batch, r, search, target, last, until, budget):
             progress[2] = t
             return FOUND
         if above or below:
-            for block in range(search.powers.shape[1]):
-                copy(search.ahead[block], search.state[block])
-                for v in range(search.columns.shape[0]):
-                    copy(search.columns_ahead[v, block], search.columns[v, block])
+            for block in range(powers.shape[1]):
+                copy(aheads[block], states[block])
+                for v in range(columns.shape[0]):
+                    copy(columns_ahead[v, block], columns[v, block])
             progress[0] = t + (1 << j)
             progress[1] = j + 1
             if progress[0] >= until:
@@ -116,40 +144,6 @@ def first_passage(batch, r, search, target, last, until, budget):
         else:
             progress[1] = j - 1
     return OUT_OF_BUDGET
-
-
-@internal
-def _try_leap(batch, r, search, block, j, readout, last, low, high, work):
-    """Fill ``ahead``, and add bounds of a block's risk over a leap of 2^j steps to low and, if last, to high."""
-    first = block * BLOCK
-    count = min(BLOCK, batch.start_weight.size - first)
-    nodes = slice(first, first + count)
-    h, c = batch.curvature[batch.power_index[r], nodes], batch.noise_weight[nodes]
-    lr, inverse_batch_size = batch.lr[r], batch.inverse_batch_size[r]
-    d, g, after, work = work[0], work[1], work[2], work[3:]
-    state, ahead, step, power = (
-        search.state[block],
-        search.ahead[block],
-        search.powers[0, block],
-        search.powers[j, block],
-    )
-    leap = (search.boxes[j, block], readout, averages(batch, r, 0, batch.start), j == 0, last)
-    read_state(state, readout, batch.start, d, g, count)
-    add_noise_risk(h, c, lr, inverse_batch_size, g, low, count)
-    copy(state, ahead)
-    advance(power, ahead, count, batch.start)
-    read_state(ahead, readout, batch.start, after, g, count)
-    if last:
-        add_noise_risk(h, c, lr, inverse_batch_size, g, high, count)
-    add_leap_bounds(d, state, after, ahead, batch.start_weight[nodes], step, leap, low, high, work, count, batch.start)
-    for v in range(search.columns.shape[0]):
-        now, then = search.columns[v, block], search.columns_ahead[v, block]
-        advance_mean(power, now, then, count, len(batch.start))
-        read_mean(now, readout, d, count)
-        read_mean(then, readout, after, count)
-        add_leap_bounds(
-            d, now, after, then, search.carried_weight[nodes], step, leap, low, high, work, count, batch.start
-        )
 
 
 @compiled
@@ -162,16 +156,16 @@ def first_passage_rows(fields, target, last, budget, out):
     k = len(batch.start)
     blocks = -(-batch.start_weight.size // BLOCK)
     columns = np.empty((0, blocks, k * BLOCK))
-    search = Search(
+    parts = (
         np.empty((MOST_LEVELS, blocks, POWER_SLOTS[k] * BLOCK)), np.empty((MOST_LEVELS, blocks, 2 * k * BLOCK)),
         np.empty((blocks, STATE_SLOTS[k] * BLOCK)), np.empty((blocks, STATE_SLOTS[k] * BLOCK)),
         batch.noise_weight, columns, columns, np.empty(5, dtype=np.int64),
     )  # fmt: skip
-    progress, end = search.progress, np.int64(HORIZON)
+    progress, end = parts[-1], np.int64(HORIZON)
     for r in range(batch.lr.size):
         progress[:] = 0
         status = MORE_LEVELS
         while status == MORE_LEVELS:
-            fill_levels(batch, r, search, progress[4], min(MOST_LEVELS, progress[4] + 4))
-            status = first_passage(batch, r, search, target[r], last, end, budget - progress[3])
+            fill_levels(fields, r, parts, progress[4], min(MOST_LEVELS, progress[4] + 4))
+            status = first_passage(fields, r, parts, target[r], last, end, budget - progress[3])
         out[r] = float(progress[2]) if status == FOUND else (math.inf if status == NEVER else math.nan)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..compilation import compiled, internal
+from ..compilation import compiled, inlined, internal
 from .blocks import BLOCK, copy, total
 from .double_double import fma
 from .step_maps import new_tables, own_readout, tabulate
@@ -46,7 +46,6 @@ def _gradient1(batch, word, spans, by_lr, by_batch, by_value):
     q, grown = np.empty((letters + 1, BLOCK)), np.empty((letters, BLOCK))
     left_over, d_left, d_grown = np.empty((letters, BLOCK)), np.empty((letters, BLOCK)), np.empty((letters, BLOCK))
     slopes, noises, work = np.empty(BLOCK), np.empty(BLOCK), np.empty((4, BLOCK))
-    by_a, by_b = np.empty(BLOCK), np.empty(BLOCK)
     start, readout = batch.start[0], batch.readout[0]
     for first in range(0, batch.start_weight.size, BLOCK):
         count = min(BLOCK, batch.start_weight.size - first)
@@ -73,21 +72,24 @@ def _gradient1(batch, word, spans, by_lr, by_batch, by_value):
                 slope = loss[n] * (d_left[j, n] * q[j, n] + weight[n] * W * d_grown[j, n])
                 slopes[n] = slope * t * h[n] + 2.0 * noise
                 noises[n] = noise
-                by_a[n], by_b[n] = slope, loss[n] * weight[n] * grown[j, n] * 2.0 * b * inverse_batch_size
-                loss[n] *= left_over[j, n]
             by_lr[j] += total(slopes)
             by_batch[j] += total(noises)
             for v in range(by_value.size):
                 a1, t1, b1, _ = _scalar_step(batch, 1 + 2 * v, word, j)
                 a2, t2, b2, _ = _scalar_step(batch, 2 + 2 * v, word, j)
+                kick = 2.0 * b * (b1 - b2) * inverse_batch_size  # of W
                 slopes[:] = 0.0
                 for n in range(count):
-                    slopes[n] = by_a[n] * (a1 - a2 + (t1 - t2) * h[n]) + by_b[n] * (b1 - b2)
+                    slope = d_left[j, n] * q[j, n] + weight[n] * W * d_grown[j, n]
+                    change = slope * (a1 - a2 + (t1 - t2) * h[n]) + weight[n] * grown[j, n] * kick
+                    slopes[n] = loss[n] * change
                 by_value[v] += total(slopes) / spans[v]
+            for n in range(count):
+                loss[n] *= left_over[j, n]
     return total(terms)
 
 
-@internal
+@inlined
 def _scalar_step(batch, r, word, j):
     """Of row r and letter j: a at h = 0, how it changes with h, b, and 1 / batch."""
     lr, gain = batch.lr[0] * word.lr[j], batch.gain[r, word.map[j], 0, 0]

@@ -60,14 +60,13 @@ def finite_or_inf(value):
     return value if value < math.inf else math.inf
 
 
-@internal
-def add_risk(batch, r, first, Z, readout, lr, inverse_batch_size, d, g, terms, count):
-    """Add the risk of a block of nodes in state Z, with noise in units of lr h sqrt(c / B) / h."""
-    nodes = slice(first, first + count)
-    read_state(Z, readout, batch.start, d, g, count)
-    add_start_risk(batch.start_weight[nodes], d, terms, count)
-    h, weight = batch.curvature[batch.power_index[r], nodes], batch.noise_weight[nodes]
-    add_noise_risk(h, weight, lr, inverse_batch_size, g, terms, count)
+@inlined
+def add_risk(h, weights, Z, readout, start, lr, inverse_batch_size, d, g, terms):
+    """Add the risk of a block of nodes in state Z, with noise in units of lr h sqrt(c / B) / h. weights: of start and
+    noise."""
+    read_state(Z, readout, start, d, g, h.size)
+    add_start_risk(weights[0], d, terms, h.size)
+    add_noise_risk(h, weights[1], lr, inverse_batch_size, g, terms, h.size)
 
 
 @compiled
@@ -83,11 +82,13 @@ def risk_rows(fields, steps, out):
     tables = new_tables(k)
     for r in range(batch.lr.size):
         terms[:] = 0.0
+        lr, inverse_batch_size = batch.lr[r], batch.inverse_batch_size[r]
         readout = set_up_readout(batch, r, batch.start)
         tabulate(batch, r, 0, 1.0, tables, batch.start)
         for first in range(0, batch.start_weight.size, BLOCK):
             count = min(BLOCK, batch.start_weight.size - first)
             h = batch.curvature[batch.power_index[r], first : first + count]
+            weights = batch.start_weight[first : first + count], batch.noise_weight[first : first + count]
             set_up(batch, r, tables, h, batch.start, P, Z, count)
             left = steps[r]
             while left > 0:
@@ -96,7 +97,7 @@ def risk_rows(fields, steps, out):
                 left >>= 1
                 if left > 0:
                     square(P, count, batch.start)
-            add_risk(batch, r, first, Z, readout, batch.lr[r], batch.inverse_batch_size[r], d, g, terms, count)
+            add_risk(h, weights, Z, readout, batch.start, lr, inverse_batch_size, d, g, terms)
         out[r] = finite_or_inf(total(terms))
 
 
@@ -111,16 +112,18 @@ def dyadic_rows(fields, out):
     tables = new_tables(k)
     for r in range(batch.lr.size):
         terms[:] = 0.0
+        lr, inverse_batch_size = batch.lr[r], batch.inverse_batch_size[r]
         readout = set_up_readout(batch, r, batch.start)
         tabulate(batch, r, 0, 1.0, tables, batch.start)
         for first in range(0, batch.start_weight.size, BLOCK):
             count = min(BLOCK, batch.start_weight.size - first)
             h = batch.curvature[batch.power_index[r], first : first + count]
+            weights = batch.start_weight[first : first + count], batch.noise_weight[first : first + count]
             set_up(batch, r, tables, h, batch.start, P, origin, count)
             for j in range(levels):
                 copy(origin, Z)
                 advance(P, Z, count, batch.start)
-                add_risk(batch, r, first, Z, readout, batch.lr[r], batch.inverse_batch_size[r], d, g, terms[j], count)
+                add_risk(h, weights, Z, readout, batch.start, lr, inverse_batch_size, d, g, terms[j])
                 if j + 1 < levels:
                     square(P, count, batch.start)
         for j in range(levels):

@@ -36,6 +36,7 @@ def risk_along_rows(fields, letters, states, out):
             first = block * BLOCK
             count = min(BLOCK, batch.start_weight.size - first)
             h = batch.curvature[batch.power_index[r], first : first + count]
+            weights = batch.start_weight[first : first + count], batch.noise_weight[first : first + count]
             largest = h.max()
             Z = states[r, block]
             shifted = False
@@ -49,7 +50,7 @@ def risk_along_rows(fields, letters, states, out):
                 run(P, Z, word.repeat[j], count, batch.start)
                 if word.output_column[j] >= 0:
                     terms[:] = 0.0
-                    add_risk(batch, r, first, Z, readout, 1.0, noisy, d, g, terms, count)
+                    add_risk(h, weights, Z, readout, batch.start, 1.0, noisy, d, g, terms)
                     out[r, word.output_column[j]] += total(terms)
             if shifted:
                 undo_shift(batch.start, shifts, Z, count)
@@ -65,23 +66,26 @@ def first_passage_step_by_step(batch, word, states, target, last, progress):
     k = len(batch.start)
     P = np.empty((states.shape[0], OWN_POWER_SLOTS[k] * BLOCK))
     d, g, terms = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
-    noisy = 1.0 if batch.inverse_batch_size[0] > 0.0 else 0.0
+    noisy, curvature = 1.0 if batch.inverse_batch_size[0] > 0.0 else 0.0, batch.curvature[batch.power_index[0]]
+    start, start_weight, noise_weight = batch.start, batch.start_weight, batch.noise_weight
     readout, tables, one = own_readout(batch, 0, batch.start), new_tables(k), np.int64(1)
     for j in range(word.repeat.size):
         tabulate(batch, 0, word.map[j], batch.lr[0] * word.lr[j], tables, batch.start)
         inverse_batch_size = batch.inverse_batch_size[0] * word.inverse_batch_size[j]
         for block in range(states.shape[0]):
             first = block * BLOCK
-            count = min(BLOCK, batch.start_weight.size - first)
-            h = batch.curvature[batch.power_index[0], first : first + count]
+            count = min(BLOCK, start_weight.size - first)
+            h = curvature[first : first + count]
             fill_step(h, 1.0, tables, inverse_batch_size, P[block], count)
         for _ in range(word.repeat[j]):
             terms[:] = 0.0
             for block in range(states.shape[0]):
                 first = block * BLOCK
-                count = min(BLOCK, batch.start_weight.size - first)
-                add_risk(batch, 0, first, states[block], readout, 1.0, noisy, d, g, terms, count)
-                run(P[block], states[block], one, count, batch.start)
+                count = min(BLOCK, start_weight.size - first)
+                h, Z = curvature[first : first + count], states[block]
+                weights = start_weight[first : first + count], noise_weight[first : first + count]
+                add_risk(h, weights, Z, readout, start, 1.0, noisy, d, g, terms)
+                run(P[block], Z, one, count, start)
             above = not total(terms) <= target
             if above and last:
                 progress[1] = progress[0] + 1
