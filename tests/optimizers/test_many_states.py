@@ -83,6 +83,7 @@ def test_risk_with_60_digits(optimizer, steps):
     assert found == pytest.approx(exact_risk(optimizer, [(0.3, BATCH, steps)]), rel=1e-12)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("optimizer", FEW, ids=repr)
 def test_along_schedules(optimizer):
     pieces = [(0.3, BATCH, 100), (0.0, BATCH, 10), (0.01, 4.0 * BATCH, 500)]
@@ -115,6 +116,7 @@ def test_crossings_along_a_schedule(optimizer):
         assert first == np.argmax(course <= target)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("optimizer", FEW, ids=repr)
 def test_the_long_run_and_the_reference_backend(optimizer):
     steady = nqm.steady_state_risk(PROBLEM, optimizer, BATCH)
