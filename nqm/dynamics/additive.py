@@ -100,9 +100,9 @@ class Additive(Dynamics):
             start_weight=nodes.start_weight,
             noise_weight=noise,
             lr=ones,
-            transition=np.stack([f.transition for f in filters])[:, None],
-            gain=np.stack([f.gain for f in filters])[:, None],
-            averaging_weight=np.stack([f.averaging_weight for f in filters])[:, None],
+            transition=_stacked([f.transition for f in filters]),
+            gain=_stacked([f.gain for f in filters]),
+            averaging_weight=_stacked([f.averaging_weight for f in filters]),
             query=first.query,
             readout=first.readout,
             start=first.start,
@@ -193,6 +193,11 @@ def _preconditioned(problem: NoisyQuadratic, power: float) -> FloatArray:
         problem._prepared["power"] = kept
     found: FloatArray = kept[1]
     return found
+
+
+def _stacked(arrays: list[FloatArray]) -> FloatArray:
+    """One row per array, of one step map each."""
+    return (arrays[0][None] if len(arrays) == 1 else np.stack(arrays))[:, None]
 
 
 def _spread(value: Any, shape: tuple[int, ...]) -> FloatArray:
