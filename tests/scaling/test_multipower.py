@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from real_logs import DATA, real_logs
+from real_logs import read_curve, real_logs
 
 from nqm import schedules
 from nqm.scaling.fits import multi_power_law as module
@@ -23,21 +23,10 @@ VALUES = dict(zip(NAMES, (2.5, 0.5, 0.45, 400.0, 2.0, 0.6, 0.65), strict=True))
 
 
 def read(size, name):
-    """A published curve, with its schedule (see the data's README)."""
-    table = np.genfromtxt(DATA / "lr_curves" / size / f"{name}.csv", delimiter=",", names=True)
-    steps = table["step"].astype(int)
-    peak, up, last = 3e-4, 2160, int(steps[-1])
-    rest = {
-        "constant": lambda: schedules.constant(peak, last),
-        "cosine": lambda: schedules.cosine(peak, int(name.split("_")[1]) - up, 0.1),
-        "wsd": lambda: schedules.wsd(peak, 24000 - up, 0, 4000, "exponential", 0.1),
-        "wsdcon": lambda: schedules.constant(peak, 8000 - up).then(
-            schedules.constant(1e-5 * int(name.split("_")[1]), last)
-        ),
-    }[name.split("_")[0]]()
-    schedule = schedules.warmup(rest, up)
-    np.testing.assert_allclose(schedule(steps), table["lr"], rtol=1e-9)
-    return LossCurve(steps[steps > up], table["loss"][steps > up], schedule)
+    """A published curve after its warmup, which the law does not describe."""
+    curve = read_curve(size, name)
+    after = curve.steps > 2160
+    return LossCurve(curve.steps[after], curve.loss[after], curve.lr)
 
 
 def law_by_steps(lr, steps, theta):

@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
-from real_logs import DATA, real_logs
+from real_logs import read_curve, real_logs
 from scipy.special import loggamma
 
 import nqm
@@ -56,24 +56,6 @@ def synthetic(seed=0, noise=5e-4, every=150, names=("cosine", "constant", "drop"
 @pytest.fixture(scope="module")
 def fit():
     return fit_curves(synthetic())
-
-
-def read(size, name):
-    """A published curve, with its schedule (see the data's README)."""
-    table = np.genfromtxt(DATA / "lr_curves" / size / f"{name}.csv", delimiter=",", names=True)
-    steps = table["step"].astype(int)
-    peak, up, last = 3e-4, 2160, int(steps[-1])
-    rest = {
-        "constant": lambda: schedules.constant(peak, last),
-        "cosine": lambda: schedules.cosine(peak, int(name.split("_")[1]) - up, 0.1),
-        "wsd": lambda: schedules.wsd(peak, 24000 - up, 0, 4000, "exponential", 0.1),
-        "wsdcon": lambda: schedules.constant(peak, 8000 - up).then(
-            schedules.constant(1e-5 * int(name.split("_")[1]), last)
-        ),
-    }[name.split("_")[0]]()
-    schedule = schedules.warmup(rest, up)
-    np.testing.assert_allclose(schedule(steps), table["lr"], rtol=1e-9)
-    return LossCurve(steps, table["loss"], schedule)
 
 
 def test_loss_curve():
@@ -443,6 +425,6 @@ def test_real_curves_are_predicted_better_than_by_the_multi_power_law():
 
 def real_errors(size):
     """Mean absolute errors on the test curves given."""
-    fit = fit_curves({name: read(size, name) for name in TRAINING})
-    curves = [read(size, name) for name in TESTS]
+    fit = fit_curves({name: read_curve(size, name) for name in TRAINING})
+    curves = [read_curve(size, name) for name in TESTS]
     return [np.abs(fit.predict(curve.lr, curve.steps) - curve.loss).mean() for curve in curves]
