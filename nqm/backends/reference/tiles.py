@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ... import _double_double as double_double
 from ..._checks import FloatArray, IntArray
 from ..._double_double import Pair, constant, dot, exact, product, product_transposed, sandwich
 from ..types import FilterBatch
@@ -108,8 +109,8 @@ class Filter(NamedTuple):
     transition: Pair  # (k, k, R, 1)
     gain: Pair  # (k, 1, R, 1)
     averaging_weight: Pair  # (R, 1)
-    query: Pair  # (1, k, 1, 1)
-    lr_scaled: IntArray  # (k,)
+    query: list[float]
+    lr_scaled: list[int]
     mixture: list[float]
     readout: list[float]
     average: bool
@@ -126,34 +127,30 @@ def step_map(batch: FilterBatch, m: int, xp: Any) -> Filter:
     weight = batch.averaging_weight[:, m]
     return Filter(
         pair(batch.transition[:, m]), pair(batch.gain[:, m, ..., None]), pair(weight),
-        constant(batch.query[None, :], xp), batch.lr_scaled, readout,
+        batch.query.tolist(), batch.lr_scaled.tolist(), readout,
         np.eye(k)[-1].tolist() if batch.averages else readout, k > 2 and bool(np.any(weight[:, 0] > 0.0)),
     )  # fmt: skip
 
 
 def one_step(of: Filter, lr: Pair, h: Pair, xp: Any) -> tuple[Pair, Pair]:
-    """M (k, k, R, n) and b (k, 1, R, 1) of one step, with the states of s = lr_scaled = 1 in units of lr:
+    """M (k, k, R, n) and b (k, 1, R, 1) of :func:`nqm._double_double.one_step`, the states of lr_scaled = 1 in units
+    of lr."""
+    states = range(len(of.lr_scaled))
+    m, b = double_double.one_step(
+        [[of.transition[i, j, ...] for j in states] for i in states],
+        [of.gain[i, 0, ...] for i in states],
+        of.query,
+        of.lr_scaled,
+        lr,
+        h,
+        (of.averaging_weight, of.mixture) if of.average else None,
+    )
 
-        M_ij = A_ij lr^e - h lr^(1+e) gain_i query_j,   b_i = lr^(1-s_i) gain_i,   e = s_j - s_i.
+    def stacked(entries: list[Any], like: Pair) -> Pair:
+        zero = exact(xp.zeros_like(like.high), xp)
+        return map_tree(lambda *x: xp.stack(x), *[zero + entry for entry in entries])
 
-    These mean the same at any lr, and A feeds no others into them (A_ij = 0 where e < 0). An average then adds up
-    averaging_weight times what the new states read out and decay times itself.
-    """
-    powers = [exact(xp.ones_like(lr.high), xp), lr, lr * lr]
-
-    def raised(exponents: IntArray) -> Pair:
-        lines = [[powers[max(e, 0)] for e in line] for line in exponents.tolist()]
-        return map_tree(lambda *x: xp.stack(x), *[map_tree(lambda *x: xp.stack(x), *line) for line in lines])
-
-    e = of.lr_scaled[None, :] - of.lr_scaled[:, None]
-    m = of.transition * raised(e) - h * (product(of.gain, of.query) * raised(1 + e))
-    b = of.gain * raised(1 - of.lr_scaled[:, None])
-    if of.average:
-        every = np.eye(len(of.mixture))
-        taken_in = product(constant(every[:, -1:], xp), constant([of.mixture], xp)) * of.averaging_weight
-        then = constant(every, xp) + taken_in
-        m, b = product(then, m), product(then, b)
-    return m, b
+    return map_tree(lambda *x: xp.stack(x), *[stacked(row, h) for row in m]), stacked(b, lr)[:, None, ...]
 
 
 # --- tiles -------------------------------------------------------------------------------------------------------
