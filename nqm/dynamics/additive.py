@@ -84,31 +84,14 @@ class Additive(Dynamics):
         """Risk after pieces of ``lengths`` steps, and its derivatives: by the pieces' log lr and log 1 / batch size,
         and by the ``free`` hyperparameters (not at an end of their domain)."""
         spans = np.array([self.optimizer.described[name].span(values[name]) for name in free])
-        filters = [self.optimizer.map_at(values).packed]
-        for name, span in zip(free, spans, strict=True):
-            ends = ({**values, name: values[name] + sign * span} for sign in (0.5, -0.5))
-            filters += [self.optimizer.map_at(end).packed for end in ends]
-        nodes, first = _prepared(self.problem), filters[0]
-        curvature = _preconditioned(self.problem, float(values.get("power", 0.0)))
-        exponent = unit_of(float(lr.max()))
-        noise = nodes.noise_weight if np.any(inverse_batch_size) else np.zeros_like(nodes.noise_weight)
-        still = np.where((nodes.start_weight > 0.0) | (noise > 0.0), np.ldexp(curvature, exponent), 0.0)
-        ones, none = np.ones(len(filters)), np.zeros(lengths.size, dtype=np.int64)
-        batch = FilterBatch(
-            curvature=still[None, :],
-            power_index=none[:1].repeat(len(filters)),
-            start_weight=nodes.start_weight,
-            noise_weight=noise,
-            lr=ones,
-            transition=_stacked([f.transition for f in filters]),
-            gain=_stacked([f.gain for f in filters]),
-            averaging_weight=_stacked([f.averaging_weight for f in filters]),
-            query=first.query,
-            readout=first.readout,
-            start=first.start,
-            inverse_batch_size=ones,
-            lr_scaled=first.lr_scaled,
-        )
+        points = {name: np.full(1 + 2 * len(free), values[name]) for name in free}  # here, and half a span to each side
+        for i, (name, span) in enumerate(zip(free, spans, strict=True)):
+            points[name][1 + 2 * i : 3 + 2 * i] += [0.5 * span, -0.5 * span]
+        batch = rows(self.problem, self.optimizer, {**values, **points}, 1.0, 1 + 2 * len(free))
+        exponent, none = unit_of(float(lr.max())), np.zeros(lengths.size, dtype=np.int64)
+        noise = batch.noise_weight if np.any(inverse_batch_size) else np.zeros_like(batch.noise_weight)
+        weighs = (batch.start_weight > 0.0) | (noise > 0.0)
+        batch = batch._replace(curvature=np.where(weighs, np.ldexp(batch.curvature, exponent), 0.0), noise_weight=noise)
         word = Word(none, np.ldexp(lr, -exponent), inverse_batch_size, lengths, none - 1)
         found: RiskGradient = backends.current_backend().risk_and_gradient(batch, word, spans)
         return found
@@ -193,11 +176,6 @@ def _preconditioned(problem: NoisyQuadratic, power: float) -> FloatArray:
         problem._prepared["power"] = kept
     found: FloatArray = kept[1]
     return found
-
-
-def _stacked(arrays: list[FloatArray]) -> FloatArray:
-    """One row per array, of one step map each."""
-    return (arrays[0][None] if len(arrays) == 1 else np.stack(arrays))[:, None]
 
 
 def _spread(value: Any, shape: tuple[int, ...]) -> FloatArray:
