@@ -87,11 +87,28 @@ class Additive(Dynamics):
         points = {name: np.full(1 + 2 * len(free), values[name]) for name in free}  # here, and half a span to each side
         for i, (name, span) in enumerate(zip(free, spans, strict=True)):
             points[name][1 + 2 * i : 3 + 2 * i] += [0.5 * span, -0.5 * span]
-        batch = rows(self.problem, self.optimizer, {**values, **points}, 1.0, 1 + 2 * len(free))
-        exponent, none = unit_of(float(lr.max())), np.zeros(lengths.size, dtype=np.int64)
-        noise = batch.noise_weight if np.any(inverse_batch_size) else np.zeros_like(batch.noise_weight)
-        weighs = (batch.start_weight > 0.0) | (noise > 0.0)
-        batch = batch._replace(curvature=np.where(weighs, np.ldexp(batch.curvature, exponent), 0.0), noise_weight=noise)
+        count, parts = 1 + 2 * len(free), self.optimizer.map_at({**values, **points}).packed
+        nodes, k = _prepared(self.problem), len(parts.start)
+        curvature = _preconditioned(self.problem, float(values.get("power", 0.0)))
+        exponent = unit_of(float(lr.max()))
+        noise = nodes.noise_weight if np.any(inverse_batch_size) else np.zeros_like(nodes.noise_weight)
+        weighed = np.where((nodes.start_weight > 0.0) | (noise > 0.0), np.ldexp(curvature, exponent), 0.0)
+        ones, none = np.ones(count), np.zeros(lengths.size, dtype=np.int64)
+        batch = FilterBatch(
+            curvature=weighed[None, :],
+            power_index=np.zeros(count, dtype=np.int64),
+            start_weight=nodes.start_weight,
+            noise_weight=noise,
+            lr=ones,
+            transition=_spread(parts.transition[..., None, :, :, :], (count, 1, 2, k, k)),
+            gain=_spread(parts.gain[..., None, :, :], (count, 1, 2, k)),
+            averaging_weight=_spread(parts.averaging_weight[..., None, :], (count, 1, 2)),
+            query=parts.query,
+            readout=parts.readout,
+            start=parts.start,
+            inverse_batch_size=ones,
+            lr_scaled=parts.lr_scaled,
+        )
         word = Word(none, np.ldexp(lr, -exponent), inverse_batch_size, lengths, none - 1)
         found: RiskGradient = backends.current_backend().risk_and_gradient(batch, word, spans)
         return found
