@@ -12,7 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from nqm.validation import OPTIMIZERS, Data, Task, Trial, load_data, mlp, train_until_first
-from nqm.validation.training.ensemble import BatchDraws, EnsembleRun, readings
+from nqm.validation.training.batches import BatchDraws
+from nqm.validation.training.ensemble import EnsembleRun, readings
 from nqm.validation.training.functional import flatten, outputs, parameters_of, unflatten
 from nqm.validation.training.kfac import factors_of, inverses, layers_of, many_factors, precondition
 

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.func import functional_call, grad, vmap
 
-__all__ = ["Loss", "Parameters", "find_device", "flatten", "outputs", "parameters_of", "skeleton", "unflatten"]
+__all__ = [
+    "TOGETHER",
+    "Loss",
+    "Net",
+    "Parameters",
+    "drawn_from",
+    "find_device",
+    "flatten",
+    "outputs",
+    "parameters_of",
+    "skeleton",
+    "unflatten",
+]
 
+TOGETHER = 4096  # examples in one call, of as many runs as that makes: more would not fit into the cache
 Parameters = dict[str, Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]
 """loss(outputs (n, ...), targets (n, ...)): the mean over the examples, a scalar; as ``torch.nn.functional``'s."""
@@ -42,6 +56,12 @@ def outputs(model: nn.Module, parameters: Mapping[str, Tensor], x: Tensor) -> Te
     """What the model gives for inputs x (n, ...) with these parameters in place of its own."""
     result: Tensor = functional_call(model, dict(parameters), (x,))
     return result
+
+
+def drawn_from(logits: Tensor, u: Tensor) -> Tensor:
+    """Classes (...) drawn from softmax(logits) (..., K) by uniform numbers u (...); constants to every derivative."""
+    steps = logits.detach().softmax(-1).cumsum(-1)
+    return (u.unsqueeze(-1) > steps[..., :-1]).sum(-1)
 
 
 def skeleton(model: Any) -> nn.Module:
@@ -78,3 +98,61 @@ def find_device(name: str | torch.device | None = None) -> torch.device:
         there = ", ".join(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
         raise ValueError(f"device: expected one that is here ({there}), got {str(name)!r}") from error
     return device
+
+
+@dataclass(frozen=True, eq=False)
+class Net:
+    """A network and its loss as functions of flat parameters, theta (P,) of one run or thetas (R, P) of R runs.
+
+    model: in evaluation mode, where one example's outputs do not depend on the others (:func:`skeleton`). like: its
+    trained parameters, for names and shapes.
+    """
+
+    model: nn.Module
+    like: Parameters
+    loss: Loss
+    kept: dict[Any, Any] = field(default_factory=dict, repr=False)
+    """What others have found out about the module, to be kept with it."""
+
+    @property
+    def size(self) -> int:
+        """Trained parameters, P."""
+        return sum(p.numel() for p in self.like.values())
+
+    def module(self, theta: Tensor) -> nn.Module:
+        """A module of its own with the parameters theta (P,)."""
+        model = copy.deepcopy(self.model)
+        with torch.no_grad():
+            for name, value in unflatten(theta, self.like).items():
+                model.get_parameter(name).copy_(value)
+        return model
+
+    def outputs(self, theta: Tensor, x: Tensor) -> Tensor:
+        """What the network gives for x (n, ...) at theta (P,)."""
+        return outputs(self.model, unflatten(theta, self.like), x)
+
+    def mean_loss(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """Mean loss of the examples at theta (P,), a scalar."""
+        return self.loss(self.outputs(theta, x), y)
+
+    def losses(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """The loss of each example at theta (P,): (n,)."""
+        each: Tensor = vmap(self.loss)(self.outputs(theta, x).unsqueeze(1), y.unsqueeze(1))
+        return each
+
+    def gradients(self, thetas: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """Gradients (R, P) of the runs' mean losses of their own examples x (R, B, ...), y (R, B, ...)."""
+        return self.each(grad(self.mean_loss), thetas, x, y)
+
+    def each(self, function: Callable[..., Any], thetas: Tensor, *given: Tensor) -> Any:
+        """``function(theta, *given)``, a tensor or a dict of them, of each run; every tensor's first axis is the run.
+
+        Nothing may be drawn inside. Runs go side by side, as many as fit into the cache; a single one goes as it is.
+        """
+        if len(thetas) == 1:
+            found = function(thetas[0], *(part[0] for part in given))
+            if isinstance(found, Tensor):
+                return found.unsqueeze(0)
+            return {name: part.unsqueeze(0) for name, part in found.items()}
+        examples = given[0].shape[1] if given and given[0].ndim > 1 else 1
+        return vmap(function, chunk_size=max(1, TOGETHER // examples))(thetas, *given)

@@ -16,24 +16,24 @@ from torch import Tensor, nn
 from torch.func import grad, vmap
 from torch.nn import functional
 
-from .functional import Parameters, outputs
+from .functional import TOGETHER, Parameters, drawn_from, outputs
 
 __all__ = [
     "FACTOR_EXAMPLES",
-    "TOGETHER",
     "Factors",
     "factors_of",
     "inputs_at_places",
     "inverses",
+    "layer_parts",
     "layers_of",
     "many_factors",
+    "output_shapes",
     "precondition",
     "slopes_at_places",
     "tapped",
 ]
 
 FACTOR_EXAMPLES = 256  # of which factors are taken
-TOGETHER = 4096  # examples in one call, of as many runs as that makes: more would not fit into the cache
 Factors = dict[str, tuple[Tensor, Tensor]]
 """Layer -> (A, G): (inputs [+ 1], same), (outputs, same)."""
 
@@ -79,7 +79,8 @@ def tapped(layers: dict[str, nn.Module], shifts: dict[str, Tensor], inputs: dict
         yield
 
 
-def _output_shapes(model: nn.Module, layers: dict[str, nn.Module], x: Tensor) -> dict[str, torch.Size]:
+def output_shapes(model: nn.Module, layers: dict[str, nn.Module], x: Tensor) -> dict[str, torch.Size]:
+    """Shapes of what comes out of the layers for inputs x."""
     shapes: dict[str, torch.Size] = {}
     with ExitStack() as stack, torch.no_grad():
         for name, layer in layers.items():
@@ -116,29 +117,47 @@ def slopes_at_places(layer: nn.Module, slopes: Tensor) -> Tensor:
     return slopes.reshape(len(slopes), -1, slopes.shape[-1])
 
 
-def factors_of(model: nn.Module, x_like: Tensor) -> Callable[[Parameters, Tensor, Tensor], Factors]:
+def layer_parts(
+    model: nn.Module,
+    layers: dict[str, nn.Module],
+    shapes: dict[str, torch.Size],
+    parameters: Parameters,
+    x: Tensor,
+    total: Callable[[Tensor], Tensor],
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Inputs (n, places, inputs [+ 1]) and output gradients (n, places, outputs) of each layer, for the examples'
+    summed loss ``total`` of the network's outputs. shapes: of the layers' outputs for x."""
+
+    def shifted(shifts: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        inputs: dict[str, Tensor] = {}
+        with tapped(layers, shifts, inputs):
+            given = outputs(model, parameters, x)
+        return total(given), inputs
+
+    shifts = {name: torch.zeros(shape, dtype=x.dtype, device=x.device) for name, shape in shapes.items()}
+    slopes, inputs = grad(shifted, has_aux=True)(shifts)
+    return {
+        name: (inputs_at_places(layer, inputs[name]), slopes_at_places(layer, slopes[name]))
+        for name, layer in layers.items()
+    }
+
+
+def factors_of(model: nn.Module, x_like: Tensor, drawn: bool = True) -> Callable[[Parameters, Tensor, Tensor], Factors]:
     """The function (parameters, x (n, ...), u (n,)) -> factors at these parameters, for classes under cross entropy.
 
-    The Fisher is the model's own: labels are drawn from its probabilities, by the uniform numbers u. ``x_like``: inputs
-    of the n examples' shape.
+    The Fisher is the model's own: labels are drawn from its probabilities, by the uniform numbers u; or, not ``drawn``,
+    the empirical one, with u as the labels. ``x_like``: inputs of the n examples' shape.
     """
     layers = layers_of(model)
-    shapes = _output_shapes(model, layers, x_like)
+    shapes = output_shapes(model, layers, x_like)
 
     def factors(parameters: Parameters, x: Tensor, u: Tensor) -> Factors:
-        def drawn_loss(shifts: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-            inputs: dict[str, Tensor] = {}
-            with tapped(layers, shifts, inputs):
-                logits = outputs(model, parameters, x)
-            steps = logits.detach().softmax(-1).cumsum(-1)
-            labels = (u.unsqueeze(-1) > steps[..., :-1]).sum(-1)
-            return functional.cross_entropy(logits, labels, reduction="sum"), inputs
+        def total(logits: Tensor) -> Tensor:
+            labels = drawn_from(logits, u) if drawn else u
+            return functional.cross_entropy(logits, labels, reduction="sum")
 
-        shifts = {name: torch.zeros(shape, dtype=x.dtype, device=x.device) for name, shape in shapes.items()}
-        slopes, inputs = grad(drawn_loss, has_aux=True)(shifts)
         found: Factors = {}
-        for name, layer in layers.items():
-            a, d = inputs_at_places(layer, inputs[name]), slopes_at_places(layer, slopes[name])
+        for name, (a, d) in layer_parts(model, layers, shapes, parameters, x, total).items():
             n, places = a.shape[0], a.shape[1]
             found[name] = (
                 torch.einsum("npi,npj->ij", a, a) / n,
