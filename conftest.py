@@ -10,6 +10,8 @@ os.environ.setdefault("MPLBACKEND", "agg")
 for library in ("OPENBLAS", "MKL", "OMP"):  # as many processes as cores: more threads would wait for one another
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
+collect_ignore_glob = ["*/conftest.py"]  # for doctests: several of them would be one module, and an error
+
 NEED_TORCH = [Path(__file__).parent / folder / "validation" for folder in ("nqm", "tests")]
 
 
