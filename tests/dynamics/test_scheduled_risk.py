@@ -1,4 +1,4 @@
-"""Risk, its gradient, crossings and simulations where learning rate and batch size change on the way."""
+"""Risk, its gradient, steady states and simulations where learning rate and batch size change on the way."""
 
 from __future__ import annotations
 
@@ -12,36 +12,17 @@ import numpy as np
 import pytest
 from building import optimizer_of
 from cases import RULES, pieces_of
-from reference import Rule, exact_decimal, exact_risk_along, filter_risk_along
+from reference import exact_decimal, exact_risk_along, filter_risk_along
+from scheduled_cases import BATCH, FAMILIES, LR, SAME, SPECTRUM, limit_of, rule_of
 from sizes import every
 
 import nqm
 from nqm import schedules
-from nqm.backends.kernels import first_passage as leaps
 from nqm.dynamics.additive import Additive
 from nqm.schedules import Schedule
-from nqm.search import first_passage
 
-# Schedules that are held to see what a walk makes of that.
-pytestmark = pytest.mark.filterwarnings("ignore:the target is reached after the schedule's end")
-
-FAMILIES = ("SGD", "heavy ball", "Nesterov")
 COMBINATIONS = list(itertools.product(FAMILIES, (0.0, 0.5), (False, True)))
 combinations = pytest.mark.parametrize(("family", "power", "averaged"), COMBINATIONS)
-
-SPECTRUM = nqm.NoisyQuadratic([1.0, 0.3, 0.02, 1e-3], [0.5, 1.0, 0.1, 1e-3], [1.0, 0.2, 3.0, 10.0])
-LR = Schedule([0.0, 0.4, 0.9, 0.9, 0.05, 0.6, 1e-4], [2, 7, 40, 1, 90, 3, 60])
-BATCH = Schedule([4.0, 4.0, 32.0, 2.0, 100.0], [20, 30, 45, 1, 50])
-
-
-def rule_of(family, power=0.0, averaged=False, momentum=0.8, decay=0.9):
-    return Rule(1.0, 0.0 if family == "SGD" else momentum, family == "Nesterov", power, decay if averaged else None)
-
-
-def limit_of(rule):
-    """The x = lr h^(1-p) at which a root of the optimizer reaches -1."""
-    limit = 2.0 * (1.0 + rule.momentum)
-    return limit / (1.0 + 2.0 * rule.momentum) if rule.nesterov else limit
 
 
 def critical_of(rule):
@@ -57,7 +38,6 @@ def scheduled(rule, lr):
 
 
 ALL = [replace(rule, lr=1.0) for rule in RULES.values() if rule.power in (0.0, 0.5)]
-
 
 # --- 60 digits ---------------------------------------------------------------------------------------------
 
@@ -231,7 +211,6 @@ def test_training_with_torch(momentum, nesterov):
 
 # --- what changes nothing ----------------------------------------------------------------------------------
 
-SAME = 3e-14
 STEPS = np.array([0, 1, 2, 10, 55, 203, 1000])
 
 
@@ -352,188 +331,6 @@ def test_gradients(family, power, averaged, seed):
         np.testing.assert_allclose(slopes, exact, rtol=1e-11, atol=1e-14 * risk)
 
 
-# --- crossings ---------------------------------------------------------------------------------------------
-
-KINDS = [*itertools.product(FAMILIES, (False, True)), "filter"]
-
-
-def crossings(problem, optimizer, batch, target):
-    return tuple(nqm.steps_to_target(problem, optimizer, batch, target, crossing) for crossing in ("first", "last"))
-
-
-def scanned(risks, target):
-    """First and last crossing of a curve whose end stands for all that follows."""
-    above = np.flatnonzero(~(risks <= target))
-    first = float(np.argmax(risks <= target)) if above.size < risks.size else math.inf
-    last = float(above[-1] + 1) if above.size else 0.0
-    return first, (math.inf if last == risks.size else last)
-
-
-def random_course(kind, rng):
-    """Settled 5000 steps after the end, if it is held; until then learning rates of 0 and beyond the limit as well."""
-    if kind == "filter":
-        optimizer, limit = nqm.LinearOptimizer(1.0, [[1, 0.5, 0], [0, 0.5, 0.1], [0, 0, 0.3]], [1, 1, 0.2]), 1.4
-    else:
-        momentum, decay = rng.choice([rng.uniform(), 0.97]), rng.choice([rng.uniform(), 0.99])
-        rule = rule_of(kind[0], 0.0, kind[1], float(momentum), float(decay))
-        optimizer, limit = optimizer_of(rule), limit_of(rule)
-    pieces = rng.integers(1, 7)
-    x = rng.uniform(0.1, 0.99, size=pieces)
-    lengths = rng.integers(1, rng.choice([10, 100, 1000]), size=pieces)
-    x[:-1] **= rng.choice([1.0, 4.0])
-    if rng.uniform() < 0.3:
-        x[rng.integers(pieces)] = 0.0
-    wild = int(rng.integers(pieces))
-    if wild < pieces - 1 and rng.uniform() < 0.2:
-        x[wild], lengths[wild] = 1.3, min(lengths[wild], 60)
-    lr = Schedule(limit * x, lengths, beyond=rng.choice(["hold", "hold", "error"]))
-    batch = 10.0 ** rng.uniform(0.0, 4.0, size=3)
-    ramp = Schedule(batch, rng.integers(1, 500, 3), beyond=rng.choice(["hold", "hold", "hold", "error"]))
-    return optimizer.with_values(lr=lr), ramp if rng.integers(2) else batch[0]
-
-
-@pytest.mark.parametrize("seed", range(30))
-@pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_crossings_are_those_of_a_scan(kind, seed):
-    rng = np.random.default_rng(1000 * KINDS.index(kind) + seed)
-    h = np.append(10.0 ** rng.uniform(-1.5, 0.0, size=2), 1.0)
-    c = rng.exponential(size=3) * h * rng.choice([0.0, 1.0, 1.0])
-    problem = nqm.NoisyQuadratic(h, c, rng.exponential(size=3))
-    optimizer, batch = random_course(kind, rng)
-    lr = optimizer.schedule
-    ends = [s.steps for s in (lr, batch) if isinstance(s, Schedule) and s.beyond == "error"]
-    end = min(ends, default=lr.steps + 6000)
-    risks = nqm.risk(problem, optimizer, batch, np.arange(end + 1))
-    if not ends:
-        settled = nqm.steady_state_risk(problem, optimizer, batch) if lr.values[-1] else risks[-1]
-        assert np.all(np.abs(risks[-1000:] - settled) <= 1e-3 * settled + 1e-12)
-    finite = risks[np.isfinite(risks)]
-    low, high, last = finite.min(), finite.max(), finite[-1]
-    targets = [
-        *(low + (high - low) * rng.uniform(1e-3, 0.999, size=3)),
-        1.01 * last,
-        0.99 * last,
-        0.5 * low,
-        2.0 * high,
-    ]
-    for target in targets:
-        if target > 1e-11:
-            assert crossings(problem, optimizer, batch, target) == scanned(risks, target), (optimizer, batch, target)
-
-
-@pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_the_walk_needs_no_correction(kind, monkeypatch):
-    """`risk` has the last word on the step, for the sake of last digits; it must not have to move it."""
-    looks, risk = [], first_passage.risk
-
-    def counting(problem, optimizer, batch_size, steps):
-        looks.append(steps)
-        return risk(problem, optimizer, batch_size, steps)
-
-    monkeypatch.setattr(first_passage, "risk", counting)
-    for seed in range(8):
-        optimizer, batch = random_course(kind, np.random.default_rng(seed))
-        for target in np.geomspace(0.05, 0.9, 5) * SPECTRUM.initial_risk:
-            for crossing in ("first", "last"):
-                looks.clear()
-                nqm.steps_to_target(SPECTRUM, optimizer, batch, target, crossing)
-                assert sum(isinstance(steps, list) for steps in looks) <= 1
-
-
-def test_the_courses_are_hard():
-    """Many cross a target more than once, some stop for good, and some explode."""
-    courses = [random_course(kind, np.random.default_rng(seed)) for kind in KINDS for seed in range(30)]
-    lrs = [optimizer.schedule for optimizer, _ in courses]
-    assert 10 < sum(lr.values[-1] == 0.0 for lr in lrs) < 100
-    assert sum(0.0 in lr.values[:-1] for lr in lrs) > 10
-    assert 50 < sum(lr.beyond == "error" for lr in lrs) < 100
-    assert 50 < sum(isinstance(batch, Schedule) for _, batch in courses) < 150
-
-
-def test_the_end_of_a_schedule():
-    """With "error" the risk after its last step still counts; a target beyond is never reached."""
-    problem, values = nqm.NoisyQuadratic([1.0, 0.1], 0.0), ([0.5, 0.1], [100, 100])
-    risks = nqm.risk(problem, nqm.SGD(Schedule(*values)), 1, np.arange(301))
-    ends, held, stopped = (nqm.SGD(lr) for lr in (
-        Schedule(*values, beyond="error"), Schedule(*values), Schedule(*values).then(Schedule(0.0, 1))
-    ))  # fmt: skip
-    above, below = 1.001 * risks[200], 0.999 * risks[200]
-    assert crossings(problem, ends, 1, above) == crossings(problem, held, 1, above) == (200, 200)
-    assert crossings(problem, ends, 1, below) == crossings(problem, stopped, 1, below) == (math.inf, math.inf)
-    assert crossings(problem, held, 1, below) == (201, 201)
-    assert crossings(problem, nqm.SGD(0.1), Schedule(1.0, 50, beyond="error"), 1e-3) == (math.inf, math.inf)
-
-
-@pytest.mark.parametrize("optimizer", [nqm.SGD(LR), nqm.SGD(LR, 0.9), nqm.EMA(nqm.SGD(LR, 0.5), 0.9)], ids=str)
-@pytest.mark.parametrize("target", [2.0, 0.5, 0.3])
-def test_power_laws_are_scanned_like_the_explicit_sum(optimizer, target):
-    explicit = nqm.NoisyQuadratic(1.0 / np.arange(1.0, 2001.0))
-    optimizer, batch = optimizer.with_values(lr=LR.then(Schedule(0.3, 1))), Schedule([64.0, 2.0**16], 100)
-    expected = scanned(nqm.risk(explicit, optimizer, batch, np.arange(2000)), target)
-    assert 0 < expected[0] < 2000
-    assert crossings(nqm.NoisyQuadratic.power_law(2000), optimizer, batch, target) == expected
-    assert crossings(explicit, optimizer, batch, target) == expected
-
-
-LONG = {
-    "held after a warm-up": (nqm.SGD(schedules.warmup(Schedule(1e-9, 1), 50)), 1e3, 0.3),
-    "held with momentum": (nqm.SGD(Schedule([1e-3, 1e-10], 20), 0.9), 1e4, 0.2),
-    "held with an average": (nqm.EMA(nqm.SGD(Schedule([1e-3, 1e-9], 20), 0.5), 0.99), 1e4, 0.2),
-    "a drop after 10^9 steps": (nqm.SGD(Schedule([0.5, 1e-6], [10**9, 10**9])), 10.0, 1e-4),
-    "a drop with momentum": (nqm.SGD(Schedule([0.5, 1e-6], [10**9, 10**9]), 0.9), 10.0, 1e-4),
-    "more examples after 10^9 steps": (nqm.SGD(0.1), Schedule([1.0, 1000.0], 10**9), 1e-4),
-    "and with error beyond": (nqm.SGD(Schedule([0.5, 1e-6], 10**9, beyond="error"), 0.9), 10.0, 1e-4),
-}
-
-
-@pytest.mark.parametrize("crossing", ["first", "last"])
-@pytest.mark.parametrize("name", LONG)
-def test_long_pieces_take_few_leaps(name, crossing, monkeypatch):
-    tried, march = [], leaps.first_passage
-
-    def counting(*arguments):
-        progress = arguments[2][-1]
-        before = int(progress[3])
-        status = march(*arguments)
-        tried.append(int(progress[3]) - before)
-        return status
-
-    monkeypatch.setattr(leaps, "first_passage", counting)
-    problem = nqm.NoisyQuadratic([1.0, 0.1])
-    optimizer, batch, target = LONG[name]
-    steps = nqm.steps_to_target(problem, optimizer, batch, target, crossing)
-    before, after = nqm.risk(problem, optimizer, batch, [steps - 1, steps])
-    assert after <= target < before
-    assert steps > 10**8
-    assert sum(tried) < 400
-
-
-def test_broadcasting_of_crossings():
-    optimizer = nqm.SGD(LR, np.array([0.0, 0.9])[:, None])
-    target = [0.5, 0.2, 1e-9]
-    found = nqm.steps_to_target(SPECTRUM, optimizer, BATCH, target)
-    assert found.shape == (2, 3)
-    assert found.dtype == np.float64
-    for i, j in np.ndindex(found.shape):
-        alone = nqm.steps_to_target(SPECTRUM, nqm.SGD(LR, optimizer.momentum[i, 0]), BATCH, target[j])
-        assert found[i, j] == alone
-        assert type(alone) is (float if alone == math.inf else int)
-    assert np.all(found[:, 2] == math.inf)
-    assert np.all(found[:, 0] < math.inf)
-
-
-def test_rows_of_very_different_learning_rates_know_nothing_of_each_other():
-    """Followed in one unit, the small ones would underflow."""
-    ramp = Schedule([1.0, 2.0], [5, 5])
-    rates = [0.5, 1e200, 1e-200, 1e80, 0.25]
-    found = nqm.risk(nqm.NoisyQuadratic([1.0]), nqm.SGD(np.array(rates)), ramp, [8])
-    alone = [nqm.risk(nqm.NoisyQuadratic([1.0]), nqm.SGD(lr), ramp, 8) for lr in rates]
-    assert np.array_equal(found, alone)
-    steep = nqm.NoisyQuadratic([1e100])
-    found = nqm.risk(steep, nqm.SGD(np.array([1e-100, 1e80, 1e250])), ramp, 1)
-    assert found[0] == nqm.risk(steep, nqm.SGD(1e-100), ramp, 1)
-
-
 # --- simulation --------------------------------------------------------------------------------------------
 
 TRIALS = nqm.NoisyQuadratic([1.0, 0.3, 0.02], noise=[0.5, 1.0, 0.1], init=[1.0, 0.2, 3.0], multiplicity=[1, 2, 4])
@@ -562,89 +359,3 @@ def test_steady_states_broadcast():
 
 def test_stability_does_not_look_at_the_schedule():
     assert nqm.max_stable_lr(SPECTRUM, nqm.SGD(LR, 0.5)) == nqm.max_stable_lr(SPECTRUM, nqm.SGD(0.1, 0.5))
-
-
-# --- bad input ---------------------------------------------------------------------------------------------
-
-ENDS = Schedule([0.1, 0.01], [3, 2], beyond="error")
-HOLDS = Schedule([0.1, 0.01], [3, 2])
-STOPS = Schedule([0.1, 0.0], [3, 2])
-SHOWN = "Schedule(2 pieces, 5 steps, 0.01 to 0.1)"
-
-
-def risk(optimizer=nqm.SGD(HOLDS), batch_size=4, steps=5):  # noqa: B008 - immutable
-    return nqm.risk(SPECTRUM, optimizer, batch_size, steps)
-
-
-def steady(optimizer=nqm.SGD(HOLDS), batch_size=4):  # noqa: B008 - immutable
-    return nqm.steady_state_risk(SPECTRUM, optimizer, batch_size)
-
-
-def crossing(optimizer=nqm.SGD(HOLDS), batch_size=4, target=0.1):  # noqa: B008 - immutable
-    return nqm.steps_to_target(SPECTRUM, optimizer, batch_size, target)
-
-
-def simulate(optimizer=nqm.SGD(HOLDS), batch_size=4, steps=5):  # noqa: B008 - immutable
-    return nqm.simulate(SPECTRUM, optimizer, batch_size, steps, runs=2)
-
-
-ONLY = f"expected numbers, got {SHOWN}; only lr and batch_size can follow a schedule"
-POSITIVE = "batch_size: expected a schedule of positive numbers, got Schedule(2 pieces, 5 steps, 0 to 0.1)"
-SHORT = "steps: expected at most the 5 steps of the schedule, got 6"
-
-SAYS = [
-    # too short
-    (lambda: risk(nqm.SGD(ENDS), steps=6), ValueError, SHORT),
-    (lambda: risk(nqm.SGD(ENDS, 0.5), steps=[[6], [1]]), ValueError, SHORT),
-    (lambda: risk(batch_size=ENDS, steps=[1, 6]), ValueError, SHORT),
-    (lambda: risk(nqm.SGD(ENDS), batch_size=HOLDS, steps=6), ValueError, SHORT),
-    (lambda: simulate(nqm.EMA(nqm.SGD(ENDS), 0.5), steps=[2, 6]), ValueError, SHORT),
-    (lambda: simulate(batch_size=ENDS, steps=6), ValueError, SHORT),
-    (lambda: steady(nqm.SGD(ENDS)), ValueError, "expected a schedule that holds its last value"),
-    (lambda: steady(batch_size=ENDS), ValueError, "expected a schedule that holds its last value"),
-    # 0 as batch size, or as the last learning rate where there is no steady state
-    (lambda: risk(batch_size=STOPS), ValueError, POSITIVE),
-    (lambda: steady(batch_size=STOPS), ValueError, POSITIVE),
-    (lambda: crossing(batch_size=STOPS), ValueError, POSITIVE),
-    (lambda: simulate(batch_size=STOPS), ValueError, POSITIVE),
-    (lambda: steady(nqm.SGD(STOPS)), ValueError, "lr: expected a schedule that ends above 0 for a steady state, got"),
-    # where numbers are needed
-    (lambda: nqm.SGD(0.1, HOLDS), TypeError, f"momentum: {ONLY}"),
-    (lambda: nqm.EMA(nqm.SGD(0.1), HOLDS), TypeError, f"decay: {ONLY}"),
-    (lambda: nqm.Preconditioned(nqm.SGD(0.1), HOLDS), TypeError, f"power: {ONLY}"),
-    (lambda: nqm.SGD(HOLDS).with_values(momentum=HOLDS), TypeError, f"momentum: {ONLY}"),
-    (lambda: risk(steps=HOLDS), TypeError, "steps: expected"),
-    (lambda: crossing(target=HOLDS), TypeError, "target: expected"),
-    (lambda: risk(HOLDS), TypeError, "optimizer: expected an optimizer such as nqm.SGD(0.1), got Schedule("),
-    (lambda: nqm.LinearOptimizer(0.1, HOLDS, [1.0]), TypeError, "transition: expected"),
-    (lambda: nqm.NoisyQuadratic(HOLDS), TypeError, "curvature: expected"),
-    # many schedules
-    (lambda: nqm.SGD([HOLDS, HOLDS]), TypeError, "lr: expected finite real numbers in (0, inf), got [Schedule("),
-    (lambda: risk(batch_size=[HOLDS]), TypeError, "batch_size: expected real numbers in"),
-    (lambda: simulate(batch_size=(HOLDS, HOLDS)), TypeError, "batch_size: expected real numbers in (0, inf]"),
-    # what no schedule can hold
-    (lambda: nqm.SGD(Schedule([0.1, math.nan], 1)), ValueError, "values: expected finite real"),
-    (lambda: nqm.SGD(Schedule([0.1, -0.1], 1)), ValueError, "values: expected finite real"),
-    (lambda: risk(batch_size=Schedule([1, math.inf], 1)), ValueError, "values: expected finite real"),
-    # the other arguments are checked as ever
-    (lambda: risk(batch_size=-4), ValueError, "batch_size: expected real numbers in (0, inf], got -4"),
-    (lambda: risk(steps=-1), ValueError, "steps: expected"),
-    (lambda: crossing(target=-1.0), ValueError, "target: expected"),
-    (lambda: risk(nqm.SGD(HOLDS, nqm.FREE)), TypeError, "momentum is nqm.FREE"),
-    (lambda: nqm.tune(SPECTRUM, nqm.SGD(HOLDS), 4, 0.1), ValueError, "expected nqm.FREE for at least one of"),
-]
-
-
-@pytest.mark.parametrize(("call", "kind", "words"), SAYS, ids=[f"{i} {words}" for i, (_, _, words) in enumerate(SAYS)])
-def test_what_was_expected_and_what_came(call, kind, words):
-    with pytest.raises(kind) as caught:
-        call()
-    assert type(caught.value) is kind
-    assert words in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_schedule_is_long_enough_up_to_its_end():
-    assert math.isfinite(risk(nqm.SGD(ENDS), ENDS * 100.0, steps=5))
-    assert simulate(nqm.SGD(ENDS), ENDS * 100.0, steps=5).losses.shape == (2, 1)
-    assert risk(nqm.SGD(STOPS), steps=10**9) == pytest.approx(risk(nqm.SGD(STOPS), steps=3), rel=SAME)
