@@ -11,17 +11,25 @@ import numpy as np
 import pytest
 from building import optimizer_of
 from reference import Rule, exact_risk, exact_risk_along
+from reference_rows import (
+    COURSE,
+    RAMP,
+    ROWS,
+    WARM_UP,
+    assert_close,
+    flat,
+    long_momentum,
+    nodes,
+    pieces_of,
+    rows_of,
+    slope_arguments,
+    some_optimizer,
+    stable,
+)
 from sizes import every
 
 import nqm
 from nqm.backends import numba_backend, reference_backend
-from nqm.backends.reference import tiles
-from nqm.backends.types import FilterBatch, Word
-from nqm.dynamics import additive
-from nqm.dynamics.words import word_until
-
-TOLERANCE = 1e-12
-
 
 GPU = pytest.param("array_api_compat.cupy", marks=pytest.mark.gpu)
 
@@ -46,56 +54,10 @@ def namespace(request):
     return importlib.import_module(request.param)
 
 
-def nodes(rng, count=6, weightless=True):
-    """h up to 1 and down to 1e-4, with noise and start, some of them 0."""
-    h = np.append(1.0, 10.0 ** rng.uniform(-4.0, 0.0, size=count - 1))
-    c, init = rng.exponential(size=(2, count))
-    if weightless:
-        c, init = c * (rng.random(count) < 0.8), init * (rng.random(count) < 0.8)
-    return h, c * h, init
-
-
-def long_momentum(rng):
-    return 1.0 - 10.0 ** rng.uniform(-6.0, -1.0)
-
-
-def stable(momentum, nesterov=False):
-    return 2.0 * (1.0 + momentum) / (1.0 + 2.0 * momentum * nesterov)
-
-
-def rows_of(problem, optimizer, batch, count):
-    return additive.rows(problem, optimizer, optimizer.hyperparameters, batch, count)
-
-
-def some_optimizer(family, rng, rows):
-    """``rows`` of hyperparameters: stable ones, long momenta and averages, and some that diverge."""
-    momentum = np.where(rng.random(rows) < 0.5, rng.uniform(size=rows), [long_momentum(rng) for _ in range(rows)])
-    decay = np.where(rng.random(rows) < 0.5, rng.uniform(size=rows), [long_momentum(rng) for _ in range(rows)])
-    x = 10.0 ** rng.uniform(-6.0, 0.0, size=rows)
-    x[0] = 1.02  # of the limit
-    plain = nqm.SGD(x * stable(0.0))
-    heavy, fast = (nqm.SGD(x * stable(momentum, n), momentum, n) for n in (False, True))
-    if family.startswith("linear"):
-        k = int(family[-1])
-        matrix = rng.normal(size=(k, k))
-        matrix *= rng.uniform(0.8, 1.0) / np.abs(np.linalg.eigvals(matrix)).max()
-        return nqm.LinearOptimizer(0.01 * x, matrix, *rng.normal(size=(4, k)))
-    return {
-        "SGD": plain,
-        "momentum": heavy,
-        "Nesterov": fast,
-        "EMA": nqm.EMA(plain, decay),
-        "EMA of momentum": nqm.EMA(heavy, decay),
-        "EMA of Nesterov": nqm.EMA(fast, decay),
-        "preconditioned": nqm.Preconditioned(heavy, rng.choice([0.0, 0.3, 0.5, 1.0], size=rows)),
-    }[family]
-
-
 FAMILIES = [
     *("SGD", "momentum", "Nesterov", "EMA", "EMA of momentum", "EMA of Nesterov", "preconditioned"),
     *("linear 1", "linear 2", "linear 3"),
 ]
-ROWS = 8
 
 
 def some_rows(family, rng):
@@ -103,11 +65,6 @@ def some_rows(family, rng):
     optimizer = some_optimizer(family, rng, ROWS)
     batch = np.where(rng.random(ROWS) < 0.2, np.inf, 10.0 ** rng.uniform(0.0, 5.0, size=ROWS))
     return rows_of(nqm.NoisyQuadratic(h, c, init), optimizer, batch, ROWS)
-
-
-def assert_close(found, expected, tolerance=TOLERANCE):
-    """To a relative ``tolerance``; inf where inf is expected, and never NaN."""
-    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=0.0, equal_nan=False)
 
 
 # --- risks against compiled code -----------------------------------------------------------------------------
@@ -129,12 +86,6 @@ def test_dyadic_risk(family, xp):
     assert_close(reference_backend.dyadic_risk(row, 41, xp=xp), numba_backend.dyadic_risk(row, 41))
 
 
-def pieces_of(lr, batch, times):
-    return word_until(lr, batch, np.array(times))
-
-
-WARM_UP = nqm.Schedule([*np.linspace(0.0, 1.0, 10), 0.3], [1] * 10 + [500])
-RAMP = nqm.Schedule([1.0, 4.0, 64.0], [20, 50, 1000])
 SCHEDULES = {"warm-up": (WARM_UP, None), "ramp": (None, RAMP), "both": (WARM_UP, RAMP)}
 
 
@@ -267,32 +218,8 @@ def test_no_steps_of_infinitely_much_noise(xp):
 
 # --- slopes ------------------------------------------------------------------------------------------------------
 
-
-def slope_arguments(problem, optimizer, free, lr, inverse_batch, lengths):
-    """What backends are asked for, in the units of the learning rates given: batch, word, spans."""
-    values = optimizer.hyperparameters
-    spans = np.array([0.5 * min(values[name], 1.0 - values[name]) for name in free])
-    changed = [(name, sign * span) for name, span in zip(free, spans, strict=True) for sign in (0.5, -0.5)]
-    filters = [optimizer.step_map({**values, n: values[n] + by}).packed for n, by in [("lr", 0.0), *changed]]
-    row, first = rows_of(problem, optimizer, 1.0, 1), filters[0]
-    parts = (
-        np.stack([getattr(f, name) for f in filters])[:, None] for name in ("transition", "gain", "averaging_weight")
-    )
-    ones, none = np.ones(len(filters)), np.zeros(len(lengths), dtype=np.int64)
-    batch = FilterBatch(
-        row.curvature, np.zeros(len(filters), dtype=np.int64), row.start_weight, row.noise_weight, ones, *parts,
-        first.query, first.readout, first.start, ones, row.lr_scaled,
-    )  # fmt: skip
-    return batch, Word(none, lr, inverse_batch, np.array(lengths), none - 1), spans
-
-
-COURSE = np.array([0.3, 1.0, 0.1]), np.array([1.0, 0.1, 0.01]), [30, 100, 60]
 RULES = [Rule(1.0), Rule(1.0, 0.9), Rule(0.7, 0.95, nesterov=True), Rule(1.0, decay=0.99), Rule(1.0, 0.9, decay=0.99),
          Rule(0.7, 0.9, nesterov=True, decay=0.95)]  # fmt: skip
-
-
-def flat(found):
-    return np.concatenate([[found.risk], *found[1:]])
 
 
 @cache
@@ -423,80 +350,3 @@ def test_first_passages_are_where_a_walk_says(xp):
     )
     last = times.size - np.argmax(above[:, ::-1], axis=1)
     np.testing.assert_array_equal(reference_backend.first_passage(row, targets, True, xp=xp), last)
-
-
-# --- tiles -------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def whole_and_in_tiles(monkeypatch):
-    """What a function gives in one tile, and in tiles of some size."""
-
-    def both(function, size):
-        whole = function()
-        monkeypatch.setattr(tiles, "TILE", size)
-        return whole, function()
-
-    return both
-
-
-CALLS = {
-    "risk": lambda row: reference_backend.risk(row, np.array([0, 1, 5, 100, 2**40, 3, 77, 1000])),
-    "dyadic": lambda row: reference_backend.dyadic_risk(row, 20),
-    "chained": lambda row: reference_backend.risk_along(row.in_units(1.0), pieces_of(WARM_UP, RAMP, [5, 100, 3000]), 3),
-}
-
-
-@pytest.mark.parametrize("size", [1, 3])
-@pytest.mark.parametrize("name", CALLS)
-@pytest.mark.parametrize("family", ["SGD", "preconditioned", "EMA of momentum"])
-def test_rows_are_the_same_in_tiles_of_a_few(family, name, size, whole_and_in_tiles):
-    """To the last bit, for tiles of as many rows."""
-    rng = np.random.default_rng(9)
-    problem = nqm.NoisyQuadratic(*nodes(rng, 13))
-    row = rows_of(problem, some_optimizer(family, rng, ROWS), 1e4, ROWS)
-    whole, cut = whole_and_in_tiles(lambda: CALLS[name](row), size * row.start_weight.size)
-    np.testing.assert_array_equal(whole, cut)
-
-
-@pytest.mark.parametrize("last", [False, True])
-def test_first_passages_are_the_same_in_tiles_of_a_few(last, whole_and_in_tiles):
-    problem = nqm.NoisyQuadratic(np.geomspace(0.1, 1.0, 13))
-    row = rows_of(problem, nqm.EMA(nqm.SGD(np.linspace(0.01, 1.0, ROWS), 0.8), 0.5), 1e4, ROWS)
-    targets = np.geomspace(0.01, 1.0, ROWS)
-    whole, cut = whole_and_in_tiles(lambda: reference_backend.first_passage(row, targets, last), 1)
-    np.testing.assert_array_equal(whole, cut)
-    assert np.isfinite(whole).all()
-
-
-@pytest.mark.parametrize("name", ["risk", "dyadic", "chained"])
-def test_nodes_in_tiles(name, whole_and_in_tiles):
-    """Sums over nodes are added in another order."""
-    rng = np.random.default_rng(10)
-    row = rows_of(nqm.NoisyQuadratic(*nodes(rng, 50)), some_optimizer("EMA of momentum", rng, ROWS), 100.0, ROWS)
-    whole, cut = whole_and_in_tiles(lambda: CALLS[name](row), 7)
-    assert_close(cut, whole, 1e-14)
-
-
-def test_gradients_with_nodes_in_tiles(whole_and_in_tiles):
-    problem = nqm.NoisyQuadratic(*nodes(np.random.default_rng(11), 50))
-    arguments = slope_arguments(problem, nqm.SGD(1.0, 0.9), ["momentum"], *COURSE)
-    whole, cut = whole_and_in_tiles(lambda: flat(reference_backend.risk_and_gradient(*arguments)), 21)
-    assert_close(cut, whole, 1e-13)
-
-
-def test_tiles_are_small_however_many_nodes(monkeypatch):
-    """No more nodes times rows than a tile are computed at once."""
-    seen, one_step = [], tiles.Tile.one_step
-
-    def watching(tile):
-        seen.append(tile.h.high.size)
-        return one_step(tile)
-
-    monkeypatch.setattr(tiles.Tile, "one_step", watching)
-    monkeypatch.setattr(tiles, "TILE", 1000)
-    for count, rows in [(5000, 2), (90, 50)]:
-        problem = nqm.NoisyQuadratic(np.geomspace(1e-4, 1.0, count))
-        reference_backend.risk(rows_of(problem, nqm.SGD(0.5), 10.0, rows), np.full(rows, 3))
-    assert max(seen) <= 1000
-    assert len(seen) > 10
