@@ -10,10 +10,9 @@ from concurrent.futures import Executor
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
-
 from .._parallel import check_executor, submit
 from .document import Report
+from .execution import one_thread
 from .ladder import Rung, linear_regression, linearised_network, plot_rung, softmax_regression
 from .papers.zhang2019.network_result import NetworkResult
 from .papers.zhang2019.network_rung import FULL, QUICK, network, network_task
@@ -113,13 +112,8 @@ def _begun(
 
 
 def _climb(rung: Callable[..., Rung], quick: bool, seed: int, progress: Callable[[str], None] | None = None) -> Rung:
-    """On one thread: sums over more end in other digits."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         return rung(quick=quick, seed=seed, progress=progress)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _origin(command: str, seed: int, seconds: float, results: Sequence[NetworkResult], before: int) -> str:

@@ -4,18 +4,14 @@ batch sizes (zhang2019 section 4 and appendix F)."""
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import asdict
 from os import PathLike
 from typing import Any
 
-import torch
-from tqdm import tqdm
-
 from ..._parallel import cancelled_at_the_end, check_executor, submit
+from ..execution import error_of, failure, one_thread, progress_bar, way_back
 from ..training.task import Task
 from ..training.torch_optimizers import OPTIMIZERS, TorchOptimizer
 from ..training.trials import Outcome, Trial
@@ -26,10 +22,6 @@ from .summary import Measured, make_cell, summarise
 
 __all__ = ["check_results", "measure_steps", "train_batch"]
 
-HINTS = {
-    "ickl": " (other processes get the task by pickle: give functions of a module, not lambdas or inner functions)",
-    "BrokenProcessPool": " (a script that starts processes has to do so under if __name__ == '__main__')",
-}
 STATUSES = ("reached", "diverged", "overtaken", "too slow")
 Train = Callable[[Task, Sequence[Trial], int, bool], list[Outcome]]
 
@@ -103,7 +95,8 @@ def measure_steps(
     sizes = _batch_sizes(batch_sizes)
     check_executor(executor)
     configuration = _configuration(task, chosen, settings)
-    with Results(results, configuration, tuple(chosen)) as kept, _one_thread_left(), _way_back(kept):
+    opened = Results(results, configuration, tuple(chosen))
+    with opened as kept, way_back(kept.path, lambda: f"{len(kept.records)} trials"):
         cells = [make_cell(kept.configuration, name, size) for name in chosen for size in sizes]
         with _Search(task, race, cells, kept, progress) as work:
             if executor is None:
@@ -137,7 +130,7 @@ class _Search:
         self.planned = {cell.key: self._plan(cell) for cell in cells}
         done = sum(map(len, self.records.values()))
         total = sum(self.planned.values())
-        self.bar = tqdm(total=total, initial=done, unit="trial", smoothing=0.0, file=sys.stderr, disable=not progress)
+        self.bar = progress_bar(total, done, "trial", progress)
 
     def __enter__(self) -> _Search:
         return self
@@ -164,7 +157,7 @@ class _Search:
                 self._submit(executor, cell, pending)
             while pending:
                 done, _ = wait(pending, return_when=FIRST_COMPLETED)
-                ended = [(pending.pop(future), future, _error(future)) for future in done]
+                ended = [(pending.pop(future), future, error_of(future)) for future in done]
                 for batch, future, error in ended:
                     if error is None:
                         self._keep(batch, future.result())
@@ -206,47 +199,13 @@ class _Search:
         return max(usual, done + sum(len(batch.trials) for batch in batches)) if batches else done
 
     def _failure(self, batch: TrialBatch, error: Exception) -> RuntimeError:
-        where = "" if self.kept.path is None else f"; finished heats are kept in {self.kept.path}"
-        hint = next((text for name, text in HINTS.items() if name in f"{type(error).__name__}: {error}"), "")
-        return RuntimeError(f"training failed: {batch}: {type(error).__name__}: {error}{hint}{where}")
+        return failure(f"training failed: {batch}", error, sent="task", finished="heats", path=self.kept.path)
 
 
 def train_batch(train: Train, task: Task, trials: Sequence[Trial], max_steps: int, to_the_end: bool) -> list[Outcome]:
-    """One batch of trials on one CPU thread: sums over more are taken in another order, and end in other digits."""
-    torch.set_num_threads(1)
-    return train(task, trials, max_steps, to_the_end)
-
-
-@contextmanager
-def _one_thread_left() -> Iterator[None]:
-    """Leave torch's number of threads in this process as it was."""
-    threads = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-@contextmanager
-def _way_back(kept: Results) -> Iterator[None]:
-    """Let an interruption say what is kept and how to go on."""
-    try:
-        yield
-    except KeyboardInterrupt as stop:
-        if kept.path is None:
-            text = "interrupted; nothing is kept: give a results file to be able to go on"
-        else:
-            text = (
-                f"interrupted; {len(kept.records)} trials are kept in {kept.path}: the same command goes on from there"
-            )
-        raise KeyboardInterrupt(text) from stop
-
-
-def _error(future: Future[Any]) -> BaseException | None:
-    try:
-        return future.exception()
-    except CancelledError as error:
-        return error
+    """One batch of trials, on one CPU thread."""
+    with one_thread():
+        return train(task, trials, max_steps, to_the_end)
 
 
 def _checked(batch: TrialBatch, outcomes: Any) -> list[Outcome]:
