@@ -11,7 +11,7 @@
   the shell).
 
 Its packages, each built on those before: :mod:`.training`, :mod:`.measurement`, :mod:`.search`, :mod:`.ladder`,
-:mod:`.papers`.
+:mod:`.experiments`, :mod:`.papers`.
 """
 
 try:
