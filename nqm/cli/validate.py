@@ -31,8 +31,10 @@ def add(commands: Any) -> None:
     parser.add_argument("--quick", action="store_true",
                         help="fewer runs, trials and batch sizes: up to three minutes instead of hours")  # fmt: skip
     parser.add_argument("--data", choices=("digits", "mnist", "fashion-mnist", "cifar10"), default="digits",
-                        help="of rung d; all but digits are read by torchvision from --data-root")  # fmt: skip
-    parser.add_argument("--data-root", metavar="DIR", help="folder of torchvision's files; nothing is downloaded")
+                        help="of rung d; all but digits are read from --data-root")  # fmt: skip
+    parser.add_argument("--data-root", metavar="PATH",
+                        help="folder of torchvision's files, or an .npz file with arrays x (n, height, width) or "
+                        "(n, channels, height, width) and y (n,); nothing is downloaded")  # fmt: skip
     parser.add_argument(
         "--out",
         default="validation",

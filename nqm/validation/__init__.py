@@ -29,9 +29,9 @@ from .papers.zhang2019.network_rung import network, network_task
 from .report import validate
 from .search.measure_steps import measure_steps
 from .search.summary import Measured
-from .training.data import Data, load_data
+from .training.data import Data, load_data, with_label_noise
 from .training.ensemble import follow
-from .training.networks import NETS, cnn, mlp, resnet8
+from .training.networks import NETS, cnn, lenet, mlp, resnet8
 from .training.reference import reference_point
 from .training.task import Task
 from .training.torch_optimizers import OPTIMIZERS
@@ -56,6 +56,7 @@ __all__ = [
     "cnn",
     "follow",
     "judge",
+    "lenet",
     "linear_regression",
     "linearised_network",
     "load",
@@ -77,4 +78,5 @@ __all__ = [
     "softmax_regression",
     "train_until_first",
     "validate",
+    "with_label_noise",
 ]

@@ -343,6 +343,20 @@ def test_noise_that_does_not_grow_has_no_such_prediction(monkeypatch):
         picture.canvas.draw()
 
 
+def test_a_risk_that_is_not_settled_is_left_out(monkeypatch):
+    """As with noise that grows, momentum and the tens of thousands of eigenvalues of a network for MNIST."""
+
+    def additive_alone(problem, *parts):
+        if problem.noise_model != "additive":
+            raise nqm.Unresolved(812, 1e-11)
+        return nqm.risk(problem, *parts)
+
+    monkeypatch.setattr(network_rung, "risk", additive_alone)
+    curves = network(toy_task(), SMALL, seed=3, progress=False).curves
+    assert np.all(np.isnan(curves["predicted_growing"]))
+    assert np.all(np.isfinite(curves["predicted"]))
+
+
 # --- cells that did not arrive ----------------------------------------------------------------------------------------
 
 

@@ -344,18 +344,3 @@ def test_what_does_not_fit_is_said_before_training(options, error, message):
     given = {"net": tiny_net, "data": tiny_data(), "loss": F.cross_entropy, "targets": {"training loss": 1.0}}
     with pytest.raises(error, match=message):
         Task(**{**given, **options})
-
-
-def test_data_from_loaders():
-    """Every example once, in one fixed order of its own."""
-    x, y = torch.arange(10.0)[:, None], torch.arange(10)
-    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=4)
-    found = Data.from_loaders(loader, (x[:3], y[:3]), "mine")
-    assert found.name == "mine"
-    assert torch.equal(found.x[:, 0], found.y.float())
-    assert sorted(found.y.tolist()) == list(range(10)) != found.y.tolist()
-    assert torch.equal(found.y, Data.from_loaders(loader, (x, y)).y)
-    assert sorted(found.y_held.tolist()) == [0, 1, 2]
-    assert torch.equal(found.x_held[:, 0], found.y_held.float())
-    with pytest.raises(ValueError, match="empty loader"):
-        Data.from_loaders([], loader)

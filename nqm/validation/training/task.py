@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,16 +59,15 @@ class Task:
             _check_same_untrained(self.build(0), self.build(1))
 
     def _check_loss(self, model: nn.Module) -> None:
-        """The network and the loss on two examples, to say now what does not fit."""
+        """The network and the loss on two examples, and all labels, to say now what does not fit."""
         x, y = self.data.x[:2], self.data.y[:2]
         with torch.no_grad():
-            try:
-                found = self.loss(model(x), y)
-            except (RuntimeError, ValueError, TypeError, IndexError) as error:
-                raise ValueError(
-                    f"net, loss: expected them to take inputs {tuple(x.shape)} of {x.dtype} and targets "
-                    f"{tuple(y.shape)} of {y.dtype}, got {type(error).__name__}: {error}"
-                ) from error
+            with _telling(x, y):
+                given = model(x)
+            if _takes_classes(self.loss, given, y):
+                _check_labels(self.data, given.shape[1])
+            with _telling(x, y):
+                found = self.loss(given, y)
             singles = [self.loss(model(x[i : i + 1]), y[i : i + 1]) for i in range(len(x))]
         if not isinstance(found, Tensor) or found.shape != ():
             raise ValueError(f"loss: expected a scalar, the mean over the examples, got {found!r:.80}")
@@ -79,7 +79,7 @@ class Task:
             )
 
     def check_classes(self, model: nn.Module) -> None:
-        """A ValueError unless outputs are one number for each class and targets are class numbers."""
+        """A ValueError unless outputs are one number for each class and targets are numbers of these classes."""
         with torch.no_grad():
             given = model(self.data.x[:2])
         if given.ndim != 2 or given.shape[1] < 2 or self.data.y.ndim != 1 or self.data.y.is_floating_point():
@@ -87,6 +87,7 @@ class Task:
                 "expected outputs (n, classes) and whole numbers (n,) as targets, for errors and for K-FAC, got "
                 f"outputs {tuple(given.shape)} and targets {tuple(self.data.y[:2].shape)} of {self.data.y.dtype}"
             )
+        _check_labels(self.data, given.shape[1])
 
     def build(self, seed: int) -> nn.Module:
         """The network at the start of the run with this seed.
@@ -159,6 +160,41 @@ def _check_targets(targets: Any) -> None:
             raise ValueError(f"targets: expected metrics among {', '.join(METRICS)}, got {metric!r}")
         if not (isinstance(target, int | float) and 0.0 < target < math.inf):
             raise ValueError(f"targets: expected a positive number for {metric!r}, got {target!r}")
+
+
+@contextmanager
+def _telling(x: Tensor, y: Tensor) -> Iterator[None]:
+    """What torch raises, with what the network and the loss were given."""
+    try:
+        yield
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise ValueError(
+            f"net, loss: expected them to take inputs {tuple(x.shape)} of {x.dtype} and targets "
+            f"{tuple(y.shape)} of {y.dtype}, got {type(error).__name__}: {error}"
+        ) from error
+
+
+def _takes_classes(loss: Loss, given: Any, y: Tensor) -> bool:
+    """Whether targets are class numbers to the loss: then it refuses one beyond the outputs (n, classes)."""
+    if not isinstance(given, Tensor) or given.ndim != 2 or given.shape[1] < 2:
+        return False
+    if y.ndim != 1 or y.is_floating_point():
+        return False
+    try:  # not on a GPU, whose kernels would fail for good
+        loss(given[:1].cpu(), torch.full_like(y[:1], given.shape[1], device="cpu"))
+    except (RuntimeError, ValueError, TypeError, IndexError):
+        return True
+    return False
+
+
+def _check_labels(data: Data, classes: int) -> None:
+    for part, y in (("training", data.y), ("held-out", data.y_held)):
+        low, high = int(y.min()), int(y.max())
+        if low < 0 or high >= classes:
+            raise ValueError(
+                f"data: expected labels from 0 to {classes - 1}, for a network of {classes} outputs, got {low} to "
+                f"{high} in the {part} part"
+            )
 
 
 def _check_no_dropout(model: nn.Module) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from os import PathLike
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from .... import NoisyQuadratic, risk
+from .... import NoisyQuadratic, Unresolved, risk
 from ...._table import Table
 from ...measurement.measure import measure
 from ...measurement.prediction import STAND_INS, Predicted, predict_steps
@@ -89,8 +90,8 @@ QUICK = Effort((16, 64, 256, 1024), ("SGD", "momentum", "SGD with EMA"), 6, 3, (
 
 def network_task(net: str, data: Data, device: str | None = None) -> Task:
     """The named network on the data, with cross entropy and the targets of this rung."""
-    if net not in NETS:
-        raise ValueError(f"net: expected one of {', '.join(NETS)}, got {net!r}")
+    if net not in TARGETS:
+        raise ValueError(f"net: expected one of {', '.join(TARGETS)}, got {net!r}")
     build = partial(NETS[net], data.shape, data.classes)
     targets = {"training loss": TARGETS[net], "held-out error": HELD_OUT_ERROR}
     return Task(build, data, functional.cross_entropy, targets, name=net, device=device)
@@ -203,14 +204,21 @@ def _curve(task: Task, quadratic: MeasuredQuadratic, trials: Sequence[Trial], st
     def loss(problem: NoisyQuadratic, growth: float = 1.0) -> NDArray[np.float64]:
         return np.asarray(risk(problem, optimizer, first.batch_size / growth, read)) + quadratic.floor
 
-    count, grows = len(read), quadratic.noise_growth > 0.0
+    def growing_loss() -> NDArray[np.float64]:
+        """NaN where noise does not grow, and where the risk is not settled: long oscillation over many eigenvalues."""
+        if quadratic.noise_growth > 0.0:
+            with suppress(Unresolved):
+                return loss(*quadratic.with_growing_noise())
+        return np.full(len(read), np.nan)
+
+    count = len(read)
     return {
         "optimizer": np.repeat(first.optimizer, count),
         "batch_size": np.repeat(first.batch_size, count),
         "lr": np.repeat(lr, count),
         "step": np.array(read),
         "predicted": loss(quadratic),
-        "predicted_growing": loss(*quadratic.with_growing_noise()) if grows else np.full(count, np.nan),
+        "predicted_growing": growing_loss(),
         "mean": runs.mean(axis=0),
         "low": runs.min(axis=0),
         "high": runs.max(axis=0),
