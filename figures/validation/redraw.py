@@ -1,4 +1,5 @@
-"""Draw the pictures of this folder again from the data beside them, in seconds and without torch's training:
+"""Draw the pictures of this folder again from the data beside them and judge the claims again, in seconds and without
+torch's training:
 
 python figures/validation/redraw.py
 """
@@ -13,11 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nqm._io import save_picture
+from nqm._io import save_picture, save_text
+from nqm._table import Table
 from nqm.plotting import style
 from nqm.validation import Measured, Rung, plot_rung
+from nqm.validation.document import Report
+from nqm.validation.papers.zhang2019.claims import judge
 from nqm.validation.papers.zhang2019.network_rung import FOLLOWED
-from nqm.validation.papers.zhang2019.spectra import plot_power_law, plot_spectra, plot_variance
+from nqm.validation.papers.zhang2019.report import write_claims
+from nqm.validation.papers.zhang2019.spectra import judge_spectra, plot_power_law, plot_spectra, plot_variance
 from nqm.validation.papers.zhang2019.steps import plot_curves, plot_predictions, plot_rates, plot_steps
 
 HERE = Path(__file__).parent
@@ -59,7 +64,27 @@ def draw(name: str, picture: Any) -> None:
     print(save_picture(picture, HERE / f"{name}.png"))
 
 
+def judged() -> Table:
+    """The verdicts; the model's own numbers, which take the measured quadratics, are those in claims.csv."""
+    before, verdicts = read("claims"), judge({net: (measured(net), None) for net in NETS})
+    model = dict(zip(zip(before["claim"], before["net"], strict=True), before["model"], strict=True))
+    primary = verdicts["metric"] == measured("mlp").metrics[0]
+    keys = zip(verdicts["claim"], verdicts["net"], strict=True)
+    known = [model[key] if first else np.nan for key, first in zip(keys, primary, strict=True)]
+    return Table({**verdicts, "model": np.array(known)})
+
+
+def rewrite_claims() -> None:
+    """The report's last part, and its files."""
+    spectra = {net: tuple(read(f"zhang2019-{number}-{net}") for number in (9, 10, 12)) for net in NETS}
+    part, path = Report(HERE), HERE / "README.md"
+    write_claims(part, judged(), judge_spectra(spectra))
+    text = path.read_text(encoding="utf-8")
+    print(save_text(text[: text.index("## Claims, judged")] + "\n\n".join(part.parts) + "\n", path))
+
+
 def main() -> None:
+    rewrite_claims()
     for name in "abc":
         draw(f"rung-{name}", plot_rung(rung(name)))
     curves = {net: read(f"rung-d-curves-{net}") for net in NETS}

@@ -10,6 +10,7 @@ from scipy.stats import t as student
 
 from nqm.validation.measurement.prediction import Predicted
 from nqm.validation.papers.zhang2019.claims import CLAIMS, judge
+from nqm.validation.papers.zhang2019.spectra import judge_spectra
 from nqm.validation.search.summary import Measured
 
 SIZES = 4.0 * 2.0 ** np.arange(9)
@@ -314,3 +315,51 @@ def test_a_lucky_cell_does_not_part_the_rates():
     rates = np.array([9, 9, 1, 1, 9, 9, 9, 9, 9.0])  # 9 times at 4 and 8, but for good from 64 on
     row = row_of(judged(table(rates=lambda name: rates if name == "momentum" else np.ones(9))), "Their rates")
     assert row["value"] == 64 / 16
+
+
+def test_each_target_is_judged_by_its_own_steps():
+    """Momentum saves steps to the one target and not to the other, whose steps are plain SGD's."""
+    one, law = table(), {**LAW, "momentum": LAW["SGD"]}
+    other = {**table(law).table, "metric": np.full(one.table.rows, "held-out error")}
+    both = {name: np.concatenate([column, other[name]]) for name, column in one.table.items()}
+    measured = Measured(both, {"targets": [["training loss", 0.1], ["held-out error", 0.05]]})
+    found = judge({"net": (measured, None)}).select(claim="Beyond it momentum does (4.1)")
+    assert found["metric"].tolist() == ["training loss", "held-out error"]
+    assert found["verdict"].tolist() == ["holds", "does not hold"]
+    single = judge({"a": (measured, None), "b": (one, None)})
+    assert set(single["metric"].tolist()) == {"training loss"}  # what all networks have
+
+
+def spectra(largest=1.0, bulk=1.0, noise=1.0, exponent=1.0):
+    """A spectrum of 101 at steps 200 and 1000, where its ten largest and the others are so many times larger."""
+    h = 1.0 / np.arange(1.0, 102.0)
+    later = h * np.where(np.arange(101) < 10, largest, bulk)
+    at = {
+        "step": np.repeat([0, 200, 1000], 101),
+        "index": np.tile(np.arange(1, 102), 3),
+        "curvature": np.concatenate([7.0 * h, h, later]),
+    }
+    return at, {"curvature": h, "variance": noise * h}, {"exponent": np.full(101, exponent)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "values", "verdicts"),
+    [
+        ({}, [1.0, 1.0, 1.0, 0.0], "hhhh"),
+        ({"largest": 4.0}, [4.0, 1.0, 1.0, 0.0], "nhhh"),
+        ({"bulk": 0.5}, [1.0, 2.0, 1.0, 0.0], "hnhh"),
+        ({"noise": 0.4}, [1.0, 1.0, 2.5, 0.0], "hhnh"),
+        ({"exponent": 0.8}, [1.0, 1.0, 1.0, 0.2], "hhhn"),
+    ],
+)
+def test_spectra_by_construction(changes, values, verdicts):
+    found = judge_spectra({"net": spectra(**changes)})
+    np.testing.assert_allclose(found["value"], values, rtol=1e-12, atol=1e-12)
+    assert found["verdict"].tolist() == [{"h": "holds", "n": "does not hold"}[word] for word in verdicts]
+
+
+def test_without_the_step_from_which_spectra_should_stay_nothing_is_decided():
+    at, variance, law = spectra()
+    early = {name: column[:101] for name, column in at.items()}
+    found = judge_spectra({"net": (early, variance, law)})
+    assert found["verdict"].tolist() == ["undecided", "undecided", "holds", "holds"]

@@ -11,8 +11,7 @@ from toys import toy_data, toy_task
 from nqm import _io
 from nqm.cli import main
 from nqm.validation import Rung, report
-from nqm.validation.papers.zhang2019 import network_rung
-from nqm.validation.papers.zhang2019 import report as network_report
+from nqm.validation.papers.zhang2019 import network_result, network_rung
 from nqm.validation.papers.zhang2019.network_rung import Effort
 
 EFFORT = Effort(
@@ -44,7 +43,7 @@ def toys():
         patch.setattr(report, "QUICK", EFFORT)
         patch.setattr(report, "load_data", lambda name, root: toy_data())
         patch.setattr(report, "network_task", lambda net, data, device: toy_task(name=net, device=device))
-        patch.setattr(network_report, "SPECTRA_AT", (0, 5))
+        patch.setattr(network_result, "SPECTRA_AT", (0, 5))
         patch.setattr(_io, "DPI", 30)
         patch.setattr(network_rung, "FOLLOWED", ("SGD",))
         yield

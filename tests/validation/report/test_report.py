@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from report_toys import EFFORT, shell, toys
-from toys import toy_task
+from toys import TARGETS, toy_task
 
 from nqm import _io
 from nqm.validation import Measured, document, report
@@ -67,7 +67,8 @@ def test_nothing_else_is_left(finished):
 def test_every_part_is_there(finished):
     text = text_of(finished)
     titles = re.findall(r"^#+ .*", text, re.MULTILINE)
-    parts = ("Predictions against", "In short", "Rung a: Toy", "Rung d", "Spectra of mlp", "Steps to target", "Claims")
+    parts = ("Predictions against", "In short", "Rung a: Toy", "Rung d", "Spectra of mlp", "Steps to target",
+             "Claims", "Spectra, judged")  # fmt: skip
     assert len(titles) == len(parts)
     for title, beginning in zip(titles, parts, strict=True):
         assert title.lstrip("# ").startswith(beginning)
@@ -81,10 +82,12 @@ def test_every_part_is_there(finished):
 
 def test_the_verdicts_are_numbers_or_nothing(finished):
     head, *rows = rows_of(section(text_of(finished), "## Claims, judged"))
-    assert head == ["claim", "number", "net", "value", "bound", "verdict", "model"]
-    assert [row[0] for row in rows] == [claim.text for claim in CLAIMS if {*claim.needs} <= {*EFFORT.optimizers}]
+    assert head == ["claim", "number", "steps to", "net", "value", "bound", "verdict", "model"]
+    judged = [claim.text for claim in CLAIMS if {*claim.needs} <= {*EFFORT.optimizers}]
+    assert [(row[0], row[2]) for row in rows] == [(text, metric) for text in judged for metric in TARGETS]
     for row in rows:
-        claim, _, net, interval, bound, verdict, model = row
+        claim, _, metric, net, interval, bound, verdict, model = row
+        assert metric == "training loss" or not model  # predictions are of the first metric
         assert net == "mlp"
         assert verdict in {"**holds**", "**does not hold**", "**undecided**"}
         value = re.fullmatch(r"(\S+) \((\S+) to (\S+)\)", interval)
@@ -190,7 +193,8 @@ def test_two_networks_stand_side_by_side(small, undrawn, tmp_path, monkeypatch):
         assert (tmp_path / f"{net}.jsonl").exists()
         assert f"### Spectra of {net}" in text
     assert "zhang2019-6" not in text  # no EMA
-    assert {row[2] for row in rows_of(section(text, "## Claims, judged"))[1:]} == {"mlp", "cnn"}
+    assert {row[3] for row in rows_of(section(text, "## Claims, judged"))[1:]} == {"mlp", "cnn"}
+    assert {row[2] for row in rows_of(section(text, "## Spectra, judged"))[1:]} == {"mlp", "cnn"}
 
 
 def test_cells_that_did_not_arrive_are_blanks(small, undrawn, tmp_path, monkeypatch):
@@ -211,8 +215,8 @@ def test_cells_that_did_not_arrive_are_blanks(small, undrawn, tmp_path, monkeypa
     monkeypatch.setattr(report, "QUICK", few)
     text = text_of(report.validate(tmp_path, rungs=("d",), nets=("mlp",), quick=True, device="cpu", progress=False))
     claims = rows_of(section(text, "## Claims, judged"))[1:]
-    undecided = [row for row in claims if row[3] == ""]
-    assert [row[5] for row in undecided] == ["**undecided**"] * len(undecided)
+    undecided = [row for row in claims if row[4] == ""]
+    assert [row[6] for row in undecided] == ["**undecided**"] * len(undecided)
     assert len([row for row in claims if "omentum" in row[0]]) <= len(undecided)
     assert "| mlp | momentum | measured |  |  |" in text
     assert "inf" not in re.sub(r"\binformation\b", "", text)

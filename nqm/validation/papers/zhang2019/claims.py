@@ -13,15 +13,15 @@ from scipy.stats import t as student
 
 from ...._statistics import critical_batch_size
 from ...._table import Table
+from ...experiments.verdict import LEVEL, decide
 from ...measurement.prediction import Predicted
 from ...search.summary import Measured
 
 __all__ = ["CLAIMS", "Claim", "Estimate", "judge"]
 
-CHANCE = 0.05  # of an interval that misses the number, seeds being the only source of error
+CHANCE = 1.0 - LEVEL  # of an interval that misses the number, seeds being the only source of error
 MATTERS = 1.25  # ratio of steps that counts as a difference
 APART = 1.5  # ratio of learning rates that counts as parted
-HOLDS, FAILS, OPEN = "holds", "does not hold", "undecided"
 
 
 class Estimate(NamedTuple):
@@ -49,11 +49,11 @@ class Claim:
 class _Steps:
     """Steps and rates of each optimizer by batch size, measured (medians of confirmation runs) or predicted."""
 
-    def __init__(self, table: Measured | Predicted) -> None:
+    def __init__(self, table: Measured | Predicted, metric: str | None = None) -> None:
         self.names = table.names
         self.rows: dict[str, Table] = {}
         for name in table.names:
-            rows = table.rows(name)
+            rows = table.rows(name) if isinstance(table, Predicted) else table.rows(name, metric)
             measured = isinstance(table, Measured)
             steps = rows["median"] if measured else np.maximum(rows["steps"], 1.0)
             error = rows["error"] * _quantile(rows["finals"]) if measured else np.zeros_like(steps)
@@ -218,33 +218,38 @@ CLAIMS = (
 
 
 def judge(networks: Mapping[str, tuple[Measured, Predicted | None]]) -> Table:
-    """Claims of zhang2019 section 4, judged: columns claim, number, net, value, low, high, bound, verdict, model.
+    """Claims of zhang2019 section 4, judged: claim, number, metric, net, value, low, high, bound, verdict, model.
 
-    value: the number that decides, from the medians of each cell's confirmation runs; low, high: a 95% interval from
-    the spread over the seeds (Student's t), which knows nothing of what the search may have missed. verdict: "holds"
-    where the whole interval lies on the claim's side of the bound, "does not hold" where it lies on the other, else
-    "undecided". model: the same number from the predicted steps, where there are any. Claims about optimizers that
-    were not trained are left out.
+    metric: the target whose steps are judged, each that all networks have. The paper's section 4.1 is about validation
+    targets, which are the held-out ones here; hyperparameters were chosen by the first metric. value: the number that
+    decides, from the medians of each cell's confirmation runs; low, high: a 95% interval from the spread over the seeds
+    (Student's t), which knows nothing of what the search may have missed. verdict: "holds" where the whole interval
+    lies on the claim's side of the bound, "does not hold" where it lies on the other, else "undecided". model: the same
+    number from the predicted steps, where there are any: they are those to the first metric. Claims about optimizers
+    that were not trained are left out.
 
     networks: for each network its measured table, and the predicted one or None.
     """
+    tables = [measured for measured, _ in networks.values()]
+    metrics = [m for m in tables[0].metrics if all(m in table.metrics for table in tables)] if tables else []
     records = []
     for claim in CLAIMS:
-        for net, (measured, predicted) in networks.items():
-            if set(claim.needs) <= set(measured.names):
-                records.append({"claim": claim.text, "number": claim.number, "net": net, **_judged(claim, measured),
-                                "model": _model(claim, predicted)})  # fmt: skip
-    names = ("claim", "number", "net", "value", "low", "high", "bound", "verdict", "model")
+        for metric in metrics:
+            for net, (measured, predicted) in networks.items():
+                if set(claim.needs) <= set(measured.names):
+                    model = _model(claim, predicted) if metric == measured.metrics[0] else math.nan
+                    records.append({"claim": claim.text, "number": claim.number, "metric": metric, "net": net,
+                                    **_judged(claim, measured, metric), "model": model})  # fmt: skip
+    names = ("claim", "number", "metric", "net", "value", "low", "high", "bound", "verdict", "model")
     return Table.from_rows(records, names)
 
 
-def _judged(claim: Claim, measured: Measured) -> dict[str, Any]:
-    value, error = _found(claim, measured)
+def _judged(claim: Claim, measured: Measured, metric: str) -> dict[str, Any]:
+    value, error = _found(claim, measured, metric)
     low, high = value * math.exp(-error), value * math.exp(error)
     if claim.slope:
         value, low, high = math.log(value), math.log(low), math.log(high)
-    right, wrong = (low > claim.bound, high < claim.bound) if claim.above else (high < claim.bound, low > claim.bound)
-    verdict = HOLDS if right else FAILS if wrong else OPEN
+    verdict = decide(low, high, claim.bound, claim.above)
     return {"value": value, "low": low, "high": high, "bound": claim.bound, "verdict": verdict}
 
 
@@ -255,9 +260,9 @@ def _model(claim: Claim, predicted: Predicted | None) -> float:
     return math.log(value) if claim.slope else value
 
 
-def _found(claim: Claim, table: Measured | Predicted) -> Estimate:
+def _found(claim: Claim, table: Measured | Predicted, metric: str | None = None) -> Estimate:
     """The claim's number; NaN where steps are missing."""
-    steps = _Steps(table)
+    steps = _Steps(table, metric)
     if any(steps.rows[name]["size"].size == 0 for name in claim.needs) or not steps.common(*claim.needs):
         return Estimate(math.nan, math.nan)
     return claim.find(steps)

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from os import PathLike
 
 from torch import nn
 
 from ...._table import Table
+from ...measurement.measure import measure
 from ...measurement.prediction import Predicted
 from ...measurement.quadratic import MeasuredQuadratic
 from ...search.summary import Measured
+from ...training.reference import checkpoints
 from ...training.task import Task
+from .spectra import Columns, compute_power_law, compute_spectra, compute_variance
 
 __all__ = ["NetworkResult", "ratio"]
+
+SPECTRA_AT = (0, 50, 200, 1000)  # steps of the reference run whose spectra are drawn
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +51,18 @@ class NetworkResult:
     @property
     def name(self) -> str:
         return self.task.name
+
+    @cached_property
+    def spectra(self) -> tuple[Columns, Columns, Columns]:
+        """Columns of zhang2019's figures 9, along the reference run, 10 and 12, where the network was measured."""
+        task, seed = self.task, int(self.measured.configuration["seed"])
+        start, passed = task.build(seed), checkpoints(task, SPECTRA_AT, seed=seed)
+        there = measure(start, task.loss, task.data, at=self.point, curvature="ekfac", device=task.device)
+        return (
+            compute_spectra(start, task.loss, task.data, passed, device=task.device),
+            compute_variance(there),
+            compute_power_law(self.quadratic),
+        )
 
     def ratios(self) -> Table:
         """Predicted over measured (median of the confirmation runs) steps to the training loss: columns net, optimizer,

@@ -5,6 +5,7 @@ Each has a half that computes columns and a half that draws them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ...._table import Table
+from ...experiments.verdict import decide
 from ...measurement.measure import measure
 from ...measurement.quadratic import MeasuredQuadratic
 from ...training.functional import Loss
 
 __all__ = [
+    "Columns",
     "compute_power_law",
     "compute_spectra",
     "compute_variance",
+    "judge_spectra",
     "plot_power_law",
     "plot_spectra",
     "plot_variance",
@@ -31,6 +36,10 @@ if TYPE_CHECKING:
 Columns = dict[str, NDArray[Any]]
 ANCHOR = 10
 """Where 1/i and the spectrum meet: beyond the few largest, which lie off any law."""
+
+LARGEST, SETTLED = 10, 200  # eigenvalues that are compared, and the step from which they should not change
+UNCHANGED = CLOSE = 1.5  # times off that still count as unchanged, and as closely matched
+CLOSE_EXPONENT = 0.1  # off 1: over two decades of the index that is a factor of 1.6
 
 
 def compute_spectra(
@@ -133,3 +142,51 @@ def plot_power_law(data: Mapping[str, NDArray[Any]]) -> Picture:
     ax.set(xscale="log", yscale="log", xlabel="index", ylabel="curvature")
     ax.legend(loc="lower left")
     return picture
+
+
+def judge_spectra(networks: Mapping[str, tuple[Columns, Columns, Columns]]) -> Table:
+    """What zhang2019's appendix E says of spectra, judged on one run of each network.
+
+    Columns claim, number, net, value, bound, verdict: "holds" where the value lies below the bound, else "does not
+    hold"; "undecided" where there is no value.
+
+    networks: for each the columns of :func:`compute_spectra`, :func:`compute_variance`, :func:`compute_power_law`.
+    """
+    records = []
+    for net, (spectra, variance, law) in networks.items():
+        found = (
+            ("The spectrum is mostly unchanged after 200 iterations (E.1): its largest eigenvalues",
+             f"times by which the geometric mean of the {LARGEST} largest changes from step {SETTLED} to the last",
+             _change(spectra, LARGEST), UNCHANGED),
+            ("The same (E.1): its bulk", f"times by which the median changes from step {SETTLED} to the last",
+             _change(spectra), UNCHANGED),
+            ("Variances closely match the curvature (E.2)",
+             "median of variance over curvature, or its inverse", _off(variance), CLOSE),
+            ("The spectrum very closely matches 1/i (E.4)", "distance of the fitted exponent from 1",
+             abs(float(law["exponent"][0]) - 1.0), CLOSE_EXPONENT),
+        )  # fmt: skip
+        records += [
+            {"claim": claim, "number": number, "net": net, "value": value, "bound": bound,
+             "verdict": decide(value, value, bound, above=False)}
+            for claim, number, value, bound in found
+        ]  # fmt: skip
+    ordered = sorted(records, key=lambda record: [r["claim"] for r in records].index(record["claim"]))
+    return Table.from_rows(ordered, ("claim", "number", "net", "value", "bound", "verdict"))
+
+
+def _change(spectra: Mapping[str, NDArray[Any]], largest: int | None = None) -> float:
+    """Times by which eigenvalues change from step :data:`SETTLED` to the last one: the geometric mean of the largest,
+    or the median of all that are positive. NaN without both steps."""
+    last, logs = int(spectra["step"].max()), []
+    if last == SETTLED or SETTLED not in spectra["step"]:
+        return math.nan
+    for step in (SETTLED, last):
+        here = spectra["curvature"][(spectra["step"] == step) & (spectra["curvature"] > 0.0)]
+        falling = np.sort(np.log(here))[::-1]
+        logs.append(float(np.median(falling) if largest is None else falling[:largest].mean()))
+    return float(np.exp(abs(logs[1] - logs[0])))
+
+
+def _off(variance: Mapping[str, NDArray[Any]]) -> float:
+    seen = (variance["curvature"] > 0.0) & (variance["variance"] > 0.0)
+    return float(np.exp(abs(np.median(np.log(variance["variance"][seen] / variance["curvature"][seen])))))
