@@ -13,6 +13,7 @@ from toys import toy_net, toy_task, unbounded_net
 
 import nqm
 from nqm.validation import MeasuredQuadratic, load_data, measure, mlp
+from nqm.validation.measurement import prediction
 from nqm.validation.measurement.prediction import DAMPINGS, STAND_INS, Predicted, damped, predict_steps
 from nqm.validation.training.functional import flatten, parameters_of
 from nqm.validation.training.reference import checkpoints, reference_point
@@ -124,6 +125,24 @@ def test_growing_noise_is_asked_about_a_batch_as_much_smaller():
         assert rows["batch_size"][place] == size
         assert rows["examples"][place] == size * best.steps
         assert best.steps != nqm.tune(problem, nqm.SGD(nqm.FREE), size, TARGET - FLOOR).steps
+
+
+def test_steps_under_growing_noise_that_no_rule_settles_are_not_told(monkeypatch):
+    """The other cells are; with the measured noise everywhere it stays an error."""
+
+    def tune(problem, optimizer, batch_size, risk):
+        if batch_size == 8.0:
+            raise nqm.Unresolved(812, 1e-11)
+        return nqm.tune(problem, optimizer, batch_size, risk)
+
+    whole = predict_steps(explicit(), ["SGD"], [8, 32], TARGET, growing_noise=True).rows("SGD")
+    monkeypatch.setattr(prediction, "tune", tune)
+    rows = predict_steps(explicit(), ["SGD"], [8, 32], TARGET, growing_noise=True).rows("SGD")
+    for key in ("steps", "lr", "examples"):
+        assert math.isnan(rows[key][0])
+        assert rows[key][1] == whole[key][1]
+    with pytest.raises(nqm.Unresolved):
+        predict_steps(explicit(), ["SGD"], [8, 32], TARGET)
 
 
 def test_a_target_above_the_start_takes_no_steps():

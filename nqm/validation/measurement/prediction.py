@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ... import EMA, FREE, SGD, NoisyQuadratic, Preconditioned, tune
+from ... import EMA, FREE, SGD, NoisyQuadratic, Preconditioned, Unresolved, tune
 from ..._statistics import critical_batch_size
 from ..._table import Table
 from .quadratic import MeasuredQuadratic
@@ -39,8 +39,8 @@ class Predicted:
     """Predicted steps to target.
 
     table: columns of equal length, one row for each optimizer and batch size: optimizer, batch_size and examples
-    (examples), steps (inf where the target is out of reach), lr, effective_lr = lr / (1 - momentum), momentum, decay,
-    damping (NaN where there is none). target: the loss to reach.
+    (examples), steps (inf where the target is out of reach, NaN where the model does not tell), lr, effective_lr =
+    lr / (1 - momentum), momentum, decay, damping (NaN where there is none). target: the loss to reach.
     """
 
     table: Table
@@ -102,7 +102,8 @@ def predict_steps(
     Each optimizer is its stand-in's best (``STAND_INS``); for K-FAC the damping is the best of seven powers of ten from
     1e-5 to 10 times the largest curvature. growing_noise: noise that grows with the loss
     (:meth:`MeasuredQuadratic.with_growing_noise`) instead of the measured noise everywhere; seconds per cell, half a
-    minute with momentum, and not for K-FAC.
+    minute with momentum, and not for K-FAC. Steps are NaN there where no risk is settled (:class:`nqm.Unresolved`), as
+    with long momentum over tens of thousands of eigenvalues.
 
     Raises ValueError for unknown optimizers, or a target at or below the quadratic's floor.
     """
@@ -115,7 +116,13 @@ def predict_steps(
     for name in optimizers:
         seen = inverted if name in KFAC else plain
         for size in batch_sizes:
-            records.append({"optimizer": name, "batch_size": float(size), **_best(name, seen, size / growth, risk)})
+            try:
+                best = _best(name, seen, size / growth, risk)
+            except Unresolved:
+                if not growing_noise:
+                    raise
+                best = {"steps": math.nan}
+            records.append({"optimizer": name, "batch_size": float(size), **best})
     return Predicted(_table(records), float(target))
 
 
