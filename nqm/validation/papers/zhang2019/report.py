@@ -255,7 +255,8 @@ def write_claims(report: Report, verdicts: Table, spectra: Table) -> None:
     report.table(["claim", "number", "steps to", "net", "value", "bound", "verdict", "model"], rows)
     report.data("claims-spectra", spectra)
     report.text(
-        "## Spectra, judged", "",
+        "## Spectra, judged",
+        "",
         "What the paper's appendix E says of spectra, on one run of each network, so that a value has no interval "
         "([data](claims-spectra.csv)). The paper's figure 9 has the eigenvalues of K-FAC's factors along training by "
         "K-FAC at batch size 3,000; ours are those in the Kronecker basis (EKFAC) along plain SGD at batch size 256.",
