@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,9 +24,14 @@ STREAMS = ("batches", "factors", "labels", "noise", "second batch", "measurement
 a step's second batch, and what a measurement on the way draws."""
 
 
-def generator(seed: int, stream: str) -> torch.Generator:
-    """The generator of one of :data:`STREAMS`."""
-    return torch.Generator().manual_seed(seed + STREAMS.index(stream) * 2**32)
+def generator(seed: int, stream: str, number: int = 0) -> torch.Generator:
+    """The generator of one of :data:`STREAMS`; a step's own where its ``number`` is given.
+
+    Batches have the seed itself; of other seeds torch reads the lowest 32 bits only, so they are mixed by NumPy.
+    """
+    place = STREAMS.index(stream)
+    mixed = np.random.SeedSequence((seed, place, number)).generate_state(1)[0] if place else seed
+    return torch.Generator().manual_seed(int(mixed))
 
 
 class BatchDraws:

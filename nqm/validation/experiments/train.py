@@ -1,0 +1,108 @@
+"""Training that is recorded: what is asked for by name, at the steps that are asked for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+
+import torch
+
+from ..._table import Table
+from ...schedules import Schedule
+from ..measurement.quantities import Quantity, find
+from ..training.batches import generator
+from ..training.ensemble import EnsembleRun, readings
+from ..training.gradients.rule import PLAIN, GradientRule, check_rule
+from ..training.task import EXPLODED, Task
+from ..training.trials import Trial, check_trials
+
+__all__ = ["recorded", "train"]
+
+
+def train(
+    task: Task,
+    trials: Sequence[Trial],
+    steps: int,
+    *,
+    record: Sequence[str] | Mapping[str, Quantity] = ("training loss", "held-out loss", "held-out accuracy"),
+    at: Collection[int] | None = None,
+    rule: GradientRule = PLAIN,
+    schedule: Schedule | None = None,
+    replacement: bool = True,
+) -> Table:
+    """Train trials of one optimizer and batch size side by side for ``steps`` steps, and record them on the way.
+
+    A step is a gradient rule, then the optimizer's update. Batches, drawn labels, injected noise and measurements have
+    generators of their own, from the trial's seed: trials of one seed see the same batches under any rule, and what is
+    recorded changes nothing.
+
+    Args:
+        task: network, data and loss (its targets are not looked at).
+        trials: one optimizer and batch size, any seeds and hyperparameters.
+        record: quantities, by names of :data:`nqm.validation.QUANTITIES` or with names of your own.
+        at: the steps after which to record, 0 for the start; None: 0, every step up to 20, then a tenth apart. The last
+            step is always recorded.
+        rule: :mod:`nqm.validation.training.gradients`. schedule: factors of the learning rate by step.
+        replacement: each batch drawn from all examples, or else in epochs without replacement.
+
+    Returns a table with the columns "run" (place among the trials), "step", the quantities, and "diverged": 1 in the
+    row with which a run ended since its training loss was NaN, infinite or ten times that of the start, else 0.
+
+    Raises TypeError or ValueError, before any training, for what cannot be trained or recorded.
+    """
+    optimizer = check_trials(trials, steps)
+    check_rule(rule)
+    wrong = [step for step in at or () if isinstance(step, bool) or not isinstance(step, int) or step < 0]
+    if wrong:
+        raise ValueError(f"at: expected whole numbers of at least 0, got {wrong[0]!r}")
+    quantities = find(record)
+    for quantity in quantities.values():
+        quantity.check(task)
+    run = EnsembleRun(task, trials, optimizer, rule=rule, schedule=schedule, replacement=replacement)
+    return recorded(run, steps, quantities, at)
+
+
+def recorded(
+    run: EnsembleRun, steps: int, quantities: Mapping[str, Quantity], at: Collection[int] | None = None
+) -> Table:
+    """Go on with a run up to step ``steps``, as :func:`train` does; the run can be looked at afterwards, and its
+    networks (``run.net.module(run.theta[place])``) trained on."""
+    rows: list[dict[str, float]] = []
+    first = run.read()["training loss"]
+    if at is None:
+        at = {0, *_until(steps)}
+    if run.number in at:
+        _note(run, quantities, torch.ones_like(first, dtype=torch.bool), rows)
+    for _ in run.train(steps, at):
+        now = run.read()["training loss"]
+        alive = now <= EXPLODED * first
+        _note(run, quantities, alive, rows)
+        if not bool(alive.all()):
+            stay = torch.nonzero(alive)[:, 0]
+            run.keep(stay.tolist())
+            first = first[stay]
+        if not run.running:
+            break
+    order = sorted(range(len(rows)), key=lambda i: (rows[i]["run"], rows[i]["step"]))
+    return Table.from_rows([rows[i] for i in order], ("run", "step", *quantities, "diverged"))
+
+
+def _until(steps: int) -> list[int]:
+    found: list[int] = []
+    for step in readings():
+        if step >= steps:
+            return [*found, steps]
+        found.append(step)
+    raise AssertionError("readings have no end")
+
+
+def _note(
+    run: EnsembleRun, quantities: Mapping[str, Quantity], alive: torch.Tensor, rows: list[dict[str, float]]
+) -> None:
+    """One row for each run that is still going."""
+    for place, trial in enumerate(run.running):
+        row: dict[str, float] = {"run": trial, "step": run.number}
+        for name, quantity in quantities.items():
+            draws = generator(run.draws[trial].seed, "measurement", run.number)
+            row[name] = quantity(run.net, run.shown[place], run.data, draws) if alive[place] else math.nan
+        rows.append({**row, "diverged": int(not alive[place])})
