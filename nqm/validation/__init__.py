@@ -9,6 +9,9 @@
 - The ladder: :func:`linear_regression`, :func:`softmax_regression`, :func:`linearised_network`, :func:`network` (also
   called :func:`rung_a` to :func:`rung_d`). :func:`validate`: all of it, with pictures and a report (``nqm validate`` in
   the shell).
+- :func:`train`: one's own experiments. A step descends along a gradient rule (:class:`Plain`, :class:`Penalised`,
+  :class:`Injected` noise, :class:`TwoBatches`, :class:`Mixup`, :class:`WeightDecay`, or a :class:`GradientRule` of
+  one's own); recorded are quantities (:data:`QUANTITIES`). :func:`run_jobs`: many of them, resumed where they ended.
 
 Its packages, each built on those before: :mod:`.training`, :mod:`.measurement`, :mod:`.search`, :mod:`.ladder`,
 :mod:`.experiments`, :mod:`.papers`.
@@ -19,10 +22,13 @@ try:
 except ImportError as error:
     raise ImportError(f"nqm.validation needs torch: pip install 'nqm[validation]' ({error})") from error
 
+from .experiments.jobs import read_jobs, run_jobs
+from .experiments.train import train
 from .ladder import Rung, linear_regression, linearised_network, plot_rung, softmax_regression
 from .measurement.measure import measure
 from .measurement.prediction import Predicted, predict_steps
 from .measurement.quadratic import MeasuredQuadratic, load
+from .measurement.quantities import QUANTITIES, Quantity
 from .papers.zhang2019.claims import judge
 from .papers.zhang2019.network_result import NetworkResult
 from .papers.zhang2019.network_rung import network, network_task
@@ -31,6 +37,11 @@ from .search.measure_steps import measure_steps
 from .search.summary import Measured
 from .training.data import Data, load_data, with_label_noise
 from .training.ensemble import follow
+from .training.gradients.injected import Injected
+from .training.gradients.mixup import Mixup
+from .training.gradients.penalties import Penalised
+from .training.gradients.rule import GradientRule, Plain, WeightDecay
+from .training.gradients.two_batches import TwoBatches
 from .training.networks import NETS, cnn, lenet, mlp, resnet8
 from .training.reference import reference_point
 from .training.task import Task
@@ -44,15 +55,24 @@ rung_a, rung_b, rung_c, rung_d = linear_regression, softmax_regression, linearis
 __all__ = [
     "NETS",
     "OPTIMIZERS",
+    "QUANTITIES",
     "Data",
+    "GradientRule",
+    "Injected",
     "Measured",
     "MeasuredQuadratic",
+    "Mixup",
     "NetworkResult",
     "Outcome",
+    "Penalised",
+    "Plain",
     "Predicted",
+    "Quantity",
     "Rung",
     "Task",
     "Trial",
+    "TwoBatches",
+    "WeightDecay",
     "cnn",
     "follow",
     "judge",
@@ -69,13 +89,16 @@ __all__ = [
     "plot_rung",
     "predict_steps",
     "race",
+    "read_jobs",
     "reference_point",
     "resnet8",
+    "run_jobs",
     "rung_a",
     "rung_b",
     "rung_c",
     "rung_d",
     "softmax_regression",
+    "train",
     "train_until_first",
     "validate",
     "with_label_noise",

@@ -49,6 +49,13 @@ def train(
     row with which a run ended since its training loss was NaN, infinite or ten times that of the start, else 0.
 
     Raises TypeError or ValueError, before any training, for what cannot be trained or recorded.
+
+    >>> from nqm.validation import Penalised, Task, Trial, load_data, mlp
+    >>> task = Task(mlp, load_data("digits"), torch.nn.functional.cross_entropy, {"training loss": 0.1})
+    >>> trials = [Trial("SGD", batch_size=32, seed=seed, hyperparameters={"lr": 0.1}) for seed in (1, 2)]
+    >>> found = train(task, trials, 20, record=["held-out accuracy", "Tr F"], at=[0], rule=Penalised("FP", 0.1, every=1))
+    >>> bool(found.select(step=20)["held-out accuracy"].min() > 0.5)
+    True
     """
     optimizer = check_trials(trials, steps)
     check_rule(rule)
