@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from .... import FREE, SGD, max_stable_lr
 from ...._table import Table
 from ...document import Report, shown
+from ...training.kfac import FACTOR_EXAMPLES
 from .claims import judge
 from .network_result import NetworkResult
 from .network_rung import FOLLOWED, FURTHER, LONGEST
@@ -212,6 +213,7 @@ def _experiments(report: Report, results: Sequence[NetworkResult]) -> None:
         "## Steps to target for real (zhang2019 figures 5 to 8)", "",
         "Fewest steps found by quasi-random search for each optimizer at each batch size; drawn is the median over "
         "fresh seeds with their range. All trials' best: " + ", ".join(f"[{n}](steps-{n}.csv)" for n in tables) + ".",
+        _how_they_are_read(results[0].task.evaluated, "K-FAC" in " ".join(results[0].measured.names)),
     )  # fmt: skip
     metrics = results[0].measured.metrics
     if "held-out error" in metrics:
@@ -225,6 +227,18 @@ def _experiments(report: Report, results: Sequence[NetworkResult]) -> None:
     report.figure("zhang2019-8", "Figure 8: steps to the training loss",
                   plot_steps(tables, preconditioned, metrics[0]), steps)  # fmt: skip
     _edges(report, results)
+
+
+def _how_they_are_read(evaluated: int | None, kfac: bool) -> str:
+    """What the numbers of steps do not say of themselves."""
+    examples = "all examples" if evaluated is None else f"the first {evaluated} examples"
+    said = f"Losses and errors are read on {examples} of each part, at steps a tenth apart."
+    if not kfac:
+        return said
+    return (
+        f"{said} K-FAC's factors are taken anew at each reading, without a running average, of {FACTOR_EXAMPLES} more "
+        "examples that are counted nowhere."
+    )
 
 
 def _claims(report: Report, results: Sequence[NetworkResult]) -> None:
