@@ -53,7 +53,7 @@ def train(
     >>> from nqm.validation import Penalised, Task, Trial, load_data, mlp
     >>> task = Task(mlp, load_data("digits"), torch.nn.functional.cross_entropy, {"training loss": 0.1})
     >>> trials = [Trial("SGD", batch_size=32, seed=seed, hyperparameters={"lr": 0.1}) for seed in (1, 2)]
-    >>> found = train(task, trials, 20, record=["held-out accuracy", "Tr F"], at=[0], rule=Penalised("FP", 0.1, every=1))
+    >>> found = train(task, trials, 20, record=["held-out accuracy"], at=[0], rule=Penalised("FP", 0.1, every=1))
     >>> bool(found.select(step=20)["held-out accuracy"].min() > 0.5)
     True
     """
