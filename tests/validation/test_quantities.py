@@ -31,6 +31,7 @@ from nqm.validation.measurement.quantities import (
     find,
     fisher,
 )
+from nqm.validation.measurement.quantities.hessian import products
 from nqm.validation.measurement.quantities.temperature import fit_temperature, rescaled
 from nqm.validation.training import per_example
 
@@ -184,6 +185,12 @@ def test_norms(monkeypatch, name, per_chunk):
 # --- the Hessian -----------------------------------------------------------------------------------------------
 
 
+def test_hessian_products_of_more_examples_than_are_taken_at_once():
+    net, theta, data = setting(n=300)
+    found = products(net, theta, data.x, data.y, torch.eye(len(theta), dtype=torch.float64))
+    torch.testing.assert_close(found, hessian_matrix(naive.objective(net, data.x, data.y), theta))
+
+
 @pytest.mark.parametrize("name", ["mlp", "conv", "norm"])
 def test_trace_of_the_hessian(name):
     net, theta, data = setting(name)
@@ -246,11 +253,11 @@ def test_the_hessian_against_the_fisher_matrix(monkeypatch, name):
     hessian = hessian_matrix(naive.objective(net, data.x, data.y), theta)
     dense = naive.fisher(net, theta, data.x, data.y)
     close(value(TraceHF("full"), name), (hessian @ dense).trace())
-    products = {
+    traces = {
         "diagonal": hessian.diagonal() @ dense.diagonal(),
         "trace": hessian.trace() * dense.trace() / len(theta),
     }
-    for kind, expected in products.items():
+    for kind, expected in traces.items():
         estimate, error = TraceHF(kind, 400).with_error(net, theta, data, seeded())
         assert abs(estimate - float(expected)) < Z * error
         assert error < 0.2 * float(expected)

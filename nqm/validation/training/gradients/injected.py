@@ -13,7 +13,7 @@ from torch import Tensor
 from .. import kfac
 from ..batches import Batch
 from ..functional import Net, unflatten
-from ..per_example import mean_squares
+from ..per_example import mean_squares, moments
 from .labels import labels_of
 from .rule import GradientRule
 
@@ -30,7 +30,7 @@ class Injected(GradientRule):
     """The gradient of a batch of M_L + s n, s^2 = 1 / M_S - 1 / M_L: noise n, of mean 0, that is drawn at each step.
 
         full            covariance F: 1 / sqrt(M_L) sum_i r_i g_i with r_i ~ N(0, 1), one more backward pass (eq. 5)
-        diagonal        sqrt(diag F) times N(0, 1) (eq. 6, Algorithm 1)
+        diagonal        sqrt(diag F) times N(0, 1), of the gradient's own backward pass (eq. 6, Algorithm 1)
         trace           sqrt(Tr(F) / P) times N(0, 1), of the same total variance (section 5.4)
         K-FAC           covariance A (x) G of each layer, Kronecker factors of F
         multiplicative  1 / M_L sum_i z_i g_i with z_i ~ N(1, (M_L - M_S) / M_S): full noise, in one backward pass
@@ -77,10 +77,12 @@ class Injected(GradientRule):
         if self.structure == "multiplicative":
             z = 1.0 + self.scale(batch.size) * math.sqrt(batch.size) * batch.normal("noise", batch.size)
             return _weighted(net, thetas, batch.x, batch.y, z / batch.size)
-        gradient = net.gradients(thetas, batch.x, batch.y)
         if self.structure == "none" or self.small_batch == batch.size:
-            return gradient
-        return gradient + self.scale(batch.size) * self.noise(net, thetas, batch)
+            return net.gradients(thetas, batch.x, batch.y)
+        if self.structure in ("diagonal", "trace") and self.labels == "data":
+            gradient, squares = net.each(partial(moments, net), thetas, batch.x, batch.y).unbind(1)
+            return gradient + self.scale(batch.size) * self._drawn(squares, batch)
+        return net.gradients(thetas, batch.x, batch.y) + self.scale(batch.size) * self.noise(net, thetas, batch)
 
     def noise(self, net: Net, thetas: Tensor, batch: Batch) -> Tensor:
         """n (R, P) of the large batch."""
@@ -90,10 +92,14 @@ class Injected(GradientRule):
         if self.structure == "full":
             r = batch.normal("noise", batch.size) / math.sqrt(batch.size)
             return _weighted(net, thetas, batch.x, y, r)
-        squares: Tensor = net.each(partial(mean_squares, net), thetas, batch.x, y)
+        return self._drawn(net.each(partial(mean_squares, net), thetas, batch.x, y), batch)
+
+    def _drawn(self, squares: Tensor, batch: Batch) -> Tensor:
+        """Noise with the variances diag F (R, P), or with their mean."""
+        count = squares.shape[1]
         if self.structure == "trace":
             squares = squares.mean(dim=1, keepdim=True)
-        return squares.sqrt() * batch.normal("noise", thetas.shape[1])
+        return squares.sqrt() * batch.normal("noise", count)
 
 
 def _weighted(net: Net, thetas: Tensor, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
@@ -123,6 +129,13 @@ def _kronecker(net: Net, thetas: Tensor, batch: Batch, labels: str) -> Tensor:
 
 
 def _root(matrix: Tensor) -> Tensor:
-    """The symmetric root of a positive semidefinite matrix."""
-    values, vectors = torch.linalg.eigh(matrix)
-    return (vectors * values.clamp_min(0.0).sqrt().unsqueeze(-2)) @ vectors.transpose(-1, -2)
+    """The symmetric root of a positive semidefinite matrix, NaN for those of runs that have diverged.
+
+    Eigenvalues that are 0 but for rounding are taken as 0: a root makes 1e-8 of 1e-16, and another one for each
+    number of runs side by side.
+    """
+    sound = matrix.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
+    values, vectors = torch.linalg.eigh(torch.where(sound, matrix, 0.0))
+    least = values[..., -1:] * values.shape[-1] * torch.finfo(values.dtype).eps
+    roots = torch.where(values > least, values, 0.0).sqrt()
+    return torch.where(sound, (vectors * roots.unsqueeze(-2)) @ vectors.transpose(-1, -2), torch.nan)
