@@ -67,6 +67,9 @@ def test_gradients_of_single_examples(monkeypatch, name, per_chunk):
     expected = naive.gradients(net, theta, data.x, data.y)
     torch.testing.assert_close(torch.cat(list(per_example.gradients(net, theta, data.x, data.y))), expected)
     torch.testing.assert_close(per_example.mean_squares(net, theta, data.x, data.y), expected.square().mean(0))
+    mean, squares = per_example.moments(net, theta, data.x, data.y)
+    torch.testing.assert_close(mean, expected.mean(0))
+    torch.testing.assert_close(squares, expected.square().mean(0))
     torch.testing.assert_close(per_example.squared_norms(net, theta, data.x, data.y), expected.square().sum(1))
     assert (net.kept["layers"] is None) == (name in naive.ONE_BY_ONE)
 
