@@ -1,4 +1,4 @@
-"""Files that version 0.1.0 wrote, before validation was put into packages: they load, and searches go on from them."""
+"""Files that version 0.1.0 wrote: they load, and searches go on from them."""
 
 from __future__ import annotations
 
