@@ -53,7 +53,7 @@ class Report:
 
 
 def shown(value: Any) -> str:
-    """A cell of a table: numbers to three digits, NaN as a blank."""
+    """A cell of a table: numbers to three digits, NaN as a blank, bars that do not end the cell."""
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.3g}"
-    return str(value)
+    return str(value).replace("|", "\\|")
