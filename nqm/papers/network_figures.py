@@ -16,7 +16,14 @@ class Listing:
     full: float
 
 
-WEN2020: dict[str, Listing] = {}
+WEN2020 = {
+    "wen2020-2": Listing("Gradient variance by layer under each regime", 0.2, 2.0),
+    "wen2020-3": Listing("Training error and loss per update under each regime", 0.3, 12.0),
+    "wen2020-5a": Listing("Norms of the Fisher matrix and of its diagonal along training", 0.3, 3.0),
+    "wen2020-5b": Listing("The Hessian's largest eigenvalue at the end of training", 0.1, 4.0),
+    "wen2020-table2": Listing("Held-out accuracy at equal epochs under each regime", 0.2, 7.0),
+    "wen2020-costs": Listing("What a step of each regime costs", 0.1, 0.6),
+}
 
 JASTRZEBSKI2021: dict[str, Listing] = {}
 

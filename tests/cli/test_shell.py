@@ -12,6 +12,7 @@ import pytest
 import nqm
 from nqm.cli import main
 from nqm.papers import all_figures
+from nqm.papers.network_figures import NETWORK_FIGURES
 
 
 def shell(capsys, *words):
@@ -238,7 +239,10 @@ def test_schedule_of_batch_sizes_and_of_a_shape(capsys):
 
 def test_figures_are_listed(capsys):
     code, out, _ = shell(capsys, "figures", "--list")
-    assert (code, len(out.splitlines())) == (0, len(all_figures()))
+    assert (code, len(out.splitlines())) == (0, len(all_figures()) + len(NETWORK_FIGURES))
+    for name, listing in NETWORK_FIGURES.items():
+        (line,) = [line for line in out.splitlines() if line.startswith(f"{name} ")]
+        assert line.endswith(f"(networks: {listing.full:g} minutes of training, {listing.quick:g} with --quick)")
     some = ("figures", "--list", "zhang2019-4", "nqm-ramp")
     code, out, _ = shell(capsys, *some)
     assert code == 0
@@ -295,6 +299,8 @@ def test_help_has_an_example(capsys, command):
         ("figures nothing", "unknown figure 'nothing': expected one of zhang2019-1"),
         ("figures --list nothing", "unknown figure 'nothing': expected one of zhang2019-1"),
         ("figures --bins 1", "--bins"),
+        ("figures wen2020-3 nothing", "unknown figure 'nothing': expected one of zhang2019-1"),
+        ("figures wen2020-3 --workers 0", "--workers: expected at least 1, got 0"),
     ],
 )
 def test_bad_input_is_one_line_and_code_2(capsys, words, told):

@@ -98,6 +98,8 @@ def write_paper(
     Finished jobs are kept in PAPER.jsonl (PAPER-quick.jsonl) in the folder and not repeated: an interrupted run goes on
     from there. Raises ValueError for unknown figures or where none is for this data, before any work.
     """
+    from ...plotting import style
+
     check_executor(executor)
     chosen = _chosen(paper, figures)
     effort = Effort(quick, seed, data)
@@ -115,7 +117,7 @@ def write_paper(
         results=report.folder / f"{paper.name}{'-quick' if quick else ''}.jsonl",
         executor=executor,
         progress=progress,
-        say=say,
+        say=None if progress else say,
     )
     found = {key: Result(settings, table) for (key, settings), table in zip(jobs.items(), tables, strict=True)}
     say("pictures and report")
@@ -124,10 +126,11 @@ def write_paper(
     report.text(f"# {paper.name} on networks", "", f"*{paper.title}*", "",
                 _origin(command, seed, time.perf_counter() - began, len(jobs)))  # fmt: skip
     _write_verdicts(report, paper, verdicts)
-    for figure in chosen:
-        report.text(f"## {figure.name}: {figure.title}")
-        report.figure(figure.name, figure.title, figure.plot(drawn[figure.name]), drawn[figure.name],
-                      f"{figure.see} *Here:* {figure.differs}")  # fmt: skip
+    with style():
+        for figure in chosen:
+            report.text(f"## {figure.name}: {figure.title}")
+            report.figure(figure.name, figure.title, figure.plot(drawn[figure.name]), drawn[figure.name],
+                          f"{figure.see} *Here:* {figure.differs}")  # fmt: skip
     report.text("## What these small versions cannot say", "", paper.cannot)
     report.save()
     return report

@@ -11,7 +11,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t as student
 
-__all__ = ["CANNOT", "FAILS", "HOLDS", "LEVEL", "UNDECIDED", "Verdict", "decide", "judge_claim", "mean_interval"]
+__all__ = [
+    "CANNOT",
+    "FAILS",
+    "HOLDS",
+    "LEVEL",
+    "UNDECIDED",
+    "Verdict",
+    "decide",
+    "judge_claim",
+    "judge_within",
+    "mean_interval",
+]
 
 HOLDS, FAILS, UNDECIDED, CANNOT = "holds", "does not hold", "undecided", "cannot be judged here"
 LEVEL = 0.95
@@ -82,3 +93,21 @@ def judge_claim(
     value, low, high = mean_interval(samples)
     verdict = decide(low, high, bound, above) if premise else CANNOT
     return Verdict(claim, why, value, low, high, bound, verdict, paper, model)
+
+
+def judge_within(
+    claim: str,
+    why: str,
+    samples: Sequence[float] | NDArray[Any],
+    margin: float,
+    *,
+    premise: bool = True,
+    paper: str = "",
+    model: str = "",
+) -> Verdict:
+    """Judge a claim that a mean is 0 to within a margin, which is the bound that is shown: it holds where the whole
+    interval lies within, does not hold where it lies outside. The rest as :func:`judge_claim`."""
+    value, low, high = mean_interval(samples)
+    within, outside = -margin < low and high < margin, low > margin or high < -margin
+    verdict = CANNOT if not premise else HOLDS if within else FAILS if outside else UNDECIDED
+    return Verdict(claim, f"{why} (bound: either way)", value, low, high, margin, verdict, paper, model)

@@ -1,3 +1,11 @@
 """What papers say of training networks, tried on networks."""
 
-__all__: list[str] = []
+from __future__ import annotations
+
+from ..experiments.paper import Paper
+from . import wen2020
+
+__all__ = ["PAPERS"]
+
+PAPERS: dict[str, Paper] = {paper.name: paper for paper in (wen2020.PAPER,)}
+"""Papers whose experiments on networks are jobs, figures and verdicts, by name."""

@@ -9,7 +9,17 @@ import types
 import pytest
 from report_toys import shell
 
-from nqm.validation import report
+from nqm.cli import main
+from nqm.papers.network_figures import NETWORK_FIGURES
+from nqm.validation import document, report
+from nqm.validation.experiments import paper
+from nqm.validation.papers import PAPERS
+
+
+def figures(capsys, *words):
+    """`nqm figures`: code, stdout, stderr."""
+    code = main(["figures", *words])
+    return code, *capsys.readouterr()
 
 
 def test_the_command_writes_a_report(small, capsys, tmp_path):
@@ -22,6 +32,30 @@ def test_the_command_writes_a_report(small, capsys, tmp_path):
     code, told, _ = shell(capsys, "--rung", "a", "--out", str(out), "--json")
     assert code == 0
     assert json.loads(told)[-1] == str(out / "README.md")
+
+
+def test_a_paper_or_one_of_its_figures(capsys, monkeypatch, tmp_path):
+    asked = []
+
+    def noted(known, folder, **options):
+        asked.append((known.name, str(folder), options.get("figures"), options["quick"]))
+        return document.Report(tmp_path, written=[tmp_path / "README.md"])
+
+    monkeypatch.setattr(paper, "write_paper", noted)
+    assert shell(capsys, "--paper", "wen2020", "--quick", "--out", str(tmp_path))[:2] == (
+        0, f"report: {tmp_path / 'README.md'}\n")  # fmt: skip
+    code, told, _ = figures(capsys, "wen2020-3", "wen2020-5a", "--out", str(tmp_path), "--json")
+    assert (code, json.loads(told)) == (0, [str(tmp_path / "README.md")])
+    assert asked == [
+        ("wen2020", str(tmp_path), None, True),
+        ("wen2020", str(tmp_path / "wen2020"), ["wen2020-3", "wen2020-5a"], False),
+    ]
+
+
+def test_every_paper_lists_its_figures():
+    listed = [figure.name for known in PAPERS.values() for figure in known.figures]
+    assert sorted(listed) == sorted(NETWORK_FIGURES)
+    assert all(name.startswith(f"{known.name}-") for known in PAPERS.values() for name in [known.figures[0].name])
 
 
 def test_what_is_asked_for_by_default(capsys, monkeypatch, tmp_path):
@@ -50,6 +84,10 @@ def test_what_is_asked_for_by_default(capsys, monkeypatch, tmp_path):
         ("--workers two", "--workers"),
         ("--seed -1", "seed: expected a whole number of at least 0, got -1"),
         ("--seed 1.5", "--seed"),
+        ("--paper nobody2020", "invalid choice: 'nobody2020'"),
+        ("--paper wen2020 --net mlp", "--net: expected without --paper, which has settings of its own"),
+        ("--paper wen2020 --device cpu", "--device: expected without --paper"),
+        ("--paper wen2020 --data cifar10 --data-root x", "expected a data set that wen2020's figures are for, got"),
         ("--data mnist --rung a", "data 'mnist': expected rung d alone"),
         ("--data mnist --rung a d", "data 'mnist': expected rung d alone"),
         ("--device cuda:77", "device: expected one that is here (cpu"),
