@@ -144,10 +144,11 @@ def injected(
         C = sqrt((M_L - M_S) / (M_L M_S)) root,   root root^T = F                   "full"      (eq. 5)
                                                                 diag(F)             "diagonal"  (eq. 6)
                                                                 Tr(F) / d I         "trace"     (section 5.4)
-                                                                diagonal blocks     "blocks"    (K-FAC's shape)
+                                                                diagonal blocks     "blocks"
                                                                 0                   "none"
 
-    All but "none" have the same variance Tr(C C^T). With "full", large batches have noise of covariance
+    All but "none" have the same variance Tr(C C^T). Blocks are those of F in full: K-FAC's (appendix A.8) are Kronecker
+    products (:class:`nqm.validation.Injected`). With "full", large batches have noise of covariance
     F / M_L + C C^T = F / M_S: the small batch's, so that its risk is had exactly.
 
     Args:
