@@ -1,4 +1,4 @@
-"""What jastrzebski2021's jobs do, at small sizes: identities of the Fisher matrix's trace, pairs of runs, continuations."""
+"""What jastrzebski2021's jobs do, at small sizes: identities of traces, pairs of runs, continuations."""
 
 from __future__ import annotations
 

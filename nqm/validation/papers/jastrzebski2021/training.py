@@ -89,7 +89,9 @@ def rule_of(method: str, coefficient: float, every: int = 1, start: int = 0, par
     return Penalised(method, coefficient, every=every, start=start)
 
 
-def begun(net: str, data: Data, lr: float, seed: int, batch_size: int = BATCH, rule: GradientRule = PLAIN) -> EnsembleRun:
+def begun(
+    net: str, data: Data, lr: float, seed: int, batch_size: int = BATCH, rule: GradientRule = PLAIN
+) -> EnsembleRun:
     """One run before its first step; batches are drawn with replacement."""
     trials = [trial_of(batch_size, seed, lr)]
     return EnsembleRun(task_of(net, data), trials, check_trials(trials, 1), rule=rule)
