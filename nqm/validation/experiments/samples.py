@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..._table import Table
 
-__all__ = ["COLUMNS", "MEAN", "Row", "by_seed", "means", "minus", "paired", "table_of"]
+__all__ = ["COLUMNS", "MEAN", "Row", "by_seed", "log_ratio", "means", "minus", "paired", "table_of"]
 
 COLUMNS = ("panel", "quantity", "series", "x", "seed", "value", "error", "seeds")
 MEAN = -1
@@ -72,6 +72,11 @@ def by_seed(table: Table, **conditions: Any) -> dict[int, float]:
 
 def minus(a: float, b: float) -> float:
     return a - b
+
+
+def log_ratio(a: float, b: float) -> float:
+    """log(a / b); NaN where one is not above 0."""
+    return math.log(a / b) if a > 0.0 and b > 0.0 else math.nan
 
 
 def paired(

@@ -22,6 +22,7 @@ __all__ = [
     "judge_claim",
     "judge_within",
     "mean_interval",
+    "seen",
 ]
 
 HOLDS, FAILS, UNDECIDED, CANNOT = "holds", "does not hold", "undecided", "cannot be judged here"
@@ -72,6 +73,11 @@ def decide(low: float, high: float, bound: float, above: bool = True) -> str:
     other, else (an unknown interval too) :data:`UNDECIDED`."""
     right, wrong = (low > bound, high < bound) if above else (high < bound, low > bound)
     return HOLDS if right else FAILS if wrong else UNDECIDED
+
+
+def seen(samples: ArrayLike) -> bool:
+    """Whether a premise, that the mean is above 0, is seen: by the whole interval."""
+    return mean_interval(samples)[1] > 0.0
 
 
 def judge_claim(

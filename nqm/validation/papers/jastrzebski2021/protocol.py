@@ -20,6 +20,8 @@ from ...training.trials import Trial
 
 __all__ = [
     "BATCH",
+    "BATCH_RATE",
+    "BATCH_SIZES",
     "BEST_RATE",
     "EARLY",
     "HELD",
@@ -51,6 +53,9 @@ BEST_RATE = {"cnn": 0.05, "mlp": 0.2}
 SMALL_RATE = {net: rate / 10.0 for net, rate in BEST_RATE.items()}
 RATES = {"cnn": (0.005, 0.009, 0.016, 0.028, 0.05), "mlp": (0.02, 0.036, 0.063, 0.11, 0.2)}
 """From eta*/10 to eta*."""
+BATCH_RATE = {"cnn": 0.02, "mlp": 0.1}
+BATCH_SIZES = (16, 32, 64, 128, 449)
+"""Of figure 7, at one rate, which all of them survive (pilot: 0.05 breaks off at 16)."""
 METHODS = ("GP_x", "GP", "FP", "GP_r")
 
 TITLES = {"cnn": "CNN, 12 filters", "mlp": "MLP, 128 hidden units", "resnet8": "ResNet8"}
@@ -75,7 +80,7 @@ class Size(NamedTuple):
     continuations: int
 
 
-FULL = Size(many=12, some=10, few=6, steps=1200, noisy=1500, first=4, pairs=6, continuations=4)
+FULL = Size(many=12, some=8, few=6, steps=1200, noisy=1500, first=4, pairs=6, continuations=4)
 QUICK = Size(many=3, some=3, few=2, steps=400, noisy=300, first=20, pairs=2, continuations=2)
 
 

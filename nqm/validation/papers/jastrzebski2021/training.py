@@ -68,6 +68,9 @@ class Half(Quantity):
         return float(right.double().mean())
 
 
+HALVES: dict[str, Quantity] = {f"{part} accuracy": Half(part) for part in ("validation", "test")}
+
+
 def readings(first: int, steps: int, ratio: float = RATIO) -> set[int]:
     """0, and steps from the first to the last, each about a tenth later than the one before.
 
@@ -101,13 +104,15 @@ def course(
     data: str, net: str, lr: float, seed: int, batch_size: int, steps: int, method: str, coefficient: float, every: int,
     start: int, part: int, first: int, data_root: str | None = None,
 ) -> Table:  # fmt: skip
-    """A run on a split of the seed's own. Columns step, training loss, training accuracy, held-out accuracy, Tr F,
-    Tr F of a batch (labels of the model), squared gradient of a batch (labels of the data), diverged.
+    """A run on a split of the seed's own. Columns step, training loss, training accuracy, held-out accuracy, validation
+    accuracy, test accuracy (:class:`Half`), Tr F, Tr F of a batch (labels of the model), squared gradient of a batch
+    (labels of the data), diverged.
 
     first: the first reading; negative: read after every so many steps instead.
     """
     quantities: dict[str, Quantity] = {
         **find(("training loss", "training accuracy", "held-out accuracy")),
+        **HALVES,
         "Tr F": TraceF(examples=FISHER_EXAMPLES),
         "Tr F of a batch": TraceFBatch(batch_size),
         "squared gradient of a batch": TraceFBatch(batch_size, labels="data"),
@@ -131,7 +136,7 @@ def noisy(
     for name, mask in (("clean", ~redrawn), ("noisy", redrawn)):
         quantities[f"{name} accuracy"] = Subset(Accuracy("training"), mask)
         quantities[f"{name} gradient norm"] = Subset(MeanGradientNorm("training"), mask)
-    quantities.update({f"{part} accuracy": Half(part) for part in ("validation", "test")})
+    quantities.update(HALVES)
     run = begun(net, given, lr, seed, rule=rule_of(method, coefficient))
     return recorded(run, steps, quantities, range(0, steps + 1, spacing))
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...._table import Table
+from ...experiments.drawing import legend_beside
 from ...experiments.paper import Effort, NetworkFigure, Result
 from ...experiments.samples import Row, by_seed, means, table_of
 from ...experiments.train import recorded
@@ -88,7 +89,7 @@ def plot(table: Table) -> Picture:
             logarithmic(ax, "y")
             ax.set_ylabel(("Frobenius norm", "added to the loss, times 2 / rate$^2$")[row])
     for row in range(2):
-        axes[row, -1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        legend_beside(axes[row, -1])
     return figure
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ...._table import Table
 from ...experiments.paper import Effort, NetworkFigure, Result
 from ...experiments.samples import Row, by_seed, means, paired, table_of
-from ...experiments.verdict import Verdict, judge_claim, mean_interval
+from ...experiments.verdict import Verdict, judge_claim, seen
 from .drawing import LOOKS
 from .protocol import TITLES, seeds_of
 from .speed import pseudo_values
@@ -241,7 +241,7 @@ def _judged(table: Table, net: str) -> list[Verdict]:
         ),
         judge_claim(
             f"{title}: it comes close to SB (table 2)", "part of the gap between LB and SB that it closes",
-            pseudo_values(more, gap), bound=MOST, premise=mean_interval(gap)[1] > 0.0, paper="0.5 to 1.0",
+            pseudo_values(more, gap), bound=MOST, premise=seen(gap), paper="0.5 to 1.0",
         ),
     ]  # fmt: skip
 
@@ -276,7 +276,7 @@ def _judged_elements(table: Table, net: str) -> Verdict:
     return judge_claim(
         f"{TITLES[net]}: diagonal elements matter more to generalization than off-diagonal ones (section 7)",
         "at equal training loss: what LB + diagonal gains on LB minus what LB + full gains on LB + diagonal, in points",
-        2.0 * diagonal - whole, premise=mean_interval(whole)[1] > 0.0,
+        2.0 * diagonal - whole, premise=seen(whole),
     )  # fmt: skip
 
 

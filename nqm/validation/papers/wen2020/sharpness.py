@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...._table import Table
+from ...experiments.drawing import legend_beside
 from ...experiments.paper import Effort, NetworkFigure, Result
-from ...experiments.samples import Row, by_seed, means, paired, table_of
+from ...experiments.samples import Row, by_seed, log_ratio, means, paired, table_of
 from ...experiments.verdict import Verdict, judge_claim
 from .drawing import LOOKS
 from .generalization import count_of, end_of, nets_of
@@ -68,7 +69,7 @@ def plot(table: Table) -> Picture:
         ax.set_xticks(range(len(nets)), [TITLES[net] for net in nets])
         ax.set(title=said, xlabel="network", ylabel="largest Hessian eigenvalue", xlim=(-0.5, len(nets) - 0.5))
         logarithmic(ax, "y")
-    axes[0, 1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    legend_beside(axes[0, 1])
     return figure
 
 
@@ -87,7 +88,7 @@ def judge(table: Table) -> list[Verdict]:
 
 def _log_ratios(table: Table, net: str, name: str) -> list[float]:
     large, noisy = (by_seed(table, panel=net, quantity=name, series=regime) for regime in ("LB", "LB + diagonal"))
-    return paired(large, noisy, lambda a, b: math.log(a / b) if a > 0.0 and b > 0.0 else math.nan).tolist()
+    return paired(large, noisy, log_ratio).tolist()
 
 
 FIGURE = NetworkFigure(

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...._table import Table
+from ...experiments.drawing import draw_lines, legend_below
 from ...experiments.paper import Effort, NetworkFigure, Result
 from ...experiments.samples import Row, by_seed, means, paired, table_of
-from ...experiments.verdict import Verdict, judge_claim, judge_within, mean_interval
-from .drawing import draw_lines, legend_below
+from ...experiments.verdict import Verdict, judge_claim, judge_within, seen
+from .drawing import CURVES
 from .protocol import COMMON_RATE, LARGE, REGIMES, SMALL, TITLES, seeds_of, settings_of
 from .quadratic import SOFTMAX
 
@@ -97,7 +98,7 @@ def plot(table: Table) -> Picture:
     for i, net in enumerate(nets):
         for row, name in enumerate(("training error", "training loss")):
             ax = axes[row, i]
-            draw_lines(ax, table, panel=net, quantity=name)
+            draw_lines(ax, table, CURVES, panel=net, quantity=name)
             ax.set(xlabel="update", ylabel=name, title=TITLES[net])
         axes[0, i].set_ylim(0.0, 0.5)
         logarithmic(axes[1, i], "y")
@@ -133,7 +134,7 @@ def _judged(table: Table, net: str) -> list[Verdict]:
         regime: by_seed(table, panel=net, quantity=LOSS, series=regime) for regime in REGIMES if regime not in COSTLY
     }
     gap = paired(losses["SB"], losses["LB"])
-    premise = mean_interval(gap)[1] > 0.0
+    premise = seen(gap)
     model = _Model(table, net)
 
     def part(regime: str, of: str = "LB") -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ...._table import Table
+from ...experiments.drawing import legend_below
 from ...experiments.paper import Effort, NetworkFigure, Result
 from ...experiments.samples import Row, by_seed, means, paired, table_of
 from ...experiments.verdict import Verdict, judge_claim, judge_within
@@ -17,7 +18,7 @@ from ...training.batches import Batch, BatchDraws
 from ...training.data import load_data
 from ...training.ensemble import EnsembleRun
 from ...training.per_example import moments
-from .drawing import LOOKS, legend_below
+from .drawing import LOOKS
 from .protocol import COMMON_RATE, LARGE, SMALL, TITLES, regime_of, seeds_of, settings_of
 from .training import begun
 
