@@ -124,8 +124,9 @@ def logarithmic(ax: Axes, axis: str = "both") -> None:
         getattr(ax, f"set_{name}scale")("log")
         target = getattr(ax, f"{name}axis")
         low, high = getattr(ax, f"get_{name}lim")()
-        few = high < 10.0 * low
-        target.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]) if few else LogLocator(subs=(1.0, 2.0, 5.0)))
+        few, many = high < 10.0 * low, high > 1000.0 * low
+        subs = (1.0,) if many else (1.0, 2.0, 5.0)
+        target.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]) if few else LogLocator(subs=subs))
         target.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
         target.set_minor_locator(NullLocator())
         target.set_minor_formatter(NullFormatter())

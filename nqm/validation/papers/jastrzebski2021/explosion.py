@@ -66,7 +66,7 @@ def plot_1(table: Table) -> Picture:
     draw_lines(axes[0], table, dashed, lambda name: f"{rate_name(name)}: training", quantity="training accuracy")
     draw_lines(axes[0], table, solid, lambda name: f"{rate_name(name)}: held-out", quantity="held-out accuracy")
     axes[0].set(ylabel="accuracy (%)")
-    axes[0].legend(loc="lower right")
+    axes[0].legend(loc="upper left")
     for ax, quantity, label in ((axes[1], "Tr F", "Tr(F)"), (axes[2], "gradient norm", "norm of a batch's gradient")):
         draw_lines(ax, table, solid, None, quantity=quantity)
         ax.set(ylabel=label)
