@@ -15,7 +15,7 @@ import pytest
 import torch
 from job_toys import CONFIGURATION, SEEDS, called, columns_of, counted, interrupted, run, same, toy
 
-from nqm.validation.experiments.jobs import read_jobs
+from nqm.validation.experiments.jobs import read_jobs, seconds_of
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +46,13 @@ def test_a_file_gives_the_same_bits_back_without_running(tmp_path, tables):
     assert configuration == {**CONFIGURATION, "limits": [0.0, "inf"]}
     assert [settings for settings, _ in jobs] == SEEDS
     assert same([table for _, table in jobs], tables)
+
+
+def test_seconds_are_those_of_the_jobs_that_are_asked_for(tmp_path):
+    run(results=tmp_path / "jobs.jsonl")
+    took = [json.loads(line)["seconds"] for line in (tmp_path / "jobs.jsonl").read_text().splitlines()[1:]]
+    assert seconds_of(tmp_path / "jobs.jsonl", SEEDS[:2]) == sum(took[:2])
+    assert min(took) > 0.0
 
 
 @pytest.mark.parametrize(

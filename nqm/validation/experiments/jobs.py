@@ -18,7 +18,7 @@ from ..execution import error_of, failure, one_thread, progress_bar, way_back
 from ..journal import Configuration, Journal, as_line, read_journal
 from .job import FORM, Job, checked_columns, first_of_each, key_of, told
 
-__all__ = ["read_jobs", "run_jobs"]
+__all__ = ["read_jobs", "run_jobs", "seconds_of"]
 
 Function = Callable[..., Mapping[str, Any]]
 Keywords = Mapping[str, Any]
@@ -92,6 +92,13 @@ def read_jobs(path: str | os.PathLike[str]) -> tuple[Configuration, list[tuple[d
     """
     configuration, jobs = read_journal(path, FORM)
     return configuration, [(job.settings, job.table) for job in first_of_each(jobs).values()]
+
+
+def seconds_of(path: str | os.PathLike[str], settings: Sequence[Keywords]) -> float:
+    """Seconds that the jobs of these settings took, one with another, by a file of :func:`run_jobs`."""
+    _, jobs = read_journal(path, FORM)
+    known, asked = first_of_each(jobs), {key_of(one) for one in settings}
+    return sum(job.seconds for key, job in known.items() if key in asked)
 
 
 class _Work:

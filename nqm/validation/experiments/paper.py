@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from ..._parallel import check_executor
 from ..._table import Table
 from ...papers.network_figures import NETWORK_FIGURES
 from ..document import Report
-from .jobs import run_jobs
+from .jobs import run_jobs, seconds_of
 from .verdict import Verdict
 
 if TYPE_CHECKING:
@@ -108,13 +107,14 @@ def write_paper(
     if not chosen:
         raise ValueError(f"data: expected a data set that {paper.name}'s figures are for, got {data!r}")
     jobs = {_key(settings): settings for name in wanted for settings in wanted[name]}
-    began, report = time.perf_counter(), Report(Path(folder))
+    report = Report(Path(folder))
     report.folder.mkdir(parents=True, exist_ok=True)
+    results = report.folder / f"{paper.name}{'-quick' if quick else ''}.jsonl"
     tables = run_jobs(
         partial(paper.run, data_root=None if data_root is None else os.fspath(data_root)),
         list(jobs.values()),
         configuration={"paper": paper.name, **paper.protocol},
-        results=report.folder / f"{paper.name}{'-quick' if quick else ''}.jsonl",
+        results=results,
         executor=executor,
         progress=progress,
         say=None if progress else say,
@@ -124,7 +124,7 @@ def write_paper(
     drawn = {f.name: f.compute([found[_key(settings)] for settings in wanted[f.name]]) for f in chosen}
     verdicts = {figure.name: figure.judge(drawn[figure.name]) for figure in chosen}
     report.text(f"# {paper.name} on networks", "", f"*{paper.title}*", "",
-                _origin(command, seed, time.perf_counter() - began, len(jobs)))  # fmt: skip
+                _origin(command, seed, seconds_of(results, list(jobs.values())), len(jobs)))  # fmt: skip
     _write_verdicts(report, paper, verdicts)
     with style():
         for figure in chosen:
@@ -151,8 +151,8 @@ def _key(settings: dict[str, Any]) -> str:
 def _origin(command: str, seed: int, seconds: float, jobs: int) -> str:
     versions = ", ".join(f"{name} {version(name)}" for name in ("nqm", "torch", "numpy"))
     return (
-        f"Written by `{command}` (seed {seed}): {jobs} jobs, {seconds / 60:.1f} minutes in the last sitting on "
-        f"{os.cpu_count()} CPU cores ({platform.machine()}; {versions})."
+        f"Written by `{command}` (seed {seed}): {jobs} jobs of {seconds / 60:.1f} minutes together, each on one thread "
+        f"of {os.cpu_count()} CPU cores ({platform.machine()}; {versions})."
     )
 
 
