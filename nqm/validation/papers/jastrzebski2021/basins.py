@@ -147,7 +147,7 @@ def _judge(table: Table, figure: str) -> list[Verdict]:
         judge_claim(f"A small early Tr(F) leads to wider minima under the same later training ({where})",
                     f"log of Tr(H) at the best held-out accuracy, mean of a run's continuations, low over high; {said}",
                     low_over_high(MEAN_TRACE), premise=premise),
-        judge_claim(f"So it does for the training loss there: Tr(H) goes with it (ours; {where})",
+        judge_claim(f"Tr(H) is smaller also in proportion to the training loss there (ours; {where})",
                     "log of mean Tr(H) over mean training loss at that point, low over high; the same premise",
                     low_over_high(PER_LOSS), premise=premise),
         judge_claim(f"A small early Tr(F) leads to better accuracy ({where})",
@@ -345,7 +345,7 @@ CONTINUED = (
     "1e-5). {pairs} pairs of early runs, each pair with a start and a split of its own (the paper: one pair, whose "
     "continuations tell nothing of other early runs). Tr(H) by Hutchinson's estimator (30 vectors, all training "
     "examples) at the best held-out accuracy, as in the paper with its test accuracy; it falls with the training loss: "
-    "right, both at that point."
+    "right, both at that point. Points pair by pair (the paper: histograms)."
 )
 SAYS = (
     "Left: Tr(F) of two early phases{early}. From each, continuations of other seeds under the same low "
