@@ -42,8 +42,8 @@ STRONG = 1.0
 """Coefficient of FP that is judged. Pilot: of the largest held-out accuracy, MLP at both shares, CNN at a half."""
 WINDOW = (100, 500)
 """Steps over which is averaged. Pilot, without a penalty: of the noisy labels about 15% are fitted at its start (CNN),
-73% (MLP) and 80% (CNN) at its end, and almost all at the end of the run, where gradients vanish. FP 1 also delays the CNN's start,
-by about 100 steps, which counts against the claim."""
+73% (MLP) and 80% (CNN) at its end, and almost all at the end of the run, where gradients vanish. FP 1 also
+delays the CNN's start, by about 100 steps, which counts against the claim."""
 REACHED = 0.9
 """Accuracy on right labels at which that on wrong ones is compared; the pilot's runs reach it under FP 1 too."""
 CNN_SEEDS = 5
@@ -368,7 +368,8 @@ FIGURES = (
         "The same with a second network (the paper: ResNet-50, which table 3 calls ResNet-52 and the text Wide "
         "ResNet).",
         f"The CNN with 12 filters in the place of the MLP, {CNN_SEEDS} seeds. FP {STRONG:g} delays the start of "
-        f"this network by about 100 steps (pilot), on clean labels too, which counts against the first claim. {LABELS}. {BARS}",
+        f"this network by about 100 steps (pilot), on clean labels too, which counts against the first claim. "
+        f"{LABELS}. {BARS}",
     ),
     NetworkFigure(
         "jastrzebski2021-table3", jobs_table3, compute_table3, plot_table3, judge_table3,
