@@ -19,6 +19,8 @@ from nqm._table import Table
 from nqm.plotting import style
 from nqm.validation import Measured, Rung, plot_rung
 from nqm.validation.document import Report
+from nqm.validation.experiments.samples import read_samples
+from nqm.validation.papers import PAPERS
 from nqm.validation.papers.zhang2019.claims import judge
 from nqm.validation.papers.zhang2019.network_rung import FOLLOWED
 from nqm.validation.papers.zhang2019.report import write_claims
@@ -83,8 +85,19 @@ def rewrite_claims() -> None:
     print(save_text(text[: text.index("## Claims, judged")] + "\n\n".join(part.parts) + "\n", path))
 
 
+def draw_papers() -> None:
+    """Those whose figures are in folders of their own: PAPER, or PAPER-DATA."""
+    with style():
+        for report in sorted(HERE.glob("*/README.md")):
+            for figure in PAPERS[report.parent.name.partition("-")[0]].figures:
+                path = report.parent / f"{figure.name}.png"
+                if path.exists():
+                    print(save_picture(figure.plot(read_samples(path.with_suffix(".csv"))), path))
+
+
 def main() -> None:
     rewrite_claims()
+    draw_papers()
     for name in "abc":
         draw(f"rung-{name}", plot_rung(rung(name)))
     curves = {net: read(f"rung-d-curves-{net}") for net in NETS}

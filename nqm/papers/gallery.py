@@ -23,6 +23,10 @@ def index(figures: Iterable[Figure], folder: Path) -> str:
             "Predictions beside real networks, and figures 5 to 10 and 12 of zhang2019: "
             "[validation](validation/README.md), written by `nqm validate`.\n"
         )
+    reports = sorted(path.parent.name for path in folder.glob("validation/*/README.md"))
+    if reports:
+        links = ", ".join(f"[{name}](validation/{name}/README.md)" for name in reports)
+        parts.append(f"Papers' figures that need networks, on small ones: {links}, written by `nqm validate --paper`.\n")
     for figure in figures:
         if (folder / f"{figure.name}.png").exists():
             paper, number = figure.name.split("-")

@@ -13,7 +13,7 @@ from panels import PANELS
 import nqm
 from nqm._io import write_whole
 from nqm.cli import main
-from nqm.papers import all_figures, smith2018
+from nqm.papers import all_figures, gallery, smith2018
 from nqm.papers.gallery import write_figures
 from nqm.papers.ours import gaussian_features, scaling_laws, schedules
 from nqm.papers.zhang2019 import constant as zhang2019
@@ -256,6 +256,9 @@ def test_files_and_index(tmp_path, capsys):
     index = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "nqm figures zhang2019-2" in index
     assert "zhang2019-3a" not in index
+    assert "validation" not in index
+    write_whole(tmp_path / "validation" / "wen2020" / "README.md", lambda path: path.write_text("a report"))
+    assert "[wen2020](validation/wen2020/README.md)" in gallery.index([], tmp_path)
 
 
 def test_same_numbers_same_bytes(tmp_path):

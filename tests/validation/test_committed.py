@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from nqm.validation.experiments.samples import read_samples
+from nqm.validation.papers import PAPERS
 
 FOLDER = Path(__file__).parents[2] / "figures" / "validation"
 pytestmark = pytest.mark.skipif(not FOLDER.exists(), reason="figures/validation is in the repository only")
@@ -42,9 +46,37 @@ def test_no_number_in_the_report_is_absurd():
     assert not re.search(r"\d{7,}", text)
 
 
+def test_every_paper_has_its_report():
+    assert {path.parent.name for path in FOLDER.glob("*/README.md")} >= set(PAPERS)
+
+
+@pytest.mark.parametrize(
+    "folder", sorted(path.parent for path in FOLDER.glob("*/README.md")), ids=lambda path: path.name
+)
+def test_verdicts_are_those_of_the_data_beside_them(folder):
+    paper = PAPERS[folder.name.partition("-")[0]]
+    with (folder / f"{paper.name}-verdicts.csv").open(newline="", encoding="utf-8") as stream:
+        told = list(csv.DictReader(stream))
+    shown = [figure for figure in paper.figures if (folder / f"{figure.name}.csv").exists()]
+    assert len(shown) == (1 if folder.name.endswith("-mnist") else len(paper.figures))
+    found = [
+        {"figure": figure.name, **verdict.row()}
+        for figure in shown
+        for verdict in figure.judge(read_samples(folder / f"{figure.name}.csv"))
+    ]
+    assert [(one["figure"], one["claim"], one["verdict"]) for one in found] == [
+        (one["figure"], one["claim"], one["verdict"]) for one in told
+    ]
+    for name in ("value", "low", "high", "bound"):
+        np.testing.assert_allclose([one[name] for one in found], [float(one[name]) for one in told], rtol=1e-9)
+    report = (folder / "README.md").read_text(encoding="utf-8")
+    assert all(f"{one['low']:.3g} to {one['high']:.3g} |" in report for one in found)
+    assert all(f"[data]({figure.name}.csv)" in report for figure in shown)
+
+
 @pytest.mark.thorough
 def test_all_pictures_can_be_drawn_again(redraw, monkeypatch, tmp_path):
-    names = {path.name for path in FOLDER.glob("*.png")}
+    names = {path.name for path in FOLDER.glob("**/*.png")}
     save = redraw.save_picture
     monkeypatch.setattr(redraw, "save_picture", lambda picture, path: save(picture, tmp_path / path.name))
     redraw.main()

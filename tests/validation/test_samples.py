@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from nqm.validation.experiments.samples import MEAN, Row, by_seed, means, paired, table_of
+from nqm.validation.experiments.samples import MEAN, Row, by_seed, means, paired, read_samples, table_of
 from nqm.validation.experiments.verdict import CANNOT, FAILS, HOLDS, UNDECIDED, judge_claim, judge_within, mean_interval
 
 ROWS = [Row("net", "loss", name, 1.0, seed, value) for name, seed, value in
@@ -23,6 +23,14 @@ def test_samples_come_with_their_means():
     assert mean["error"][0] == pytest.approx(1.0)  # sqrt(2) / sqrt(2)
     assert table.select(quantity="course")["seed"].tolist() == [MEAN, MEAN]
     assert means(table, quantity="course")["value"].tolist() == [0.0, 2.0]
+
+
+def test_a_file_gives_the_same_bits_back(tmp_path):
+    table = table_of([*ROWS, Row("", "loss", "0.05", 1 / 3, 9, math.nan)], COURSE)
+    found = read_samples(table.to_csv(tmp_path / "samples.csv"))
+    for name, column in table.items():
+        np.testing.assert_array_equal(found[name], column)
+        assert found[name].dtype.kind == column.dtype.kind
 
 
 def test_a_run_that_has_diverged_leaves_no_mean():

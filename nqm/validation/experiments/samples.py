@@ -6,7 +6,9 @@ seeds 1); one with seed :data:`MEAN` the mean over ``seeds`` seeds with its stan
 
 from __future__ import annotations
 
+import csv
 import math
+import os
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -15,9 +17,12 @@ from numpy.typing import NDArray
 
 from ..._table import Table
 
-__all__ = ["COLUMNS", "MEAN", "Row", "by_seed", "log_ratio", "means", "minus", "paired", "table_of"]
+__all__ = ["COLUMNS", "MEAN", "Row", "by_seed", "log_ratio", "means", "minus", "paired", "read_samples", "table_of"]
 
-COLUMNS = ("panel", "quantity", "series", "x", "seed", "value", "error", "seeds")
+TYPES: dict[str, type] = {
+    "panel": str, "quantity": str, "series": str, "x": float, "seed": int, "value": float, "error": float, "seeds": int,
+}  # fmt: skip
+COLUMNS = tuple(TYPES)
 MEAN = -1
 
 
@@ -51,6 +56,13 @@ def _mean(rows: list[Row]) -> dict[str, Any]:
     values = np.array([row.value for row in rows], dtype=float)
     error = values.std(ddof=1) / math.sqrt(values.size) if values.size > 1 else math.nan
     return {**rows[0]._asdict(), "seed": MEAN, "value": values.mean(), "error": error, "seeds": values.size}
+
+
+def read_samples(path: str | os.PathLike[str]) -> Table:
+    """The table of a CSV file, to the bit."""
+    with open(path, newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    return Table({name: np.array([kind(row[name]) for row in rows]) for name, kind in TYPES.items()})
 
 
 def means(table: Table, **conditions: Any) -> Table:
