@@ -151,7 +151,7 @@ def pairs_of_panels(found, left, right):
             panels.append(Panel((label, "step", title), lines))
         lines = [ends(found, judged, pick, strength, coefficients, **settings)
                  for _, coefficients, strength, settings in (left, right)]  # fmt: skip
-        panels.append(Panel(("largest Tr(F)" if judged == "Tr F" else "test accuracy", "strength"), lines))
+        panels.append(Panel(("largest Tr(F)" if judged == "Tr F" else "test accuracy", "coefficient"), lines))
     return panels
 
 

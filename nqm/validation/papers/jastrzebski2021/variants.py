@@ -197,10 +197,11 @@ def plot_of(table: Table, variants: Sequence[tuple[Variant, str]]) -> Picture:
             ax.set(title=title, xlabel="step", ylabel=quantity)
             logarithmic(ax, "x")
         legend_beside(axes[0, place], title=r"coefficient $\alpha$")
+    single = any(variant is SINGLE for variant, _ in variants)
+    across = rf"coefficient: $\alpha$ (f = 1), {BATCH} $\alpha$ (eq. 6)" if single else r"coefficient $\alpha$"
     for row, (quantity, said) in zip(axes, ((TEST, f"{TEST} at the end (%)"), (PEAK, "largest Tr(F)")), strict=True):
         _draw_ends(row[2], table, quantity, [variant for variant, _ in variants])
-        row[2].set(xlabel=r"strength: $\alpha$ (eq. 3), " + rf"{BATCH} $\alpha$ (eq. 6)", ylabel=said,
-                   title="each coefficient")  # fmt: skip
+        row[2].set(xlabel=across, ylabel=said, title="each coefficient")
     legend_beside(axes[0, 2])
     return figure
 
@@ -370,13 +371,13 @@ PREMISES = (
 def _pair(variant: Variant, title: str) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
     """Jobs, data and picture of a variant beside FP of every step."""
     both = (variant, EVERY_STEP)
-    titles = ((variant, title), (EVERY_STEP, "eq. 3, gradient of the penalty at every step (f = 1)"))
+    titles = ((variant, title), (EVERY_STEP, "FP at every step (f = 1)"))
     return partial(jobs_of, variants=both), partial(compute_of, variants=both), partial(plot_of, variants=titles)
 
 
 FIGURES = (
     NetworkFigure(
-        "jastrzebski2021-13", *_pair(TENTH, "eq. 3, gradient of the penalty at every tenth step (f = 10)"), judge_13,
+        "jastrzebski2021-13", *_pair(TENTH, "FP at every tenth step (f = 10)"), judge_13,
         "Left: the penalty's gradient is computed every 10 steps and used again in between, as in all of the paper's "
         "main results; right: computed at every step. The paper: with the best of ten coefficients from 0.01 to 1 both "
         "come to about 80% test accuracy and to similar Tr(F).",
@@ -385,7 +386,7 @@ FIGURES = (
         f"{HALVES} {PREMISES} {BARS}",
     ),
     NetworkFigure(
-        "jastrzebski2021-14", *_pair(SINGLE, "eq. 6, gradient of the first example"), judge_14,
+        "jastrzebski2021-14", *_pair(SINGLE, "FP of one example (eq. 6)"), judge_14,
         "Left: the penalty is the squared norm of the gradient of one example (eq. 6), which is Tr(F) in the mean; "
         "right: of the batch's mean gradient (eq. 3). The paper: 79.7% against 80.02% test accuracy, a largest Tr(F) "
         "of 24.16 against 21.38. A score has mean 0, so that E Tr(F^B) = Tr(F) / B, which the paper does not say: the "
