@@ -196,7 +196,9 @@ def test_tables_are_drawn_side_by_side_with_the_seeds_own_numbers(name):
         own = table.select(panel=net, quantity=quantity)
         series = own.distinct("series")
         assert ax.get_title() == TITLES[net]
-        assert [label.get_text().partition("\n")[0] for label in ax.get_xticklabels()] == series
+        said = [label.get_text().rpartition("\n") for label in ax.get_xticklabels()]
+        assert [name.replace("\n", " ") for name, _, _ in said] == series
+        assert [float(x) for _, _, x in said] == pytest.approx(means(own, quantity=quantity)["x"])
         drawn = [(one.lines[0].get_ydata()[0], one.lines[2][0].get_segments()[0][:, 1]) for one in ax.containers]
         for (value, ends), one in zip(drawn, series, strict=True):
             mean = own.select(series=one, seed=MEAN)

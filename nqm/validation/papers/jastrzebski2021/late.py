@@ -100,7 +100,7 @@ FIGURES = (
         "jastrzebski2021-4", jobs, compute, plot, judge,
         "The paper: the later FP is applied (epoch 1, 2, 4 and so on to 128 of 300; CIFAR-10 and CIFAR-100), the worse "
         "is the final test accuracy; only from the beginning on does it close the gap between the small learning rate "
-        "(here the lower level) and the best one.",
+        "and the best one (levels).",
         f"CNN with 12 filters, an epoch of {EPOCH} steps of 64 of 449 examples, 1,200 steps (171 epochs) in all at a "
         f"constant rate; the penalty at every step from its first on, coefficient {COEFFICIENT:g}, fixed before the "
         "judged runs: so accuracy is that on all 1,348 held-out examples, at the end. Tr(F) without a penalty is "
