@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from nqm._io import save_picture, save_text
 from nqm._table import Table
 from nqm.plotting import style
 from nqm.validation import Measured, Rung, plot_rung
-from nqm.validation.document import Report
+from nqm.validation.document import Report, shown
 from nqm.validation.experiments.samples import read_samples
 from nqm.validation.papers import PAPERS
+from nqm.validation.papers.jastrzebski2021 import protocol as jastrzebski2021
+from nqm.validation.papers.wen2020 import protocol as wen2020
 from nqm.validation.papers.zhang2019.claims import judge
 from nqm.validation.papers.zhang2019.network_rung import FOLLOWED
 from nqm.validation.papers.zhang2019.report import write_claims
@@ -28,6 +31,9 @@ from nqm.validation.papers.zhang2019.spectra import judge_spectra, plot_power_la
 from nqm.validation.papers.zhang2019.steps import plot_curves, plot_predictions, plot_rates, plot_steps
 
 HERE = Path(__file__).parent
+CLAIMS = HERE.parents[1] / "CLAIMS.md"
+INTRODUCTION = "Each by the mean over seeds and its 95% interval; numbers, bounds and settings:"
+NETWORKS = {*jastrzebski2021.TITLES.values(), *wen2020.TITLES.values()}
 NETS = ("mlp", "cnn", "resnet8")
 
 
@@ -95,9 +101,58 @@ def draw_papers() -> None:
                     print(save_picture(figure.plot(read_samples(path.with_suffix(".csv"))), path))
 
 
+def network_claims(text: str) -> str:
+    """CLAIMS.md with each paper's table of networks as the verdicts of its folder here have it."""
+    for paper in PAPERS.values():
+        head = f"### {paper.name} on networks"
+        rows = [
+            f"{head}\n",
+            f"{INTRODUCTION} [figures/validation/{paper.name}](figures/validation/{paper.name}/README.md).\n",
+            "| claim | on the noisy quadratic | on networks | shown by |",
+            "|---|---|---|---|",
+            *(f"| {' | '.join(shown(cell) for cell in row)} |" for row in told(paper.name)),
+        ]
+        part = re.compile(rf"(?ms)^{head}\n.*?(?=^## |\Z)")
+        if not part.search(text):
+            raise ValueError(f"CLAIMS.md: expected a heading {head!r}")
+        before, after = part.split(text)
+        text = before + "\n".join(rows) + "\n\n" + after
+    return text.rstrip("\n") + "\n"
+
+
+def told(paper: str) -> list[list[str]]:
+    """Claim, what the model says, the verdicts, and the figure: one row for all networks of a claim."""
+    groups: dict[tuple[str, str], list[tuple[str, str, str]]] = {}
+    for verdict in rows_of(HERE / paper / f"{paper}-verdicts.csv"):
+        net, colon, claim = verdict["claim"].partition(": ")
+        if not colon or net not in NETWORKS:
+            net, claim = "", verdict["claim"]
+        key = claim[0].upper() + claim[1:], verdict["figure"]
+        groups.setdefault(key, []).append((net, verdict["verdict"], verdict["model"]))
+    return [
+        [claim, together((net, model) for net, _, model in own), together((net, said) for net, said, _ in own), figure]
+        for (claim, figure), own in groups.items()
+    ]
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def together(said: Iterable[tuple[str, str]]) -> str:
+    """What is said of networks, each text once, with the networks it is said of."""
+    nets: dict[str, list[str]] = {}
+    for net, text in said:
+        if text:
+            nets.setdefault(text, []).append(net)
+    return "; ".join(text + (f" ({', '.join(own)})" if any(own) else "") for text, own in nets.items())
+
+
 def main() -> None:
     rewrite_claims()
     draw_papers()
+    print(save_text(network_claims(CLAIMS.read_text(encoding="utf-8")), CLAIMS))
     for name in "abc":
         draw(f"rung-{name}", plot_rung(rung(name)))
     curves = {net: read(f"rung-d-curves-{net}") for net in NETS}

@@ -26,7 +26,7 @@ def index(figures: Iterable[Figure], folder: Path) -> str:
     reports = sorted(path.parent.name for path in folder.glob("validation/*/README.md"))
     if reports:
         links = ", ".join(f"[{name}](validation/{name}/README.md)" for name in reports)
-        parts.append(f"Papers' figures that need networks, on small ones: {links}, written by `nqm validate --paper`.\n")
+        parts.append(f"Papers' figures that need networks, on small ones: {links} (`nqm validate --paper`).\n")
     for figure in figures:
         if (folder / f"{figure.name}.png").exists():
             paper, number = figure.name.split("-")

@@ -25,7 +25,36 @@ WEN2020 = {
     "wen2020-costs": Listing("What a step of each regime costs", 0.1, 0.6),
 }
 
-JASTRZEBSKI2021: dict[str, Listing] = {}
+JASTRZEBSKI2021 = {
+    "jastrzebski2021-1": Listing(
+        "Accuracy, Tr(F) and gradient norm at the best learning rate and at a tenth of it", 0.1, 1.5
+    ),
+    "jastrzebski2021-2": Listing("Early Tr(F) and generalization: learning rates", 0.4, 5.0),
+    "jastrzebski2021-3": Listing("Validation accuracy and Tr(F) along training under penalties, CNN", 0.4, 15.0),
+    "jastrzebski2021-4": Listing("Fisher penalty from a later epoch on", 0.3, 7.0),
+    "jastrzebski2021-5": Listing("Noisy labels under the Fisher penalty: accuracy and gradient norms, MLP", 0.1, 1.6),
+    "jastrzebski2021-6": Listing("Early Tr(F) and final Tr(H): learning rates", 0.1, 1.6),
+    "jastrzebski2021-7": Listing("Early Tr(F) and generalization: batch sizes", 0.4, 5.0),
+    "jastrzebski2021-8": Listing("Validation accuracy and Tr(F) along training under penalties, MLP", 0.2, 5.0),
+    "jastrzebski2021-9": Listing("Noisy labels under the Fisher penalty: accuracy and gradient norms, CNN", 0.1, 2.4),
+    "jastrzebski2021-10": Listing("Early Tr(F) and final Tr(H): batch sizes", 0.1, 3.6),
+    "jastrzebski2021-11": Listing("Tr(H) along training, coarse and fine sets of settings", 0.1, 4.2),
+    "jastrzebski2021-12": Listing("Tr(F) and Tr(F^B) of single batches along training", 0.3, 4.0),
+    "jastrzebski2021-13": Listing("Fisher penalty with its gradient every tenth step against every step", 0.3, 6.1),
+    "jastrzebski2021-14": Listing("Fisher penalty of one example (eq. 6) against that of a batch", 0.3, 6.3),
+    "jastrzebski2021-15": Listing("Tr(F) at each step, two learning rates", 0.2, 2.0),
+    "jastrzebski2021-16": Listing("Tr(F) at each step, three batch sizes", 0.1, 1.5),
+    "jastrzebski2021-17": Listing("Fisher penalty in large batches", 0.3, 5.0),
+    "jastrzebski2021-18": Listing("Tr(H) and Tr(F) along training", 0.1, 2.0),
+    "jastrzebski2021-table1": Listing(
+        "Test accuracy under each penalty at a tenth of the best learning rate", 0.4, 20.0
+    ),
+    "jastrzebski2021-table2": Listing("Fisher penalty at the best learning rate", 0.3, 6.0),
+    "jastrzebski2021-table3": Listing("Test accuracy with noisy labels under each method", 0.1, 11.0),
+    "jastrzebski2021-table4": Listing("Largest Tr(F) under each penalty", 0.4, 20.0),
+    "jastrzebski2021-table5": Listing("Cost of an epoch under each penalty", 0.1, 0.5),
+    "jastrzebski2021-table6": Listing("Training accuracy under each penalty", 0.4, 20.0),
+}
 
 NETWORK_FIGURES: dict[str, Listing] = {**WEN2020, **JASTRZEBSKI2021}
 """By name, as typed in the shell: paper and number."""

@@ -74,6 +74,18 @@ def test_verdicts_are_those_of_the_data_beside_them(folder):
     assert all(f"[data]({figure.name}.csv)" in report for figure in shown)
 
 
+def test_claims_tell_the_verdicts(redraw):
+    text = redraw.CLAIMS.read_text(encoding="utf-8")
+    assert redraw.network_claims(text) == text
+    for paper in PAPERS:
+        claims, told = redraw.told(paper), redraw.rows_of(FOLDER / paper / f"{paper}-verdicts.csv")
+        words = [
+            word for *_, said, _ in claims for word in re.findall(r"holds|does not hold|undecided|cannot be", said)
+        ]
+        assert len(claims) <= len(words) <= len(told)
+        assert all(any(one["claim"].lower().endswith(claim.lower()) for one in told) for claim, *_ in claims)
+
+
 @pytest.mark.thorough
 def test_all_pictures_can_be_drawn_again(redraw, monkeypatch, tmp_path):
     names = {path.name for path in FOLDER.glob("**/*.png")}

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...training.data import Data
 from ...training.functional import Net, drawn_from
 from ...training.per_example import squared_norms
-from .base import OfFirst, OfPart, Quantity, all_outputs, check_choice, check_whole, mean_gradient
+from .base import OfFirst, OfPart, Quantity, all_outputs, check_choice, check_whole, in_chunks, mean_gradient
 
 if TYPE_CHECKING:
     from ...training.task import Task
@@ -45,10 +45,13 @@ class TraceF(OfFirst):
         if self.labels != "exact":
             labels = _labels(self.labels, net, theta, x, y, generator)
             return float(squared_norms(net, theta, x, labels).double().mean())
-        total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
-        for label, p in enumerate(all_outputs(net, theta, x).double().softmax(-1).T):
-            total += p * squared_norms(net, theta, x, torch.full_like(y, label))
-        return float(total.mean())
+        total = 0.0
+        for some, _ in in_chunks(x, y):
+            p = all_outputs(net, theta, some).double().softmax(-1).T  # (classes, examples)
+            every = some.repeat(len(p), *(1 for _ in some.shape[1:]))
+            classes = torch.arange(len(p), device=y.device).repeat_interleave(len(some))
+            total += float((p.flatten() * squared_norms(net, theta, every, classes)).sum())
+        return total / len(x)
 
     def check(self, task: Task) -> None:
         super().check(task)

@@ -59,7 +59,7 @@ def _jobs_7(effort: Effort) -> list[dict[str, Any]]:
     return [
         course_of(effort, net, rate, seed, batch_size=batch)
         for net, rate in BATCH_RATE.items()
-        for batch in BATCH_SIZES
+        for batch in (BATCH_SIZES[::2] if effort.quick else BATCH_SIZES)
         for seed in seeds
     ]
 

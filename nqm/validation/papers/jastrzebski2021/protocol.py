@@ -80,7 +80,7 @@ class Size(NamedTuple):
     continuations: int
 
 
-FULL = Size(many=12, some=8, few=6, steps=1200, noisy=1500, first=4, pairs=8, continuations=4)
+FULL = Size(many=12, some=6, few=6, steps=1200, noisy=1500, first=4, pairs=8, continuations=4)
 QUICK = Size(many=3, some=3, few=2, steps=400, noisy=300, first=20, pairs=2, continuations=2)
 
 

@@ -39,7 +39,7 @@ __all__ = ["FISHER_EXAMPLES", "FirstPenalised", "Half", "begun", "course", "curv
 
 FISHER_EXAMPLES = 100
 """Tr(F) is exact, the mean over these of sum_y p(y|x) ||g(x, y)||^2."""
-RATIO = 1.1  # of the steps of one reading and the next: early phases last as long as rates are small
+RATIO = 1.15  # of the steps of one reading and the next: early phases last as long as rates are small
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,7 @@ class FirstPenalised(Penalised):
     def gradient(self, net: Net, thetas: Tensor, batch: Batch) -> Tensor:
         """The penalty's own gradient (R, P), without the coefficient."""
         y = labels_of(PENALTIES[self.penalty][0], net, thetas, batch)[:, : self.examples]
-        found: Tensor = net.each(torch.func.grad(self.value(net)), thetas, batch.x[:, : self.examples], y)
-        return found
+        return net.slopes(self.value(net), thetas, batch.x[:, : self.examples], y)
 
 
 @dataclass(frozen=True)
@@ -72,10 +71,10 @@ HALVES: dict[str, Quantity] = {f"{part} accuracy": Half(part) for part in ("vali
 
 
 def readings(first: int, steps: int, ratio: float = RATIO) -> set[int]:
-    """0, and steps from the first to the last, each about a tenth later than the one before.
+    """0, and steps from the first to the last, each about ``ratio`` times the one before.
 
     >>> sorted(readings(10, 16))
-    [0, 10, 11, 12, 13, 14, 16]
+    [0, 10, 11, 13, 15, 16]
     """
     found = (math.floor(first * ratio**k) for k in range(10_000))
     return {0, *takewhile(lambda step: step <= steps, found), steps}

@@ -108,8 +108,7 @@ def _weighted(net: Net, thetas: Tensor, x: Tensor, y: Tensor, weights: Tensor) -
     def loss(theta: Tensor, x: Tensor, y: Tensor, w: Tensor) -> Tensor:
         return (w * net.losses(theta, x, y)).sum()
 
-    found: Tensor = net.each(torch.func.grad(loss), thetas, x, y, weights)
-    return found
+    return net.slopes(loss, thetas, x, y, weights)
 
 
 def _kronecker(net: Net, thetas: Tensor, batch: Batch, labels: str) -> Tensor:

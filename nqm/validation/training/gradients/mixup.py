@@ -41,8 +41,7 @@ class Mixup(GradientRule):
             return w * net.loss(given, y) + (1.0 - w) * net.loss(given, y2)
 
         others = batch.x[rows, order], batch.y[rows, order]
-        found: Tensor = net.each(torch.func.grad(loss), thetas, batch.x, batch.y, *others, weight)
-        return found
+        return net.slopes(loss, thetas, batch.x, batch.y, *others, weight)
 
     def _weights(self, batch: Batch) -> Tensor:
         """One Beta variate for each run (R,), by a generator of NumPy's that the run's own stream seeds."""

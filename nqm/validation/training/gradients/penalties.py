@@ -85,8 +85,7 @@ class Penalised(GradientRule):
         """The penalty's own gradient (R, P), without the coefficient."""
         kind, which, _ = PENALTIES[self.penalty]
         y, count = labels_of(kind, net, thetas, batch), 1 if which == "first" else batch.size
-        found: Tensor = net.each(torch.func.grad(self.value(net)), thetas, batch.x[:, :count], y[:, :count])
-        return found
+        return net.slopes(self.value(net), thetas, batch.x[:, :count], y[:, :count])
 
     def value(self, net: Net) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         """The penalty as a function of theta (P,), x (n, ...) and labels (n,)."""
