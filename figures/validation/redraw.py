@@ -92,22 +92,24 @@ def rewrite_claims() -> None:
 
 
 def draw_papers() -> None:
-    """Those whose figures are in folders of their own: PAPER, or PAPER-DATA."""
+    """Those whose figures are in folders of their own."""
     with style():
-        for report in sorted(HERE.glob("*/README.md")):
-            for figure in PAPERS[report.parent.name.partition("-")[0]].figures:
-                path = report.parent / f"{figure.name}.png"
-                if path.exists():
-                    print(save_picture(figure.plot(read_samples(path.with_suffix(".csv"))), path))
+        for paper in PAPERS.values():
+            for figure in paper.figures:
+                for folder in folders_of(paper.name):
+                    path = folder / f"{figure.name}.png"
+                    if path.exists():
+                        print(save_picture(figure.plot(read_samples(path.with_suffix(".csv"))), path))
 
 
 def network_claims(text: str) -> str:
-    """CLAIMS.md with each paper's table of networks as the verdicts of its folder here have it."""
+    """CLAIMS.md with each paper's table of networks as the verdicts of its folders here have it."""
     for paper in PAPERS.values():
-        head = f"### {paper.name} on networks"
+        head, folders = f"### {paper.name} on networks", folders_of(paper.name)
+        links = ", ".join(f"[{folder.name}](figures/validation/{folder.name}/README.md)" for folder in folders)
         rows = [
             f"{head}\n",
-            f"{INTRODUCTION} [figures/validation/{paper.name}](figures/validation/{paper.name}/README.md).\n",
+            f"{INTRODUCTION} {links}.\n",
             "| claim | on the noisy quadratic | on networks | shown by |",
             "|---|---|---|---|",
             *(f"| {' | '.join(shown(cell) for cell in row)} |" for row in told(paper.name)),
@@ -120,15 +122,21 @@ def network_claims(text: str) -> str:
     return text.rstrip("\n") + "\n"
 
 
+def folders_of(paper: str) -> list[Path]:
+    """PAPER and PAPER-DATA."""
+    return sorted(path.parent for path in HERE.glob(f"{paper}*/README.md"))
+
+
 def told(paper: str) -> list[list[str]]:
     """Claim, what the model says, the verdicts, and the figure: one row for all networks of a claim."""
     groups: dict[tuple[str, str], list[tuple[str, str, str]]] = {}
-    for verdict in rows_of(HERE / paper / f"{paper}-verdicts.csv"):
-        net, colon, claim = verdict["claim"].partition(": ")
-        if not colon or net not in NETWORKS:
-            net, claim = "", verdict["claim"]
-        key = claim[0].upper() + claim[1:], verdict["figure"]
-        groups.setdefault(key, []).append((net, verdict["verdict"], verdict["model"]))
+    for folder in folders_of(paper):
+        for verdict in rows_of(folder / f"{paper}-verdicts.csv"):
+            net, colon, claim = verdict["claim"].partition(": ")
+            if not colon or net not in NETWORKS:
+                net, claim = "", verdict["claim"]
+            key = claim[0].upper() + claim[1:], verdict["figure"]
+            groups.setdefault(key, []).append((net, verdict["verdict"], verdict["model"]))
     return [
         [claim, together((net, model) for net, _, model in own), together((net, said) for net, said, _ in own), figure]
         for (claim, figure), own in groups.items()

@@ -78,7 +78,8 @@ def test_claims_tell_the_verdicts(redraw):
     text = redraw.CLAIMS.read_text(encoding="utf-8")
     assert redraw.network_claims(text) == text
     for paper in PAPERS:
-        claims, told = redraw.told(paper), redraw.rows_of(FOLDER / paper / f"{paper}-verdicts.csv")
+        claims = redraw.told(paper)
+        told = [one for at in redraw.folders_of(paper) for one in redraw.rows_of(at / f"{paper}-verdicts.csv")]
         words = [
             word for *_, said, _ in claims for word in re.findall(r"holds|does not hold|undecided|cannot be", said)
         ]
