@@ -206,6 +206,7 @@ def test_figure_3c_schedules_go_down(data):
         assert one["lr"].size == 50
         assert np.all(np.diff(one["lr"]) <= 1e-6)
         assert one["lr"].max() <= 2.0
+        assert one["lr"][0] == pytest.approx(2.0, rel=1e-6)  # all batch sizes start at the largest rate allowed
         problem, steps = zhang2019.problem(100), int(one["steps"][0])
         ends = np.round(np.append(one["begin"][1:], 1.0) * steps).astype(int)
         schedule = nqm.Schedule(one["lr"], np.diff(ends, prepend=0))
