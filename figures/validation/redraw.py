@@ -1,5 +1,5 @@
-"""Draw the pictures of this folder again from the data beside them and judge the claims again, in seconds and without
-torch's training:
+"""Draw the pictures of this folder again from the data beside them, without torch's training; judge zhang2019's claims
+again; and put the other papers' verdicts into CLAIMS.md:
 
 python figures/validation/redraw.py
 """
@@ -22,8 +22,6 @@ from nqm.validation import Measured, Rung, plot_rung
 from nqm.validation.document import Report, shown
 from nqm.validation.experiments.samples import read_samples
 from nqm.validation.papers import PAPERS
-from nqm.validation.papers.jastrzebski2021 import protocol as jastrzebski2021
-from nqm.validation.papers.wen2020 import protocol as wen2020
 from nqm.validation.papers.zhang2019.claims import judge
 from nqm.validation.papers.zhang2019.network_rung import FOLLOWED
 from nqm.validation.papers.zhang2019.report import write_claims
@@ -33,7 +31,6 @@ from nqm.validation.papers.zhang2019.steps import plot_curves, plot_predictions,
 HERE = Path(__file__).parent
 CLAIMS = HERE.parents[1] / "CLAIMS.md"
 INTRODUCTION = "Each by the mean over seeds and its 95% interval; numbers, bounds and settings:"
-NETWORKS = {*jastrzebski2021.TITLES.values(), *wen2020.TITLES.values()}
 NETS = ("mlp", "cnn", "resnet8")
 
 
@@ -110,8 +107,8 @@ def network_claims(text: str) -> str:
         rows = [
             f"{head}\n",
             f"{INTRODUCTION} {links}.\n",
-            "| claim | on the noisy quadratic | on networks | shown by |",
-            "|---|---|---|---|",
+            "| claim | number | on the noisy quadratic | on networks | shown by |",
+            "|---|---|---|---|---|",
             *(f"| {' | '.join(shown(cell) for cell in row)} |" for row in told(paper.name)),
         ]
         part = re.compile(rf"(?ms)^{head}\n.*?(?=^## |\Z)")
@@ -128,18 +125,27 @@ def folders_of(paper: str) -> list[Path]:
 
 
 def told(paper: str) -> list[list[str]]:
-    """Claim, what the model says, the verdicts, and the figure: one row for all networks of a claim."""
-    groups: dict[tuple[str, str], list[tuple[str, str, str]]] = {}
+    """Claim, its number, what the model says of it, the verdicts, and the figure: one row for all networks of a claim,
+    which stand before a colon."""
+    groups: dict[tuple[str, str, str], list[tuple[str, str, str]]] = {}
     for folder in folders_of(paper):
         for verdict in rows_of(folder / f"{paper}-verdicts.csv"):
-            net, colon, claim = verdict["claim"].partition(": ")
-            if not colon or net not in NETWORKS:
-                net, claim = "", verdict["claim"]
-            key = claim[0].upper() + claim[1:], verdict["figure"]
-            groups.setdefault(key, []).append((net, verdict["verdict"], verdict["model"]))
+            network, _, claim = verdict["claim"].rpartition(": ")
+            if "(" in network:  # the colon is one in brackets
+                network, _, claim = verdict["claim"].partition(": ")
+            if "(" in network or not claim:
+                network, claim = "", verdict["claim"]
+            key = claim[0].upper() + claim[1:], verdict["number"], verdict["figure"]
+            groups.setdefault(key, []).append((network, verdict["verdict"], verdict["model"]))
     return [
-        [claim, together((net, model) for net, _, model in own), together((net, said) for net, said, _ in own), figure]
-        for (claim, figure), own in groups.items()
+        [
+            claim,
+            number,
+            together((of, model) for of, _, model in own),
+            together((of, said) for of, said, _ in own),
+            figure,
+        ]
+        for (claim, number, figure), own in groups.items()
     ]
 
 

@@ -53,6 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
     require_workers(arguments.workers)
     require_writable("out", arguments.out, kind="folder")
     trained = [name for name in arguments.names if name in NETWORK_FIGURES]
+    if trained and arguments.bins is not None:
+        raise ValueError(f"--bins: expected without figures of networks, got it with {trained[0]}")
     written = [] if trained and len(trained) == len(arguments.names) else gallery.write_figures(
         [known[name] for name in arguments.names or known if name in known], arguments.out, arguments.bins
     )  # fmt: skip
@@ -63,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _list(arguments: argparse.Namespace) -> None:
-    """Names and titles; of those that need networks, minutes of training on two cores."""
+    """Names and titles; of those that need networks, minutes of training on one core."""
     from ..papers import all_figures
     from ..papers.network_figures import NETWORK_FIGURES
 
@@ -77,7 +79,7 @@ def _list(arguments: argparse.Namespace) -> None:
         cost = ""
         if name in NETWORK_FIGURES:
             minutes = NETWORK_FIGURES[name]
-            cost = f" (networks: {minutes.full:g} minutes of training, {minutes.quick:g} with --quick)"
+            cost = f" (networks: {minutes.full:g} minutes on one core, {minutes.quick:g} with --quick)"
         print(f"{name:22} {title}{cost}")
 
 

@@ -35,7 +35,7 @@ def add(commands: Any) -> None:
                         help="instead of the ladder: what a paper says of networks, tried on small ones: "
                         f"{', '.join(papers)}")  # fmt: skip
     parser.add_argument("--quick", action="store_true",
-                        help="fewer runs, trials and batch sizes: up to three minutes instead of hours")  # fmt: skip
+                        help="fewer runs, trials and batch sizes: minutes instead of an hour")  # fmt: skip
     parser.add_argument("--data", choices=DATA, default="digits",
                         help=f"of rung d or of the paper: {', '.join(DATA)}; digits ship with scikit-learn, mnist1d is "
                         "made by its package, the others are read from --data-root")  # fmt: skip

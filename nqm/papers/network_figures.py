@@ -9,7 +9,8 @@ __all__ = ["NETWORK_FIGURES", "Listing"]
 
 @dataclass(frozen=True)
 class Listing:
-    """title: what it shows. quick, full: minutes of training on two cores, with ``--quick`` and without."""
+    """title: what it shows. quick, full: minutes of training on one core, with ``--quick`` and without; figures of a
+    paper share runs."""
 
     title: str
     quick: float

@@ -242,7 +242,7 @@ def test_figures_are_listed(capsys):
     assert (code, len(out.splitlines())) == (0, len(all_figures()) + len(NETWORK_FIGURES))
     for name, listing in NETWORK_FIGURES.items():
         (line,) = [line for line in out.splitlines() if line.startswith(f"{name} ")]
-        assert line.endswith(f"(networks: {listing.full:g} minutes of training, {listing.quick:g} with --quick)")
+        assert line.endswith(f"(networks: {listing.full:g} minutes on one core, {listing.quick:g} with --quick)")
     some = ("figures", "--list", "zhang2019-4", "nqm-ramp")
     code, out, _ = shell(capsys, *some)
     assert code == 0

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nqm.validation.experiments.paper import Effort
 from nqm.validation.experiments.samples import read_samples
 from nqm.validation.papers import PAPERS
 
@@ -67,11 +68,17 @@ def test_verdicts_are_those_of_the_data_beside_them(folder):
     assert [(one["figure"], one["claim"], one["verdict"]) for one in found] == [
         (one["figure"], one["claim"], one["verdict"]) for one in told
     ]
-    for name in ("value", "low", "high", "bound"):
+    for name in ("value", "low", "high", "bound", "seeds"):
         np.testing.assert_allclose([one[name] for one in found], [float(one[name]) for one in told], rtol=1e-9)
     report = (folder / "README.md").read_text(encoding="utf-8")
-    assert all(f"{one['low']:.3g} to {one['high']:.3g} |" in report for one in found)
-    assert all(f"[data]({figure.name}.csv)" in report for figure in shown)
+    known = [one for one in found if np.isfinite(one["low"])]
+    assert known
+    assert all(f"{one['low']:.3g} to {one['high']:.3g} |" in report for one in known)
+    for figure in shown:
+        assert f"[data]({figure.name}.csv)" in report
+        effort = Effort(False, 0, "mnist" if folder.name.endswith("-mnist") else "digits")
+        differs = figure.differs if isinstance(figure.differs, str) else figure.differs(effort)
+        assert f"{figure.see} *Here:* {differs}" in report
 
 
 def test_claims_tell_the_verdicts(redraw):
@@ -89,8 +96,15 @@ def test_claims_tell_the_verdicts(redraw):
 
 @pytest.mark.thorough
 def test_all_pictures_can_be_drawn_again(redraw, monkeypatch, tmp_path):
-    names = {path.name for path in FOLDER.glob("**/*.png")}
-    save = redraw.save_picture
-    monkeypatch.setattr(redraw, "save_picture", lambda picture, path: save(picture, tmp_path / path.name))
+    names = {path.relative_to(FOLDER) for path in FOLDER.glob("**/*.png")}
+    save, written = redraw.save_picture, set()
+
+    def noted(picture, path):
+        written.add(path.relative_to(FOLDER))
+        return save(picture, tmp_path / path.name)
+
+    monkeypatch.setattr(redraw, "save_picture", noted)
+    monkeypatch.setattr(redraw, "save_text", lambda text, path: path)
+    monkeypatch.setattr(redraw, "write_claims", lambda *_: None)
     redraw.main()
-    assert {path.name for path in tmp_path.iterdir()} == names
+    assert written == names

@@ -62,7 +62,7 @@ def test_two_are_alike_where_the_whole_interval_is_within(mean, expected):
     assert found.verdict == expected
     assert (found.value, found.low, found.high) == pytest.approx(mean_interval(samples))
     assert (found.bound, found.paper, found.model) == (1.0, "p", "m")
-    assert "either way" in found.why
+    assert (found.side, found.seeds) == ("within", 4)
     assert judge_within("claim", "number", samples, 1.0, premise=False).verdict == CANNOT
 
 

@@ -45,6 +45,20 @@ def test_rows_are_the_steps_asked_for_and_the_last():
     assert default["step"].tolist() == [*range(21), 22, 24, 25]
 
 
+def test_steps_may_come_from_an_array_or_a_generator():
+    for at in (np.array([0, 4]), (step for step in (0, 4))):
+        assert train(task(), trials(0.1), 6, record=["training loss"], at=at)["step"].tolist() == [0, 4, 6]
+
+
+@pytest.mark.parametrize(("offset", "ended"), [(-5.0, [0, 0, 0]), (float("inf"), [0, 1])])
+def test_losses_below_0_go_on_and_infinite_ones_end(offset, ended):
+    def shifted(given, y):
+        return functional.cross_entropy(given, y) + offset
+
+    made = task(loss=shifted) if np.isfinite(offset) else replace(task(), loss=shifted)
+    assert train(made, trials(0.1), 4, record=["training loss"], at=[0, 2])["diverged"].tolist() == ended
+
+
 def test_what_is_recorded_is_the_run_of_a_plain_loop():
     steps, lr = 12, 0.2
     found = train(task(), trials(lr), steps, record={"loss": Loss("held-out"), "right": Accuracy()}, at=[steps])
@@ -127,10 +141,16 @@ def test_a_schedule_multiplies_the_rate():
         ({"record": ["loss"]}, "quantities: expected names among .*, got 'loss'"),
         ({"record": {"loss": 3.0}}, "expected a Quantity .* for 'loss', got 3.0"),
         ({"trials": trials(0.1, batch_size=31), "replacement": False}, "at most the 30 examples of an epoch, got 31"),
-        ({"steps": 0}, "max_steps: expected a whole number of at least 1, got 0"),
+        ({"steps": 0}, "steps: expected a whole number of at least 1, got 0"),
         ({"trials": []}, "expected one optimizer and batch size for all"),
         ({"rule": "plain"}, "rule: expected a gradient rule such as Plain"),
-        ({"at": [-1]}, "at: expected whole numbers of at least 0, got -1"),
+        ({"trials": [Trial("SGD", 5, "a", {"lr": 0.1})]}, "seed: expected a whole number of at least 0, got 'a'"),
+        ({"trials": trials(-0.1)}, "lr: expected a finite number of at least 0, got -0.1"),
+        ({"trials": Trial("SGD", 5, 1, {"lr": 0.1})}, "trials: expected a list of Trial, got Trial"),
+        ({"record": {"step": Loss("training")}}, "record: expected names other than .*, got 'step'"),
+        ({"at": 2}, "at: expected whole numbers such as .*, got 2"),
+        ({"at": [6]}, "at: expected steps from 0 to the last, 5, got 6"),
+        ({"at": [-1]}, "at: expected steps from 0 to the last, 5, got -1"),
     ],
 )
 def test_bad_input_is_refused_before_any_training(given, said, monkeypatch):

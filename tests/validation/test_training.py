@@ -202,7 +202,7 @@ def test_kfac_in_company():
 
 def test_statuses():
     task = tiny_task(**{"training loss": 0.6, "held-out error": 0.3})
-    rates = {0: 1e6, 1: 0.3, 2: 1e-6, 3: float("nan")}
+    rates = {0: 1e6, 1: 0.3, 2: 1e-6, 3: 1e30}
     outcomes = train_until_first(task, [Trial("SGD", 8, seed, {"lr": lr}) for seed, lr in rates.items()], 500)
     assert [outcome.status for outcome in outcomes] == ["diverged", "reached", "overtaken", "diverged"]
     assert all(math.isinf(s) for i in (0, 2, 3) for s in outcomes[i].steps.values())
@@ -268,6 +268,8 @@ def race_of(name="SGD", batch=4, values=None, steps=5, count=1):
     [
         (lambda: task_with(nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3))), "batch norm"),
         (lambda: task_with(nn.Sequential(nn.Dropout(), nn.Linear(6, 3))), "dropout"),
+        (lambda: task_with(nn.Sequential(nn.FeatureAlphaDropout(), nn.Linear(6, 3))), "such as dropout, got Feature"),
+        (lambda: task_with(nn.Sequential(nn.Linear(6, 3), nn.RReLU())), "layers that draw, .* got RReLU"),
         (lambda: task_with(targets=("accuracy", 0.9)), "metrics among"),
         (lambda: task_with(targets=("training loss", -1.0)), "positive number"),
         (lambda: task_with(targets=("training loss", math.nan)), "positive number"),

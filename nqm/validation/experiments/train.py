@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Collection, Mapping, Sequence
 
 import torch
@@ -46,7 +47,8 @@ def train(
         replacement: each batch drawn from all examples, or else in epochs without replacement.
 
     Returns a table with the columns "run" (place among the trials), "step", the quantities, and "diverged": 1 in the
-    row with which a run ended since its training loss was NaN, infinite or ten times that of the start, else 0.
+    row with which a run ended, since its training loss was NaN, infinite or ten times that of the start when it was
+    recorded (its quantities are NaN there), else 0.
 
     Raises TypeError or ValueError, before any training, for what cannot be trained or recorded.
 
@@ -57,16 +59,29 @@ def train(
     >>> bool(found.select(step=20)["held-out accuracy"].min() > 0.5)
     True
     """
-    optimizer = check_trials(trials, steps)
+    optimizer = check_trials(trials, steps, "steps")
     check_rule(rule)
-    wrong = [step for step in at or () if isinstance(step, bool) or not isinstance(step, int) or step < 0]
-    if wrong:
-        raise ValueError(f"at: expected whole numbers of at least 0, got {wrong[0]!r}")
+    at = None if at is None else _checked_steps(at, steps)
     quantities = find(record)
+    taken = [name for name in ("run", "step", "diverged") if name in quantities]
+    if taken:
+        raise ValueError(f"record: expected names other than those of the table's own columns, got {taken[0]!r}")
     for quantity in quantities.values():
         quantity.check(task)
     run = EnsembleRun(task, trials, optimizer, rule=rule, schedule=schedule, replacement=replacement)
     return recorded(run, steps, quantities, at)
+
+
+def _checked_steps(at: Collection[int], steps: int) -> list[int]:
+    """Steps to record after, as a list."""
+    try:
+        found = [operator.index(step) for step in at]
+    except TypeError as error:
+        raise TypeError(f"at: expected whole numbers such as [0, 10, 100], got {at!r:.200}") from error
+    wrong = [step for step in found if not 0 <= step <= steps]
+    if wrong:
+        raise ValueError(f"at: expected steps from 0 to the last, {steps}, got {wrong[0]}")
+    return found
 
 
 def recorded(
@@ -82,7 +97,7 @@ def recorded(
         _note(run, quantities, torch.ones_like(first, dtype=torch.bool), rows)
     for _ in run.train(steps, at):
         now = run.read()["training loss"]
-        alive = now <= EXPLODED * first
+        alive = now.isfinite() & (now - first <= (EXPLODED - 1.0) * first.abs())
         _note(run, quantities, alive, rows)
         if not bool(alive.all()):
             stay = torch.nonzero(alive)[:, 0]

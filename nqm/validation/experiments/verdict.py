@@ -14,6 +14,7 @@ from scipy.stats import t as student
 __all__ = [
     "CANNOT",
     "FAILS",
+    "FIELDS",
     "HOLDS",
     "LEVEL",
     "UNDECIDED",
@@ -31,9 +32,11 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim, the number that decides it with its interval, the bound, and the paper's own number.
+    """A claim, the number that decides it with its interval, where it has to lie, and the paper's own number.
 
-    why: what the number is. model: what the noisy quadratic says of the same number, where it says something.
+    claim: "NETWORK: ..." where it is of one of several. why: what the number is. seeds: how many numbers it is the mean
+    of. side: on which side of the bound the claim holds, ">", "<" or "within" (on either side of 0). model: what the
+    noisy quadratic says of the same number, where it says something.
     """
 
     claim: str
@@ -41,6 +44,8 @@ class Verdict:
     value: float
     low: float
     high: float
+    seeds: int
+    side: str
     bound: float
     verdict: str
     paper: str = ""
@@ -48,10 +53,10 @@ class Verdict:
 
     def row(self) -> dict[str, Any]:
         """The verdict as a row of a table."""
-        return {
-            "claim": self.claim, "number": self.why, "value": self.value, "low": self.low, "high": self.high,
-            "bound": self.bound, "verdict": self.verdict, "paper": self.paper, "model": self.model,
-        }  # fmt: skip
+        return {"claim": self.claim, "number": self.why, **{name: getattr(self, name) for name in FIELDS[2:]}}
+
+
+FIELDS = ("claim", "number", "value", "low", "high", "seeds", "side", "bound", "verdict", "paper", "model")
 
 
 def mean_interval(samples: ArrayLike, level: float = LEVEL) -> tuple[float, float, float]:
@@ -98,7 +103,8 @@ def judge_claim(
     """
     value, low, high = mean_interval(samples)
     verdict = decide(low, high, bound, above) if premise else CANNOT
-    return Verdict(claim, why, value, low, high, bound, verdict, paper, model)
+    side = ">" if above else "<"
+    return Verdict(claim, why, value, low, high, len(samples), side, bound, verdict, paper, model)
 
 
 def judge_within(
@@ -111,9 +117,9 @@ def judge_within(
     paper: str = "",
     model: str = "",
 ) -> Verdict:
-    """Judge a claim that a mean is 0 to within a margin, which is the bound that is shown: it holds where the whole
-    interval lies within, does not hold where it lies outside. The rest as :func:`judge_claim`."""
+    """Judge a claim that a mean is 0 to within a margin: it holds where the whole interval lies within, does not hold
+    where it lies outside. The rest as :func:`judge_claim`."""
     value, low, high = mean_interval(samples)
     within, outside = -margin < low and high < margin, low > margin or high < -margin
     verdict = CANNOT if not premise else HOLDS if within else FAILS if outside else UNDECIDED
-    return Verdict(claim, f"{why} (bound: either way)", value, low, high, margin, verdict, paper, model)
+    return Verdict(claim, why, value, low, high, len(samples), "within", margin, verdict, paper, model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from .sources import TORCHVISION, Examples, digits, from_npz, from_torchvision, mnist1d
 
-__all__ = ["Data", "as_examples", "load_data", "with_label_noise"]
+__all__ = ["Data", "as_examples", "digest_of", "load_data", "with_label_noise"]
 
 NAMES = ("digits", *TORCHVISION, "mnist1d")
 
@@ -50,6 +51,11 @@ class Data:
     def classes(self) -> int:
         """Number of classes, where targets are class numbers."""
         return int(max(self.y.max(), self.y_held.max())) + 1
+
+    @property
+    def digest(self) -> str:
+        """Tells these examples from others."""
+        return digest_of([self.x, self.y, self.x_held, self.y_held])
 
     @classmethod
     def from_loaders(cls, loader: Any, held: Any, name: str = "data") -> Data:
@@ -159,6 +165,14 @@ def with_label_noise(data: Data, share: float, seed: int = 0) -> tuple[Data, Ten
     redrawn = redrawn.to(y.device)
     noisy = torch.where(redrawn, torch.from_numpy(labels).to(y), y)
     return replace(data, name=f"{data.name}, label noise {share:g}", y=noisy), redrawn
+
+
+def digest_of(tensors: Iterable[Tensor]) -> str:
+    """Tells these numbers from others."""
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(tensor.detach().cpu().double().contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]
 
 
 def _generator(seed: int) -> np.random.Generator:

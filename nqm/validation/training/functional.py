@@ -142,10 +142,11 @@ class Net:
 
     def gradients(self, thetas: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """Gradients (R, P) of the runs' mean losses of their own examples x (R, B, ...), y (R, B, ...)."""
-        return self.slopes(self.mean_loss, thetas, x, y)
+        return self.each(grad(self.mean_loss), thetas, x, y)
 
     def slopes(self, function: Callable[..., Tensor], thetas: Tensor, *given: Tensor) -> Tensor:
-        """Gradients (R, P) by theta of ``function(theta, *given)``, a scalar, of each run; the rest as :meth:`each`.
+        """Gradients (R, P) by theta of ``function(theta, *given)``, a scalar, of each run, as constants; the rest as
+        :meth:`each`.
 
         Of a single run by autograd itself, which takes a fifth less time than ``torch.func.grad``, a third less where
         the function is of gradients.
@@ -156,7 +157,9 @@ class Net:
         theta = thetas[0].detach().requires_grad_()
         with torch.enable_grad():
             value = function(theta, *(part[0] for part in given))
-        return torch.autograd.grad(value, theta)[0].unsqueeze(0)
+        if not value.requires_grad:
+            return torch.zeros_like(thetas)
+        return torch.autograd.grad(value, theta, materialize_grads=True)[0].unsqueeze(0)
 
     def each(self, function: Callable[..., Any], thetas: Tensor, *given: Tensor) -> Any:
         """``function(theta, *given)``, a tensor or a dict of them, of each run; every tensor's first axis is the run.

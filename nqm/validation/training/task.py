@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .data import Data
+from .data import Data, digest_of
 from .functional import Loss, Parameters, find_device, flatten, outputs, parameters_of, skeleton, unflatten
 from .kfac import FACTOR_EXAMPLES
 
@@ -140,10 +139,10 @@ class Task:
         return {
             "name": self.name,
             "model": repr(model),
-            "start": _digest(parameters_of(model).values()),
+            "start": digest_of(parameters_of(model).values()),
             "data": self.data.name,
-            "examples": _digest([self.data.x, self.data.y, self.data.x_held, self.data.y_held]),
-            "untrained": _digest(_untrained(model).values()),
+            "examples": self.data.digest,
+            "untrained": digest_of(_untrained(model).values()),
             "losses of the start": [float(f"{loss:.4g}") for loss in losses.double().tolist()],
             "targets": dict(self.targets),
             "protocol": protocol,
@@ -199,10 +198,10 @@ def _check_labels(data: Data, classes: int) -> None:
 
 def _check_no_dropout(model: nn.Module) -> None:
     for module in model.modules():
-        if isinstance(module, nn.Dropout | nn.Dropout2d | nn.AlphaDropout) and module.p > 0:
+        if (isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0) or isinstance(module, nn.RReLU):
             raise ValueError(
-                "net: expected no dropout, got some: training runs in evaluation mode, where it does nothing; "
-                "take it out to see what is trained"
+                f"net: expected no layers that draw, such as dropout, got {type(module).__name__}: training runs in "
+                "evaluation mode, where it draws nothing; take it out to see what is trained"
             )
 
 
@@ -219,10 +218,3 @@ def _untrained(model: nn.Module) -> Parameters:
     """Frozen parameters and buffers by name."""
     trained = parameters_of(model)
     return {name: value for name, value in model.state_dict().items() if name not in trained}
-
-
-def _digest(tensors: Iterable[Tensor]) -> str:
-    found = hashlib.sha256()
-    for tensor in tensors:
-        found.update(tensor.detach().cpu().double().contiguous().numpy().tobytes())
-    return found.hexdigest()[:16]

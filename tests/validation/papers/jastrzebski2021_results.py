@@ -18,33 +18,34 @@ def noise_of(settings) -> np.random.Generator:
     return np.random.default_rng([ord(letter) for letter in repr(sorted(settings.items()))])
 
 
-def course(settings, sign=1.0):
-    """The slower a run by its rate over its batch size, the larger (sign -1: smaller) its largest Tr F and error."""
+def course(settings, sign=1.0, trace=1.0, alike=True):
+    """The slower a run by its rate over its batch size, the larger (sign -1: smaller) its error and largest Tr F (trace
+    -1: that the other way round). alike: the traces of batches go with Tr F, else against it."""
     slow = sign * math.log10(BEST_RATE[settings["net"]] / settings["lr"] * settings["batch_size"] / BATCH)
     noise = noise_of(settings)
     first = settings["first"]
     step = np.arange(0, settings["steps"] + 1, -first) if first < 0 else np.geomspace(1, settings["steps"], 40) - 1.0
     loss = 2.3 * np.exp(-6.0 * step / step[-1])
-    peak = 100.0 * math.exp(0.5 * slow + noise.normal(0.0, 0.05))
+    peak = 100.0 * math.exp(0.5 * trace * slow + noise.normal(0.0, 0.05))
     trace = 2.0 + peak * (loss / 2.3) * (1.0 - loss / 2.4) * 4.0
     accuracy = 0.96 - 0.02 * slow + noise.normal(0.0, 0.001) - 0.2 * loss
     jitter = np.exp(noise.normal(0.0, 0.1, (2, step.size)))
     return Table({
         "step": step, "training loss": loss, "training accuracy": 1.0 - loss / 3.0, "held-out accuracy": accuracy,
         "validation accuracy": accuracy + 0.001, "test accuracy": accuracy - 0.001, "Tr F": trace,
-        "Tr F of a batch": trace / settings["batch_size"] * jitter[0],
-        "squared gradient of a batch": trace**0.9 / settings["batch_size"] * jitter[1],
+        "Tr F of a batch": trace ** (1 if alike else -1) / settings["batch_size"] * jitter[0],
+        "squared gradient of a batch": trace ** (0.9 if alike else -0.9) / settings["batch_size"] * jitter[1],
         "diverged": np.zeros(step.size, dtype=int),
     })  # fmt: skip
 
 
-def identity(settings, sign=1.0):
+def identity(settings, sign=1.0, **others):
     trace = 10.0 + np.arange(len(settings["at"]), dtype=float)
     ratio = 1.0 + (sign < 0.0) + noise_of(settings).normal(0.0, 0.02, trace.size)
     return Table({"step": settings["at"], "Tr F": trace, "Tr F of a batch": trace * ratio / BATCH})
 
 
-def curvature(settings, sign=1.0):
+def curvature(settings, sign=1.0, **others):
     step = np.array(settings["at"], dtype=float)
     noise, size = noise_of(settings), {"cnn": 20.0, "mlp": 5.0, "resnet8": 80.0}[settings["net"]]
     trace = size * (1.0 + 10.0 * np.sin(3.0 * np.log1p(step) / np.log1p(step[-1])) ** 2)
@@ -67,15 +68,18 @@ def results(figure, effort=FULL, **options):
 
 
 def broken(found, seed=100):
-    """The same results where the runs of one seed have diverged."""
+    """The same results where the runs of one seed have diverged half way, where they end."""
     ended = []
     for one in found:
         columns = dict(one.columns)
         if one.settings["seed"] == seed and "diverged" in columns:
-            last = np.arange(one.columns.rows) == one.columns.rows - 1
+            rows = one.columns.rows // 2
+            last = np.arange(rows) == rows - 1
             columns = {
-                name: last.astype(int) if name == "diverged" else np.where(last & (name != "step"), math.nan, column)
-                for name, column in columns.items()
+                name: last.astype(int)
+                if name == "diverged"
+                else np.where(last & (name != "step"), math.nan, part[:rows])
+                for name, part in columns.items()
             }
         ended.append(Result(one.settings, Table(columns)))
     return ended

@@ -13,6 +13,7 @@ from nqm.validation.experiments.paper import Effort, Result
 from nqm.validation.experiments.samples import by_seed
 from nqm.validation.experiments.verdict import CANNOT, FAILS, HOLDS, UNDECIDED
 from nqm.validation.papers.jastrzebski2021 import basins
+from nqm.validation.papers.jastrzebski2021.reading import at_loss
 
 FIGURES = {figure.name.removeprefix("jastrzebski2021-"): figure for figure in basins.FIGURES}
 DIGITS, QUICK = Effort(False, 0, "digits"), Effort(True, 0, "digits")
@@ -148,8 +149,8 @@ def test_traces_at_a_loss_lie_on_straight_lines_of_logarithms():
     assert found[basins.AT_LATE] == pytest.approx(3.0 - 2.0 * math.log(0.25 / 0.02) / math.log(25.0))
     assert found[basins.LATER] == pytest.approx(2.0)
     assert (found[basins.LARGEST], found[basins.LEAST]) == pytest.approx((90.0, 0.01))
-    assert math.isnan(basins._when(np.array([0.4, 0.1]), 0.5, np.zeros(2)))
-    assert math.isnan(basins._when(np.array([0.9, 0.6]), 0.5, np.zeros(2)))
+    assert math.isnan(at_loss(np.array([0.4, 0.1]), 0.5, np.zeros(2)))
+    assert math.isnan(at_loss(np.array([0.9, 0.6]), 0.5, np.zeros(2)))
 
 
 # --- verdicts -------------------------------------------------------------------------------------------------------

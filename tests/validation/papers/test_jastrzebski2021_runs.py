@@ -67,6 +67,9 @@ def test_continuations_go_on_from_one_early_run(tiny):
     assert len(set(found["early Tr F"].tolist())) == 1
     assert len(set(found["Tr H"].tolist())) == 2
     assert np.all(found["training loss"] < 2.0)
+    lost = runs.run(kind="continued", **tiny, **{**settings, "rate": 1e3}, until=2.0, continuations=1)
+    assert lost["early Tr F"][0] > 0.0
+    assert np.isnan([lost[name][0] for name in ("step", "held-out accuracy", "training loss", "Tr H")]).all()
     never = runs.run(kind="continued", **tiny, **{**settings, "early_rate": 1e-9}, until=1e-9, continuations=1)
     assert np.isnan(never["Tr H"][0])
 

@@ -64,7 +64,7 @@ def test_quick_versions_can_be_drawn_and_judged(figure):
 def test_other_data_has_table_2_alone():
     assert [name for name, figure in FIGURES.items() if figure.jobs(MNIST)] == ["wen2020-table2"]
     table = generalization.compute(results(FIGURES["wen2020-table2"], MNIST))
-    assert len(generalization.judge(table)) == 8
+    assert len(generalization.judge(table)) == 12
     axes = generalization.plot(table).axes
     crosses = [[line.get_ydata()[0] for line in ax.lines if line.get_marker() == "x"] for ax in axes]
     assert crosses == [[98.10, 97.95, 98.10, 98.08], [99.10, 98.88, 99.11, 99.02]]
@@ -286,7 +286,21 @@ def test_accuracies_are_judged_in_pairs_of_splits(regimes, expected):
         more = regimes.get(settings["regime"], 0.0)
         return {**columns, "held-out accuracy": columns["held-out accuracy"] + more / 100.0}
 
-    assert verdicts(FIGURES["wen2020-table2"], change=change) == expected
+    first, as_far, by_eq_1, *others = verdicts(FIGURES["wen2020-table2"], change=change)
+    assert (as_far, by_eq_1) == (HOLDS, HOLDS)
+    assert [first, *others] == expected
+
+
+@pytest.mark.parametrize(("times", "loss", "expected"), [(1.5, 0.0, [HOLDS, HOLDS]), (3.0, -0.05, [FAILS, FAILS])])
+def test_large_batches_that_have_not_come_as_far_are_told(times, loss, expected):
+    def change(settings, columns):
+        if settings["regime"] != "LB":
+            return columns
+        trained = columns["training loss"] * times
+        held = columns["held-out loss"] + trained - columns["training loss"] + loss
+        return {**columns, "training loss": trained, "held-out loss": held}
+
+    assert verdicts(FIGURES["wen2020-table2"], change=change)[1:3] == expected
 
 
 def test_strengths_of_noise_are_judged_by_slopes():
@@ -299,7 +313,7 @@ def test_strengths_of_noise_are_judged_by_slopes():
         held = columns["held-out loss"] - (0.1 if lost else 0.0)
         return {**columns, "held-out accuracy": columns["held-out accuracy"] + lost / 100.0, "held-out loss": held}
 
-    assert verdicts(figure, change=change)[4:6] == [FAILS, FAILS]
+    assert verdicts(figure, change=change)[6:8] == [FAILS, FAILS]
 
 
 def test_a_split_that_diverged_leaves_what_it_is_part_of_undecided():
@@ -310,7 +324,7 @@ def test_a_split_that_diverged_leaves_what_it_is_part_of_undecided():
         return columns
 
     figure = FIGURES["wen2020-table2"]
-    assert verdicts(figure, change=change) == [HOLDS, *[UNDECIDED] * 5, CANNOT]
+    assert verdicts(figure, change=change) == [HOLDS, HOLDS, HOLDS, *[UNDECIDED] * 5, CANNOT]
     assert verdicts(FIGURES["wen2020-5b"], change=change) == [UNDECIDED, UNDECIDED]
 
 
@@ -368,3 +382,49 @@ def test_a_paper_is_written_and_resumed_without_training(tmp_path):
     assert WEN2020["wen2020-2"].title in text
     assert all(line.count("|") == text[text.index("| shown by") :].split("\n")[0].count("|")
                for line in text.split("\n") if line.startswith("| wen2020"))  # fmt: skip
+
+
+@pytest.fixture
+def small():
+    """The paper with two figures of two small jobs each."""
+
+    def jobs(effort, lr):
+        return [
+            {**one, "large": 64, "small": 8, "updates": 2, "draws": 3, "lr": lr} for one in variance.jobs(QUICK)[:2]
+        ]
+
+    one = replace(FIGURES["wen2020-2"], jobs=lambda effort: jobs(effort, 0.1))
+    other = replace(one, name="wen2020-3", jobs=lambda effort: jobs(effort, 0.2))
+    return replace(PAPER, figures=(one, other))
+
+
+def test_a_report_keeps_the_figures_that_were_there(small, tmp_path):
+    write_paper(small, tmp_path, figures=["wen2020-3"], quick=True, progress=False)
+    report = write_paper(small, tmp_path, figures=["wen2020-2"], quick=True, progress=False)
+    text = (tmp_path / "README.md").read_text()
+    assert "## wen2020-2: " in text
+    assert "## wen2020-3: " in text
+    assert "*Jobs:* 2, of which 0 diverged." in text
+    assert {"wen2020-2.png", "wen2020-3.png"} <= {path.name for path in report.written}
+
+
+def test_another_report_is_not_written_over(small, tmp_path):
+    write_paper(small, tmp_path, quick=True, progress=False)
+    before = (tmp_path / "README.md").read_text()
+    with pytest.raises(ValueError, match=r"folder: expected one without a report of something else, .*quick version"):
+        write_paper(small, tmp_path, progress=False)
+    (tmp_path / "wen2020-quick.jsonl").unlink()
+    with pytest.raises(ValueError, match=r"of figures wen2020-3; take another folder"):
+        write_paper(small, tmp_path, figures=["wen2020-2"], quick=True, progress=False)
+    assert (tmp_path / "README.md").read_text() == before
+
+
+def test_results_of_other_data_are_refused(monkeypatch, tmp_path):
+    known = replace(PAPER, run=lambda kind, data_root=None, **settings: end({"kind": kind, **settings}))
+    for name, shift in (("a", 0), ("b", 1)):
+        x = np.arange(40 * 784, dtype=np.float32).reshape(40, 28, 28)
+        np.savez(tmp_path / f"{name}.npz", x=x + shift, y=(np.arange(40) + shift) % 10)
+    options = {"quick": True, "data": "mnist", "progress": False}
+    write_paper(known, tmp_path / "out", data_root=tmp_path / "a.npz", **options)
+    with pytest.raises(ValueError, match="examples"):
+        write_paper(known, tmp_path / "out", data_root=tmp_path / "b.npz", **options)

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...training.data import Data
 from ...training.functional import Net, drawn_from
 from ...training.per_example import squared_norms
-from .base import OfFirst, OfPart, Quantity, all_outputs, check_choice, check_whole, in_chunks, mean_gradient
+from .base import CHUNK, OfFirst, OfPart, Quantity, all_outputs, check_choice, check_whole, in_chunks, mean_gradient
 
 if TYPE_CHECKING:
     from ...training.task import Task
@@ -45,12 +45,11 @@ class TraceF(OfFirst):
         if self.labels != "exact":
             labels = _labels(self.labels, net, theta, x, y, generator)
             return float(squared_norms(net, theta, x, labels).double().mean())
-        total = 0.0
-        for some, _ in in_chunks(x, y):
-            p = all_outputs(net, theta, some).double().softmax(-1).T  # (classes, examples)
-            every = some.repeat(len(p), *(1 for _ in some.shape[1:]))
-            classes = torch.arange(len(p), device=y.device).repeat_interleave(len(some))
-            total += float((p.flatten() * squared_norms(net, theta, every, classes)).sum())
+        p, total = all_outputs(net, theta, x).double().softmax(-1), 0.0
+        classes = torch.arange(p.shape[1], device=x.device)
+        for some, q in in_chunks(x, p, max(1, CHUNK // len(classes))):
+            norms = squared_norms(net, theta, some.repeat_interleave(len(classes), 0), classes.repeat(len(some)))
+            total += float((q.flatten() * norms).sum())
         return total / len(x)
 
     def check(self, task: Task) -> None:

@@ -18,7 +18,7 @@ from ...experiments.samples import MEAN, Row, by_seed, log_ratio, paired, table_
 from ...experiments.verdict import Verdict, judge_claim, seen
 from .drawing import draw_compared
 from .protocol import BATCH, FULL, seeds_of, size_of
-from .reading import group
+from .reading import at_loss, group
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -147,7 +147,7 @@ def _judge(table: Table, figure: str) -> list[Verdict]:
         judge_claim(f"A small early Tr(F) leads to wider minima under the same later training ({where})",
                     f"log of Tr(H) at the best held-out accuracy, mean of a run's continuations, low over high; {said}",
                     low_over_high(MEAN_TRACE), premise=premise),
-        judge_claim(f"Tr(H) is smaller also in proportion to the training loss there (ours; {where})",
+        judge_claim(f"After a small early Tr(F), Tr(H) is smaller for its training loss too (ours; {where})",
                     "log of mean Tr(H) over mean training loss at that point, low over high; the same premise",
                     low_over_high(PER_LOSS), premise=premise),
         judge_claim(f"A small early Tr(F) leads to better accuracy ({where})",
@@ -233,23 +233,13 @@ def _numbers(columns: Table) -> dict[str, float]:
         logs = np.where(trace > 0.0, np.log(trace), math.nan)
     found = {
         LATER: logs[later].mean(),
-        **{name: _when(columns["training loss"], level, logs) for name, level in ((AT_EARLY, UNTIL), (AT_LATE, LATE))},
+        AT_EARLY: at_loss(columns["training loss"], UNTIL, logs),
+        AT_LATE: at_loss(columns["training loss"], LATE, logs),
         LARGEST: 100.0 * columns["held-out accuracy"].max(),
         LEAST: columns["training loss"].min(),
     }
     bad = bool(columns["diverged"].any())
     return {name: math.nan if bad else float(value) for name, value in found.items()}
-
-
-def _when(loss: NDArray[Any], level: float, logs: NDArray[Any]) -> float:
-    """A column when the loss first falls to a level, between two readings straight in log loss; NaN where it does not,
-    or has before the first reading."""
-    below = np.flatnonzero(loss <= level)
-    if not below.size or below[0] == 0:
-        return math.nan
-    k = int(below[0])
-    part = math.log(loss[k - 1] / level) / math.log(loss[k - 1] / loss[k])
-    return float(logs[k - 1] + part * (logs[k] - logs[k - 1]))
 
 
 def plot_11(table: Table) -> Picture:
@@ -304,12 +294,12 @@ def _judge_kind(table: Table, kind: str) -> list[Verdict]:
     return [
         judge_claim(f"Tr(H) along the run is larger under weak regularization, set {WEAK} ({where})",
                     f"difference between the sets in log Tr(H), later half of log step, {WEAK} less {STRONG}", along),
-        judge_claim(f"It is so at equal training loss too (ours; {where})",
+        judge_claim(f"Tr(H) is larger under weak regularization at equal training loss too (ours; {where})",
                     f"the same at a training loss of {LATE:g}", apart),
-        judge_claim(f"The order between the sets is fixed early ({where})",
+        judge_claim(f"The order of Tr(H) between the sets is fixed early ({where})",
                     f"correlation over all settings of log Tr(H) at losses of {UNTIL:g} and {LATE:g}, of each seed; "
                     f"{said}", across, premise=premise),
-        judge_claim(f"Within a set it is less fixed ({where})",
+        judge_claim(f"The order of Tr(H) within a set is less fixed ({where})",
                     f"that correlation less the one within sets; {said}", across - within, premise=premise),
         judge_claim(f"The sets differ by more than values within a set ({where})",
                     f"distance between the sets in log Tr(H) at a loss of {LATE:g}, less the range within a set",

@@ -13,6 +13,7 @@ from ...measurement.quantities import QUANTITIES, Quantity, TraceF, TraceH
 from ...training.batches import generator
 from ...training.data import Data, load_data
 from ...training.ensemble import EnsembleRun
+from ...training.task import EXPLODED
 from ...training.trials import check_trials
 from .protocol import HELD, task_of, trial_of
 from .training import FISHER_EXAMPLES, begun, readings
@@ -67,15 +68,21 @@ def _continue(data: Data, start: nn.Module, seed: int, rate: float, batch_size: 
     trial = trial_of(batch_size, seed, rate)
     run = EnsembleRun(task_of(start, data), [trial], check_trials([trial], steps))
     best = _best(run, {*readings(1, EVERY), *range(EVERY, steps + 1, EVERY)}, steps)
+    if best is None:
+        return {}
     names = ("held-out accuracy", "training loss")
     found = {name: _value(QUANTITIES[name], run, best.theta, seed) for name in names}
     return {"step": best.step, **found, "Tr H": _value(TraceH(), run, best.theta, seed)}
 
 
-def _best(run: EnsembleRun, at: Iterable[int], steps: int) -> Best:
-    """The first of the largest held-out accuracies."""
+def _best(run: EnsembleRun, at: Iterable[int], steps: int) -> Best | None:
+    """The first of the largest held-out accuracies; None where the run diverges: its loss is not finite or ten times
+    log(classes), that of knowing nothing."""
     best, measure = Best(-1.0, 0, run.theta[0]), QUANTITIES["held-out accuracy"]
+    most = EXPLODED * math.log(run.data.classes)
     for number in run.train(steps, set(at)):
+        if not float(run.read()["training loss"][0]) <= most:
+            return None
         accuracy = _value(measure, run, run.theta[0], 0)
         if accuracy > best.accuracy:
             best = Best(accuracy, number, run.theta[0].clone())

@@ -34,7 +34,7 @@ BLOCK, BLOCKS = 5, 3
 
 SECONDS, RATIO = "seconds of an epoch", "seconds of an epoch / without a penalty"
 LITTLE = 1.5
-"""Up to here an additional cost is small. Chosen for the paper's words before any judged run."""
+"""Up to here an additional cost is small; two of the paper's five ratios, which it calls small, are 1.6 and 1.7."""
 
 BASELINE = {"WRN, TinyImageNet": 142.69, "DenseNet": 57.40, "VGG-11": 35.27, "WRN": 47.99, "SimpleCNN": 19.51}
 PAPER = {
@@ -102,12 +102,15 @@ def judge(table: Table) -> list[Verdict]:
     found = []
     for net in table.distinct("panel"):
         ratios = {name: by_seed(table, panel=net, quantity=RATIO, series=name) for name in RARE}
-        fisher = ratios[f"FP{OFTEN[10]}"]
+        fisher, every = ratios[f"FP{OFTEN[10]}"], by_seed(table, panel=net, quantity=RATIO, series="FP")
         dearest = [max(own[seed] for own in ratios.values()) for seed in fisher]
         found += [
             judge_claim(f"{TITLES[net]}: FP, its gradient every tenth step, adds little cost (table 5)",
                         "seconds of an epoch over those without a penalty", [*fisher.values()], bound=LITTLE,
                         above=False, paper=_span([paper_ratios("FP")])),
+            judge_claim(f"{TITLES[net]}: FP, its gradient every step, as in table 1 here, adds little cost (ours)",
+                        "seconds of an epoch over those without a penalty", [*every.values()], bound=LITTLE,
+                        above=False),
             judge_claim(f"{TITLES[net]}: each of the four penalties, every tenth step, adds little cost (table 5)",
                         "the same, of the dearest of the four with each seed", dearest, bound=LITTLE, above=False,
                         paper=_span([paper_ratios(method) for method in METHODS])),

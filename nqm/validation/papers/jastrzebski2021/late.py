@@ -23,11 +23,13 @@ __all__ = ["FIGURES", "compute", "jobs", "judge", "plot"]
 
 NET = "cnn"
 COEFFICIENT = 0.1
-"""Pilot: largest held-out accuracies 96.3, 96.6, 97.1, 97.1, 96.0% at 0, 0.03, 0.1, 0.3 and 1; 0.1 is ahead at step
-1,200."""
+"""Pilot of 1,600 steps: largest held-out accuracies 96.3, 96.6, 97.1, 97.1, 96.0% at 0, 0.03, 0.1, 0.3 and 1; 0.1 is
+ahead at step 1,200."""
 EPOCH = 7  # steps of 64 of 449 examples
 STARTS, QUICK_STARTS = (0, 1, 2, 4, 8, 16, 32, 64), (0, 32)
 """Epochs after which the penalty begins. Without it Tr(F) is largest after about 34 (pilot: step 240)."""
+HALF = 0.5
+"""Points: what may be left of a gap that is closed. Set after the first run, by the CNN's gap of about 1."""
 PENALTY, FINAL = "FP", "final held-out accuracy"
 
 
@@ -78,20 +80,25 @@ def judge(table: Table) -> list[Verdict]:
     first, last = by_start[0], by_start[-1]
     gain = paired(first, small)
     falling = [rank_correlation(starts, [one[seed] for one in by_start]) for seed in first]
+    closes = paired(first, best)
     improves = "judged where FP from the start is seen to improve on no penalty"
     return [
         judge_claim("FP from the start improves generalization at the small rate (section 4)",
                     "final held-out accuracy with FP less that without, points", gain, paper="4.2 to 13.0 (table 1)"),
+        judge_claim("FP from the start closes the gap to the best rate (figure 4)",
+                    "final held-out accuracy with FP less that at eta* without, points; judged where the small rate is "
+                    "seen to generalize worse", closes, bound=-HALF, premise=worse_at_small_rate(table, NET),
+                    paper="about 0 and above"),
         judge_claim("The later FP is applied, the worse is generalization (figure 4)",
                     "Spearman correlation, for each split, of the epoch from which it is applied with the final "
                     f"held-out accuracy; {improves}", falling, above=False, premise=seen(gain), paper="falling"),
-        judge_claim(f"Applied from epoch {starts[-1]:g} on, it generalizes worse than from the start (figure 4)",
+        judge_claim(f"FP applied from epoch {starts[-1]:g} on generalizes worse than from the start (figure 4)",
                     f"difference in final held-out accuracy, points; {improves}", paired(last, first), above=False,
                     premise=seen(gain), paper="significantly worse"),
-        judge_claim(f"Applied from epoch {starts[-1]:g} on, it does not close the gap (figure 4)",
-                    "final held-out accuracy less that at eta* without a penalty, points; judged where the small rate "
-                    "is seen to generalize worse", paired(last, best), above=False,
-                    premise=worse_at_small_rate(table, NET), paper="below 0"),
+        judge_claim(f"FP applied from epoch {starts[-1]:g} on does not close the gap (figure 4)",
+                    "final held-out accuracy less that at eta* without a penalty, points; judged where FP from the "
+                    "start is seen to close it", paired(last, best), bound=-HALF, above=False,
+                    premise=worse_at_small_rate(table, NET) and seen(closes + HALF), paper="below 0"),
     ]  # fmt: skip
 
 
@@ -104,7 +111,7 @@ FIGURES = (
         f"CNN with 12 filters, an epoch of {EPOCH} steps of 64 of 449 examples, 1,200 steps (171 epochs) in all at a "
         f"constant rate; the penalty at every step from its first on, coefficient {COEFFICIENT:g}, fixed before the "
         "judged runs: so accuracy is that on all 1,348 held-out examples, at the end. Tr(F) without a penalty is "
-        "largest after about 34 epochs. 12 splits without a penalty, 8 with; differences are of the same splits. "
-        f"{BARS}",
+        "largest after about 34 epochs. 12 splits without a penalty, 6 with; differences are of the same splits. "
+        f"A gap is closed where {HALF:g} points of it are left at most, a bound that was set after a first run. {BARS}",
     ),
 )  # fmt: skip

@@ -29,10 +29,11 @@ __all__ = ["COEFFICIENTS", "FIGURES", "LOOKS", "chosen", "compared"]
 PARAMETERS = ("GP", "FP", "GP_r")
 """Methods that penalize a gradient by the parameters: their coefficients are of one size."""
 COEFFICIENTS: dict[str, dict[str, tuple[float, ...]]] = {
-    "cnn": {"GP_x": (3.0, 10.0, 30.0, 100.0, 300.0), **dict.fromkeys(PARAMETERS, (0.01, 0.03, 0.1, 0.3, 1.0))},
+    "cnn": {"GP_x": (10.0, 30.0, 100.0, 300.0, 1000.0), **dict.fromkeys(PARAMETERS, (0.01, 0.03, 0.1, 0.3, 1.0))},
     "mlp": {"GP_x": (10.0, 30.0, 100.0, 300.0, 1000.0), **dict.fromkeys(PARAMETERS, (0.03, 0.1, 0.3, 1.0, 3.0))},
 }
-"""Half a decade apart, about those of the pilot's largest held-out accuracies."""
+"""Half a decade apart, about those of the pilot's largest held-out accuracies; GP_x's on the CNN moved up by half a
+decade after a first run, whose best was its largest, 300."""
 QUICK_COEFFICIENTS: dict[str, dict[str, tuple[float, ...]]] = {
     "cnn": {"GP_x": (100.0,), "GP": (0.1,), "FP": (0.1,), "GP_r": (0.03,)},
     "mlp": {"GP_x": (100.0,), "FP": (0.3, 1.0)},
@@ -223,13 +224,13 @@ def _judged_1(table: Table, net: str) -> list[Verdict]:
                     paired(at["FP"], at[SMALL])),
     ]  # fmt: skip
     found += [
-        judge_claim(f"{title}: {name} makes up for the small rate's loss (section 4)",
+        judge_claim(f"{title}: {name} improves on a small rate that generalizes worse (section 4)",
                     f"test accuracy with {name} less that without a penalty, both at eta*/10, points; {IF_GAP}",
                     paired(at[name], at[SMALL]), premise=premise, paper=GAINS[name])
         for name in methods
     ]  # fmt: skip
     found.append(
-        judge_claim(f"{title}: FP closes the gap and does better than the best rate (section 4)",
+        judge_claim(f"{title}: FP at the small rate does better than the best rate (section 4)",
                     f"test accuracy with FP at eta*/10 less that at eta* without, points; {IF_GAP}",
                     paired(at["FP"], at[BEST]), premise=premise, paper="0.3 to 4.0 points")
     )  # fmt: skip
@@ -249,8 +250,9 @@ def _judged_1(table: Table, net: str) -> list[Verdict]:
                         f"test accuracy, mean of FP and GP_r less that of GP and GP_x, points; {IF_GAP}",
                         paired(first, second), premise=premise, paper="-0.6 to 4.0 points; above 0 in 4 of 5"),
             judge_within(f"{title}: GP_r performs like FP (section 4)",
-                         f"test accuracy with GP_r less that with FP, points; {IF_GAP}",
-                         paired(at["GP_r"], at["FP"]), POINT, premise=premise, paper="-1.6 to 1.1 points"),
+                         "test accuracy with GP_r less that with FP, points; judged where FP is seen to gain more than "
+                         "the bound, which no penalty would pass too otherwise", paired(at["GP_r"], at["FP"]), POINT,
+                         premise=seen(paired(at["FP"], at[SMALL]) - POINT), paper="-1.6 to 1.1 points"),
         ]  # fmt: skip
     return found
 
@@ -285,7 +287,7 @@ def _judged_4(table: Table, net: str) -> list[Verdict]:
     others = [name for name in METHODS if name in at and name != "FP"]
     lowest = others[int(np.argmin([np.log([*at[name].values()]).mean() for name in others]))]  # NaN counts as lowest
     found.append(
-        judge_claim(f"{title}: FP lowers Tr(F) more than the other methods (section 4: they are weaker)",
+        judge_claim(f"{title}: FP lowers Tr(F) more than any other method (ours, from section 4: they are weaker)",
                     f"log of the largest Tr(F) with FP over that with {lowest}, of the others the lowest in the mean "
                     "over the seeds", paired(at["FP"], at[lowest], log_ratio), above=False,
                     paper="-0.24 to 0.36; below 0 in 1 of 4")
@@ -294,13 +296,14 @@ def _judged_4(table: Table, net: str) -> list[Verdict]:
 
 
 def judge_6(table: Table) -> list[Verdict]:
-    """Training accuracies are to be those of eta*, within :data:`POINT`."""
+    """Training accuracies are to be no lower than at eta*, but for :data:`POINT`."""
     paper = {SMALL: "0.0 to 0.1", "GP_x": "-2.2 to 0.1", "GP": "-6.0 to 0.0", "FP": "-18.8 to 0.0",
              "GP_r": "-13.7 to 0.0"}  # fmt: skip
     return [
-        judge_within(f"{TITLES[net]}: {'the small rate' if name == SMALL else name} does not underfit (table 6)",
+        judge_claim(f"{TITLES[net]}: {'the small rate' if name == SMALL else name} does not underfit (table 6)",
                      f"final training accuracy {'without a penalty' if name == SMALL else 'with ' + name} at eta*/10 "
-                     "less that at eta*, points", paired(at[name], at[BEST]), POINT, paper=f"{paper[name]} points")
+                     "less that at eta*, points", paired(at[name], at[BEST]), bound=-POINT,
+                    paper=f"{paper[name]} points")
         for net in table.distinct("panel")
         for at in [numbers_of(table, net, TRAINING)]
         for name in (SMALL, *METHODS) if name in at
@@ -317,17 +320,15 @@ SHOWN_FROM = 75.0
 
 
 def compute_figure(results: Sequence[Result]) -> Table:
-    """Panel the network, series as in :func:`compute_table`. Paths, up to the last step that all runs of a series
-    have; of each seed the largest Tr F and the accuracies that are judged."""
+    """Panel the network, series as in :func:`compute_table`. Paths; of each seed the largest Tr F and the accuracies
+    that are judged."""
     samples, paths = [], []
     for net in nets_of(results):
         for name, x, runs in compared(results, net):
             judged = (PEAK, TEST, LARGEST) if name == SMALL else (PEAK, LARGEST) if name == BEST else (PEAK, TEST)
             samples += ends(runs, net, name, judged, x)
-            common = set.intersection(*(set(one.columns["step"].tolist()) for one in runs))
             for quantity, (column, scale) in PATHS.items():
-                rows = courses(runs, net, quantity, name, column, scale)
-                paths += [row for row in rows if row.x in common]
+                paths += courses(runs, net, quantity, name, column, scale)
     return table_of(samples, paths)
 
 
@@ -359,7 +360,8 @@ def judge_figure(table: Table, number: str) -> list[Verdict]:
                         f"log of the largest Tr(F) with {name} over that without a penalty, both at eta*/10",
                         paired(peak[name], peak[SMALL], log_ratio), above=False, paper=lower),
             judge_claim(f"{TITLES[net]}: {name} brings Tr(F) closer to that at the best rate (section 4)",
-                        "distance of the log of the largest Tr(F) from that at eta*: without a penalty, less that with "
+                        "distance, above or below, of the log of the largest Tr(F) from that at eta*: without a "
+                        "penalty, less that with "
                         f"{name}; judged where it is larger at eta*/10", nearer, premise=larger, paper=closer),
         ]  # fmt: skip
     return found
@@ -376,12 +378,15 @@ the baseline's, and how much closer that is to eta*'s."""
 
 
 GRID = (
-    "CNN with 12 filters (12 splits without a penalty, 8 with) and MLP with 128 hidden units (12 and 6) on 449 digits; "
-    "no augmentation, weight decay or change of the rate; 1,200 steps of 64 examples. The penalty's gradient is "
-    "computed at every step: the paper takes FP's anew every 10 steps, which is unstable here (figure 13). Five "
-    "coefficients half a decade apart (the paper: 10 over two decades); chosen, as there, by final validation "
-    "accuracy, on one half of the held-out examples (mean over the splits; none with which a run diverged), and test "
-    "accuracy is that on the other half. Verdicts are from differences between runs of the same split."
+    "CNN with 12 filters and MLP with 128 hidden units (12 splits without a penalty, 6 with one) on 449 digits; no "
+    "augmentation, weight decay or change of the rate; 1,200 steps of 64 examples. The penalty's gradient is computed "
+    "at every step: the paper takes FP's anew every 10 steps, with which strong penalties trained badly in the pilot "
+    "(figure 13). Five coefficients half a decade apart (the paper: 10 over two decades); chosen, as there, by final "
+    "validation accuracy, on one half of the held-out examples (mean over the splits; none with which a run "
+    "diverged), and test accuracy is that on the other half. One choice for all seeds, from the runs that are judged: "
+    "of five tries the best has some luck of weights and batches, which no penalty, tried once, has not. The gap is "
+    "read from the same runs too. Verdicts are from differences between runs of the same split; the same runs stand "
+    "behind figures 3, 4, 8, 13 and 14 and tables 1, 4 and 6, which are no independent evidence."
 )
 FIGURES = (
     NetworkFigure(
@@ -419,7 +424,7 @@ FIGURES = (
         "VGG-11 59.82 and 65.08, Wide ResNet 69.48 and 71.53 (all on CIFAR-100), SimpleCNN on CIFAR-10 87.16 and "
         "87.52, Wide ResNet on TinyImageNet 54.70 and 60.00. Text and caption call 3 of 5 differences below 1 point; 2 "
         "are (-0.22, 0.36).",
-        f"no augmentation. {GRID} The same splits with and without FP. Small points: single splits. {BARS}",
+        f"no augmentation. {GRID} Here 6 splits, the same with and without FP. Small points: single splits. {BARS}",
     ),
     NetworkFigure(
         "jastrzebski2021-table4", partial(jobs_of, nets=tuple(BEST_RATE)), partial(compute_table, quantity=PEAK),
@@ -440,6 +445,6 @@ FIGURES = (
         "99.39; VGG-11 99.98, 99.98, 99.85, 99.62, 97.73, 86.32; Wide ResNet on CIFAR-100 99.98, 99.98, 99.97, 99.96, "
         "99.99, 99.94; SimpleCNN 100.00, 100.00, 97.79, 100.00, 93.80, 94.64. The caption says that it is no lower at "
         "the small rate than at eta*; with penalties it is lower by more than 1 point in 8 of 20 places.",
-        f"{GRID} Two accuracies within {POINT:g} point are alike. Small points: single splits. {BARS}",
+        f"{GRID} A point lower still counts as no lower. Small points: single splits. {BARS}",
     ),
 )  # fmt: skip

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...._table import Table
 from ...experiments.paper import Result
@@ -13,7 +14,7 @@ from ...experiments.samples import Row, by_seed, paired
 from ...experiments.verdict import seen
 from .protocol import EARLY
 
-__all__ = ["BEST", "LARGEST", "PEAK", "SMALL", "courses", "ends", "group", "summary", "worse_at_small_rate"]
+__all__ = ["BEST", "LARGEST", "PEAK", "SMALL", "at_loss", "courses", "ends", "group", "summary", "worse_at_small_rate"]
 
 BEST, SMALL = "best rate", "small rate"
 LARGEST, PEAK = "largest held-out accuracy", "largest Tr F"
@@ -27,12 +28,15 @@ def group(results: Sequence[Result], **conditions: object) -> list[Result]:
 def courses(
     results: Sequence[Result], panel: str, quantity: str, series: str, column: str, scale: float = 1.0
 ) -> list[Row]:
-    """A column of each result against the step."""
-    return [
-        Row(panel, quantity, series, float(step), one.settings["seed"], scale * value)
-        for one in results
-        for step, value in zip(one.columns["step"].tolist(), one.columns[column].tolist(), strict=True)
-    ]
+    """A column of each result against the step: the steps of the longest, NaN once a run has diverged, so that a mean
+    ends where the first of its runs does."""
+    steps: list[int] = max((one.columns["step"].tolist() for one in results), key=len, default=[])
+    rows = []
+    for one in results:
+        known = dict(zip(one.columns["step"].tolist(), one.columns[column].tolist(), strict=True))
+        seed = one.settings["seed"]
+        rows += [Row(panel, quantity, series, float(step), seed, scale * known.get(step, math.nan)) for step in steps]
+    return rows
 
 
 def ends(results: Sequence[Result], panel: str, series: str, quantities: Sequence[str], x: float = 0.0) -> list[Row]:
@@ -46,8 +50,8 @@ def ends(results: Sequence[Result], panel: str, series: str, quantities: Sequenc
 def summary(columns: Table) -> dict[str, float]:
     """Single numbers of a recorded run (accuracies in per cent; NaN where it diverged): largest and final held-out
     accuracy; final training accuracy; accuracy on the first half of the held-out examples at the end ("validation"), on
-    the second ("test"); largest Tr F; early Tr F at the first reading of each loss of :data:`~.protocol.EARLY` (NaN
-    where it is not reached).
+    the second ("test"); largest Tr F; early Tr F when the training loss first crosses each of :data:`~.protocol.EARLY`
+    (:func:`at_loss`).
     """
     found = {
         LARGEST: 100.0 * columns["held-out accuracy"].max(),
@@ -58,10 +62,20 @@ def summary(columns: Table) -> dict[str, float]:
         PEAK: columns["Tr F"].max(),
     }
     for loss in EARLY:
-        below = np.flatnonzero(columns["training loss"] <= loss)
-        found[f"Tr F at loss {loss:g}"] = columns["Tr F"][below[0]] if below.size else math.nan
+        found[f"Tr F at loss {loss:g}"] = math.exp(at_loss(columns["training loss"], loss, np.log(columns["Tr F"])))
     bad = bool(columns["diverged"].any())
     return {name: math.nan if bad else float(value) for name, value in found.items()}
+
+
+def at_loss(loss: NDArray[np.float64], level: float, values: NDArray[np.float64]) -> float:
+    """Values when the loss first falls to a level, straight in log loss between two readings; NaN where it does not, or
+    has before the first reading."""
+    below = np.flatnonzero(loss <= level)
+    if not below.size or below[0] == 0:
+        return math.nan
+    k = int(below[0])
+    part = math.log(loss[k - 1] / level) / math.log(loss[k - 1] / loss[k])
+    return float(values[k - 1] + part * (values[k] - values[k - 1]))
 
 
 def worse_at_small_rate(table: Table, panel: str) -> bool:

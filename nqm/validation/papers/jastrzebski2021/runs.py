@@ -25,7 +25,7 @@ KINDS: dict[str, Callable[..., Table]] = {
 PROTOCOL: dict[str, Any] = {
     "version": 1, "held": HELD, "batch": BATCH, "momentum": 0.9, "Fisher examples": FISHER_EXAMPLES,
 }  # fmt: skip
-"""What all jobs' numbers depend on beside their settings."""
+"""What tells these jobs from those of other versions; a change of what is not among the settings raises the version."""
 
 
 def run(*, kind: str, data_root: str | None = None, **settings: Any) -> Table:

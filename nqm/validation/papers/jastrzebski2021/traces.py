@@ -182,8 +182,9 @@ def judge_18(table: Table) -> list[Verdict]:
             )  # fmt: skip
         numbers = by_seed(table, panel=net, quantity=LOG_RATIO)
         found.append(
-            judge_within(f"{TITLES[net]}: Tr(F) is about Tr(H) itself (ours)", "mean of log Tr(F) / Tr(H) along a run",
-                         [*numbers.values()], ABOUT)
+            judge_within(f"{TITLES[net]}: Tr(F) is about Tr(H) itself (section 2, appendix F)",
+                         "mean of log Tr(F) / Tr(H) along a run",
+                         [*numbers.values()], ABOUT, paper="about equal")
         )  # fmt: skip
     return found
 

@@ -11,7 +11,7 @@ __all__ = ["PAPER"]
 
 PAPER = Paper(
     "wen2020",
-    "An Empirical Study of SGD with Structured Covariance Noise",
+    "An Empirical Study of Stochastic Gradient Descent with Structured Covariance Noise",
     run,
     (
         variance.FIGURE,
@@ -26,4 +26,5 @@ PAPER = Paper(
     "networks here have no batch norm, since with it one example's gradient depends on its batch. How far the gap "
     "closes after thousands of updates of large batches. Differences in accuracy below some 0.3 points, which 20 "
     "splits do not resolve. The paper's hyperparameters are in an appendix that the text at hand lacks.",
+    data=("digits", "mnist"),
 )

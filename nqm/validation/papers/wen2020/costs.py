@@ -117,7 +117,8 @@ def judge(table: Table) -> list[Verdict]:
                 above=False, paper="1 (Goodfellow, 2015)",
             ),
             judge_claim(
-                f"{TITLES[net]}: it is a minor overhead (section 2.2.3)", "seconds of a step over those of LB's",
+                f"{TITLES[net]}: the diagonal Fisher is a minor overhead (section 2.2.3)",
+                "seconds of a step over those of LB's",
                 own[RATIO], bound=MINOR, above=False, paper="minor",
             ),
         ]  # fmt: skip

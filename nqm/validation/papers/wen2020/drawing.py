@@ -14,8 +14,8 @@ LOOKS: dict[str, Look] = {
     "LB + true full": {"color": COLORS[3], "linestyle": "-.", "marker": "v"},
     "LB + multiplicative": {"color": "black", "linestyle": ":", "marker": "P"},
     "LB + diagonal": {"color": COLORS[4], "linestyle": "-", "marker": "D"},
-    "LB + trace": {"color": "black", "linestyle": "--", "marker": "o"},
-    "LB + K-FAC": {"color": COLORS[4], "linestyle": "-.", "marker": "s"},
+    "LB + trace": {"color": "#009e73", "linestyle": "--", "marker": "o"},
+    "LB + K-FAC": {"color": "#888888", "linestyle": "-.", "marker": "s"},
 }
 
 CURVES: dict[str, Look] = {

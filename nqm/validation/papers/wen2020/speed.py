@@ -162,7 +162,7 @@ def _judged(table: Table, net: str) -> list[Verdict]:
             model=model.part("LB + full", "LB + diagonal"),
         ),
         judge_within(
-            f"{title}: so does LB + trace, isotropic noise of the same variance (ours)", f"place {ours}",
+            f"{title}: LB + trace, isotropic noise of the same variance, trains like LB (ours)", f"place {ours}",
             part("LB + trace"), LIKE, premise=premise, model=model.part("LB + trace"),
         ),
         judge_within(
@@ -206,5 +206,7 @@ FIGURE = NetworkFigure(
     f"batches drawn with replacement, plain SGD at rates {', '.join(f'{COMMON_RATE[net]:g}' for net in SEEDS)}, a "
     "third of the largest that SB survives; no batch norm. One seed has the same start in all regimes and the same "
     "batches in those with large ones. Bands: one standard error over the seeds (10, 10 and 5). The Fisher matrix is "
-    "that of the step's large batch. The measured quadratic is the Gauss-Newton one, 100 updates of LB from the start.",
+    "that of the step's large batch. The measured quadratic is the Gauss-Newton one, 100 updates of LB from the "
+    "start; for ResNet8 that of softmax regression stands in, and multiplicative and K-FAC noise are left out. Errors "
+    "above 0.5 are not shown.",
 )

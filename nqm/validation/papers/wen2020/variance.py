@@ -154,7 +154,7 @@ def plot(table: Table) -> Picture:
             xlabel="layer, by its name in the module",
             ylabel="gradient variance, mean over the layer",
         )
-        ax.set_xticks(range(1, 1 + len(layers)), layers, rotation=60 if len(layers) > 4 else 0)
+        ax.set_xticks(range(1, 1 + len(layers)), layers, **({"rotation": 60, "ha": "right"} if len(layers) > 4 else {}))
     legend_below(figure, axes[0, 0], 5)
     return figure
 
@@ -183,11 +183,12 @@ def _judged(table: Table, net: str) -> list[Verdict]:
             worst, bound=ROUGHLY, above=False, paper="roughly the same",
         ),
         judge_within(
-            f"{title}: LB + full and LB + diagonal have the same one (by eq. 5 and 6 in every parameter)",
+            f"{title}: LB + full and LB + diagonal have the same gradient variance (by eq. 5 and 6 in every parameter)",
             "log2 of the ratio of variances, mean over the layers", identity, EQUAL, model="0, an identity",
         ),
         judge_claim(
-            f"{title}: LB has a much lower one than SB (section 3)", "log2 of the ratio of total variances",
+            f"{title}: LB has a much lower gradient variance than SB (section 3)",
+            "log2 of the ratio of total variances",
             list(logs("total", "SB", "LB").values()), bound=MUCH, paper="much lower",
             model=f"{math.log2(LARGE / SMALL):.0f}, by their batch sizes",
         ),

@@ -78,8 +78,8 @@ class Penalised(GradientRule):
         if passed < 0:
             return gradient
         if passed % self.every == 0:
-            carried["penalty"] = self.gradient(net, thetas, batch)
-        return gradient + self.coefficient * carried["penalty"]
+            carried[repr(self)] = self.gradient(net, thetas, batch)  # a name of its own: of may be a penalty too
+        return gradient + self.coefficient * carried[repr(self)]
 
     def gradient(self, net: Net, thetas: Tensor, batch: Batch) -> Tensor:
         """The penalty's own gradient (R, P), without the coefficient."""

@@ -48,7 +48,7 @@ class Plain(GradientRule):
     """The gradient of the batch's mean loss."""
 
     def __call__(self, net: Net, thetas: Tensor, batch: Batch, carried: dict[str, Tensor]) -> Tensor:
-        return net.gradients(thetas, batch.x, batch.y)
+        return net.slopes(net.mean_loss, thetas, batch.x, batch.y)
 
 
 PLAIN = Plain()
