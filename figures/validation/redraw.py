@@ -107,6 +107,7 @@ def network_claims(text: str) -> str:
         rows = [
             f"{head}\n",
             f"{INTRODUCTION} {links}.\n",
+            f"{paper.words}\n",
             "| claim | number | on the noisy quadratic | on networks | shown by |",
             "|---|---|---|---|---|",
             *(f"| {' | '.join(shown(cell) for cell in row)} |" for row in told(paper.name)),

@@ -6,6 +6,7 @@ import math
 import os
 import platform
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from ..document import Report
 from ..training.data import load_data
 from .job import key_of
 from .jobs import read_jobs, run_jobs, seconds_of
-from .verdict import FIELDS, Verdict
+from .verdict import CANNOT, FAILS, FIELDS, HOLDS, UNDECIDED, Verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
@@ -74,7 +75,7 @@ class NetworkFigure:
 class Paper:
     """name: as cited here. title: the paper's. run: a module-level function of a job's settings and ``data_root``.
     protocol: what the numbers of all jobs depend on beside their settings. cannot: what the small version cannot say.
-    data: data sets that some figures are for.
+    words: what the claims' words mean. data: data sets that some figures are for.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Paper:
     figures: tuple[NetworkFigure, ...]
     protocol: dict[str, Any]
     cannot: str
+    words: str
     data: tuple[str, ...] = ("digits",)
 
 
@@ -220,7 +222,9 @@ def _origin(command: str, effort: Effort, seconds: float, jobs: int) -> str:
 
 def _write_verdicts(report: Report, paper: Paper, verdicts: dict[str, list[Verdict]]) -> None:
     rows = [(name, verdict) for name, several in verdicts.items() for verdict in several]
-    report.text("## Verdicts", "", HOW)
+    counts = Counter(verdict.verdict for _, verdict in rows)
+    told = ", ".join(f"{counts[name]} {name}" for name in (HOLDS, FAILS, UNDECIDED, CANNOT))
+    report.text("## Verdicts", "", f"{len(rows)} verdicts: {told}. {paper.words}", "", HOW)
     columns = ("shown by", "claim", "number", "ours", "95% interval", "seeds", "holds", "paper", "noisy quadratic",
                "verdict")  # fmt: skip
     report.table(columns, [
