@@ -14,10 +14,15 @@ from nqm.validation.experiments.samples import Row, by_seed, table_of
 from nqm.validation.experiments.verdict import CANNOT, FAILS, HOLDS, UNDECIDED
 from nqm.validation.papers.jastrzebski2021 import costs, variants
 from nqm.validation.papers.jastrzebski2021.protocol import BEST_RATE, QUICK, SMALL_RATE, both_rates, course_of
+from nqm.validation.papers.jastrzebski2021.training import readings
 
 FULL, SHORT = Effort(False, 0, "digits"), Effort(True, 0, "digits")
 FIGURES = {figure.name.removeprefix("jastrzebski2021-"): figure for figure in (*variants.FIGURES, *costs.FIGURES)}
-STEP = np.array([0, 1, 10, 100])
+
+
+def steps_of(settings):
+    """At which the made-up runs are read: 810, where the runs of figure 17 are compared, only before the end."""
+    return np.array([0, 1, 10, 100, *([810] if settings["steps"] > 810 else []), settings["steps"]])
 
 
 def noise_of(settings, scale):
@@ -33,23 +38,30 @@ def course(settings):
     top += noise_of(settings, 0.1)
     peak = (120.0 if settings["lr"] == BEST_RATE["cnn"] else 280.0) / (1.0 + 10.0 * strength)
     peak *= math.exp(noise_of(settings, 0.02))
-    accuracy = np.array([0.1, 0.3, 0.8, 1.0]) * top / 100.0
-    return {
-        "step": np.append(STEP, settings["steps"]), "training loss": np.array([2.3, 1.5, 1.0, 0.4, 0.01]),
-        "training accuracy": np.append(accuracy, 1.0), "held-out accuracy": np.append(accuracy, top / 100.0),
-        "validation accuracy": np.append(accuracy, top / 100.0 + 0.001),
-        "test accuracy": np.append(accuracy, top / 100.0 - 0.001),
-        "Tr F": peak * np.array([0.1, 0.3, 1.0, 0.5, 0.02]), "diverged": np.zeros(5, dtype=int),
+    accuracy = np.array([0.1, 0.3, 0.8, 1.0, 1.0, 1.0]) * top / 100.0
+    columns = {
+        "training loss": np.array([2.3, 1.5, 1.0, 0.4, 0.05, 0.01]),
+        "training accuracy": np.append(accuracy[:4], [0.99, 1.0]), "held-out accuracy": accuracy,
+        "validation accuracy": accuracy + np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.001]),
+        "test accuracy": accuracy - np.array([0.0, 0.0, 0.0, 0.0, 0.002, 0.001]),
+        "Tr F": peak * np.array([0.1, 0.3, 1.0, 0.5, 0.1, 0.02]), "diverged": np.zeros(6, dtype=int),
     }  # fmt: skip
+    step = steps_of(settings)
+    read = [0, 1, 2, 3, 4, 5] if 810 in step else [0, 1, 2, 3, 5]
+    return {"step": step, **{name: column[read] for name, column in columns.items()}}
+
+
+def gradient_of(method):
+    return {"none": 0.0, "mixup": 0.0, "FP": 0.4}.get(method, 2.0)
 
 
 def cost(settings):
-    """Each penalty's gradient costs two plain steps; epochs of 8."""
+    """The gradient of FP costs 0.4 plain steps, that of each other penalty two; epochs of 8."""
     rows = []
     for epoch in range(1, settings["epochs"] + 1):
         for place, (method, _, every) in enumerate(settings["methods"]):
             steps = range(8 * epoch, 8 * epoch + 8)
-            more = sum(2.0 for step in steps if step % every == 0) if method not in ("none", "mixup") else 0.0
+            more = sum(gradient_of(method) for step in steps if step % every == 0)
             seconds = (8.0 + more) * math.exp(noise_of({**settings, "place": (place, epoch)}, 0.01))
             rows.append({"method": place, "epoch": epoch, "seconds": seconds})
     return {name: np.array([row[name] for row in rows]) for name in rows[0]}
@@ -87,9 +99,11 @@ def naive(found, column, **settings):
     return values.mean(axis=0), values.std(axis=0, ddof=1) / math.sqrt(len(own))
 
 
-def line(found, column, label, scale=1.0, steps=1200, **settings):
-    mean, error = (scale * part for part in naive(found, column, steps=steps, **settings))
-    return Curve(np.append(STEP, steps).astype(float), mean, label, (mean - error, mean + error))
+def line(found, column, label, scale=1.0, steps=1200, until=1200, **settings):
+    step = steps_of({"steps": steps})
+    shown = step <= until
+    mean, error = (scale * part[shown] for part in naive(found, column, steps=steps, **settings))
+    return Curve(step[shown].astype(float), mean, label, (mean - error, mean + error))
 
 
 # --- jobs -----------------------------------------------------------------------------------------------------------
@@ -179,7 +193,7 @@ def test_lines_end_with_a_cross_where_the_first_run_diverges():
     mean, _ = naive(found, "Tr F", method="FP", coefficient=1.0, every=10)
     drawn = next(one for one in axes[3].lines if "1 of 6" in one.get_label())
     np.testing.assert_allclose(drawn.get_ydata(), mean, rtol=1e-12)
-    assert np.isfinite(mean).tolist() == [True, True, False, False, False]
+    assert np.isfinite(mean).tolist() == [True, True, False, False, False, False]
     assert (crosses[3][0].get_xdata()[0], crosses[3][0].get_ydata()[0]) == (1, pytest.approx(mean[1]))
 
 
@@ -187,7 +201,7 @@ def test_figure_17_draws_large_batches_alone():
     found = results(FIGURES["17"])
     picture, panels = FIGURES["17"].plot(FIGURES["17"].compute(found)), []
     for column, label, scale in (("Tr F", "Tr(F)", 1.0), ("validation accuracy", "validation accuracy (%)", 100.0)):
-        lines = [line(found, column, "0, rate 0.02", scale, batch_size=449, lr=0.02)]
+        lines = [line(found, column, "0, rate 0.02", scale, until=810, batch_size=449, lr=0.02)]
         lines += [line(found, column, f"{alpha:g}", scale, 800, batch_size=449, lr=0.01, coefficient=alpha)
                   for alpha in (0.0, *variants.LARGE_COEFFICIENTS)]  # fmt: skip
         panels.append(Panel((label, "step"), lines))
@@ -210,8 +224,8 @@ def test_table_5_draws_ratios_of_whole_cycles_beside_the_papers():
                     sums = [[sum(part[5 * k : 5 * k + 5]) for k in range(3)] for part in times]
                     own.append(sorted(b / a for a, b in zip(*sums, strict=True))[1])
             assert drawn == [pytest.approx(np.mean(own))]
-            extra = 0.0 if name == "mixup" else 0.2 if "10" in name else 2.0
-            assert drawn == [pytest.approx(1.0 + extra, rel=0.02)]
+            extra = gradient_of(name.removesuffix(", f = 10")) * (0.1 if "10" in name else 1.0)
+            assert drawn == [pytest.approx(1.0 + extra, rel=0.01)]
         crosses = {one.get_label(): one.get_ydata() for one in ax.lines if one.get_marker() == "x"}
         assert crosses["_FP, f = 10, paper"] == pytest.approx([1.462, 1.694, 1.231, 1.603, 1.087], abs=5e-4)
         assert len(crosses) == 4
@@ -297,6 +311,8 @@ def test_claims_hold_on_results_that_are_as_the_paper_says(name):
         (scaled(-20.0, every=10, coefficient=1.0), [HOLDS, HOLDS, HOLDS, HOLDS, FAILS]),
         (scaled(-4.0, lr=BEST_RATE["cnn"]), [HOLDS, HOLDS, CANNOT, HOLDS, HOLDS]),
         (scaled(-6.0, 5.0, method="FP"), [CANNOT, CANNOT, FAILS, FAILS, HOLDS]),
+        (scaled(-2.5, method="FP"), [CANNOT, HOLDS, HOLDS, HOLDS, HOLDS]),
+        (scaled(0.0, 1.5, method="FP"), [HOLDS, CANNOT, HOLDS, HOLDS, HOLDS]),
         (diverging(method="none"), [CANNOT, CANNOT, CANNOT, UNDECIDED, HOLDS]),
         (diverging(method="FP", coefficient=1.0, every=10), [HOLDS, HOLDS, HOLDS, HOLDS, UNDECIDED]),
     ],
@@ -312,6 +328,8 @@ def test_a_gradient_of_every_tenth_step_is_judged(change, expected):
         (scaled(0.0, 1.9, method="FP, one example"), [HOLDS, FAILS, HOLDS, FAILS, FAILS]),
         (scaled(-4.0, lr=BEST_RATE["cnn"]), [HOLDS, HOLDS, CANNOT, HOLDS, HOLDS]),
         (scaled(-6.0, 5.0, method="FP"), [CANNOT, CANNOT, HOLDS, HOLDS, FAILS]),
+        (scaled(-2.5, method="FP"), [CANNOT, HOLDS, HOLDS, HOLDS, HOLDS]),
+        (scaled(0.0, 1.5, method="FP"), [HOLDS, CANNOT, HOLDS, HOLDS, FAILS]),
         (diverging(method="FP, one example"), [UNDECIDED] * 5),
     ],
 )
@@ -322,27 +340,59 @@ def test_one_example_is_judged(change, expected):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (scaled(-6.0, 10.0, method="FP"), [FAILS, FAILS, HOLDS, FAILS]),
-        (scaled(4.0, lr=0.01, method="none"), [FAILS, HOLDS, FAILS, HOLDS]),
-        (scaled(-4.0, batch_size=64), [HOLDS, HOLDS, HOLDS, CANNOT]),
-        (diverging(method="FP"), [UNDECIDED, UNDECIDED, HOLDS, UNDECIDED]),
-        (diverging(lr=0.01, method="none"), [UNDECIDED, UNDECIDED, UNDECIDED, HOLDS]),
-        (diverging(lr=0.02), [HOLDS, HOLDS, UNDECIDED, CANNOT]),
+        (scaled(-6.0, 10.0, method="FP"), [HOLDS, FAILS, FAILS, HOLDS, FAILS]),
+        (scaled(4.0, lr=0.01, method="none"), [HOLDS, FAILS, HOLDS, FAILS, HOLDS]),
+        (scaled(-4.0, batch_size=64), [FAILS, HOLDS, HOLDS, CANNOT, CANNOT]),
+        (scaled(-1.5, batch_size=64), [HOLDS, HOLDS, HOLDS, CANNOT, HOLDS]),
+        (diverging(method="FP"), [HOLDS, UNDECIDED, UNDECIDED, HOLDS, UNDECIDED]),
+        (diverging(lr=0.01, method="none"), [HOLDS, UNDECIDED, UNDECIDED, UNDECIDED, HOLDS]),
+        (diverging(lr=0.02), [UNDECIDED, HOLDS, HOLDS, CANNOT, CANNOT]),
     ],
 )
 def test_large_batches_are_judged(change, expected):
     assert verdicts("17", change) == expected
 
 
+@pytest.mark.parametrize(("first", "same"), [(811, True), (810, False)])
+def test_large_batches_are_compared_at_step_810(first, same):
+    """What runs at the whole rate come to later, even that they diverge, is not read; the reading at 810 is."""
+
+    def change(settings, columns):
+        late = columns["step"] >= first
+        if settings["lr"] != 0.02 or not late.any():
+            return columns
+        worse = {name: np.where(late, 0.9 * columns[name], columns[name]) for name in columns if "accuracy" in name}
+        return {**columns, **worse, "Tr F": np.where(late, 1e4, columns["Tr F"]), "diverged": late.astype(int)}
+
+    figure = FIGURES["17"]
+    plain, changed = (figure.compute(results(figure, change=one)) for one in (lambda _, columns: columns, change))
+    assert all(table["x"].max() == 810 for table in (plain, changed))
+    assert all(np.array_equal(plain[name], changed[name], equal_nan=plain[name].dtype.kind == "f")
+               for name in plain) == same  # fmt: skip
+    assert (verdicts("17", change) == [HOLDS] * 5) == same
+
+
+def test_runs_are_read_at_step_810_next_after_the_end_of_those_at_half_the_rate():
+    job = next(one for one in FIGURES["17"].jobs(FULL) if one["lr"] == 0.02)
+    halves = {one["steps"] for one in FIGURES["17"].jobs(FULL) if one["lr"] == 0.01}
+    assert halves == {800}
+    assert min(step for step in readings(job["first"], job["steps"]) if step >= 800) == variants.COMPARED == 810
+
+
 @pytest.mark.parametrize(
     ("place", "factor", "expected"),
-    [(7, 1.5, [FAILS, FAILS] * 2), (8, 1.5, [HOLDS, FAILS] * 2), (3, 2.0, [HOLDS, HOLDS] * 2)],
+    [
+        (7, 1.5, [FAILS, HOLDS, FAILS] * 2),
+        (8, 1.5, [HOLDS, HOLDS, FAILS] * 2),
+        (3, 2.0, [HOLDS, FAILS, HOLDS] * 2),
+        (1, 2.0, [HOLDS, HOLDS, HOLDS] * 2),
+    ],
 )
-def test_costs_are_judged_of_every_tenth_step(place, factor, expected):
+def test_costs_are_judged_of_every_tenth_step_and_of_fp_every_step(place, factor, expected):
     def change(settings, columns):
         return {**columns, "seconds": columns["seconds"] * np.where(columns["method"] == place, factor, 1.0)}
 
-    assert list(costs.SETTINGS)[7] == "FP, f = 10"
+    assert [list(costs.SETTINGS)[number] for number in (3, 7)] == ["FP", "FP, f = 10"]
     assert verdicts("table5", change) == expected
 
 
