@@ -360,11 +360,11 @@ HALVES = (
     "cross where the first of its runs diverged (a loss of ten times that of the start)."
 )
 PREMISES = (
-    "On the right the numbers that are judged, of all coefficients. That accuracies are alike, to 1 point, is judged "
-    "where FP of every step is seen to raise them by more than that, that Tr(F) is alike, to 1.5 times, where it is "
-    "seen to lower it by more, a condition that was added after a first run: without it no penalty would pass as "
-    "well. That a penalty improves accuracy is judged where a tenth of the best rate is seen to generalize worse. The "
-    "runs without a penalty are those of figures 1 to 4 and table 1."
+    "On the right the numbers that are judged, of all coefficients. That accuracies at the best coefficients are "
+    "alike, to 1 point, is judged where FP of every step is seen to raise them by more than that, that Tr(F) is "
+    "alike, to 1.5 times, where it is seen to lower it by more, a condition that was added after a first run: without "
+    "it no penalty would pass as well. That a penalty improves accuracy is judged where a tenth of the best rate is "
+    "seen to generalize worse. The runs without a penalty are those of figures 1 to 4 and table 1."
 )
 
 
