@@ -17,7 +17,7 @@ from ...experiments.paper import Effort, NetworkFigure, Result
 from ...experiments.samples import by_seed, paired, table_of
 from ...experiments.verdict import Verdict, judge_claim, seen
 from .drawing import draw_settings
-from .protocol import BATCH_RATE, BATCH_SIZES, EARLY, RATES, TITLES, course_of, seeds_of, size_of
+from .protocol import BATCH_RATE, BATCH_SIZES, EARLY, RATES, TITLES, course_of, rates_of, seeds_of, size_of
 from .reading import LARGEST, ends, group
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def jackknifed(early: NDArray[np.float64], accuracy: NDArray[np.float64]) -> NDA
 
 def _jobs_2(effort: Effort) -> list[dict[str, Any]]:
     seeds = seeds_of(effort, size_of(effort).many)
-    return [course_of(effort, net, rate, seed) for net, rates in RATES.items() for rate in rates for seed in seeds]
+    return [course_of(effort, net, rate, seed) for net in RATES for rate in rates_of(effort, net) for seed in seeds]
 
 
 def _jobs_7(effort: Effort) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...._table import Table
 from ....plotting import logarithmic, new_figure
-from ...experiments.drawing import BARS, draw_lines
+from ...experiments.drawing import BARS, draw_lines, legend_beside
 from ...experiments.paper import Effort, NetworkFigure, Result
 from ...experiments.samples import Row, by_seed, log_ratio, means, paired, table_of
 from ...experiments.verdict import Verdict, judge_claim
@@ -62,14 +62,15 @@ def compute_1(results: Sequence[Result]) -> Table:
 
 
 def plot_1(table: Table) -> Picture:
-    figure, axes = new_figure(3, width=14.5, height=4.4)
+    figure, axes = new_figure(3, width=16.5, height=4.4)
     looks = looks_of([BEST, SMALL])
     dashed = {name: {**look, "linestyle": ":"} for name, look in looks.items()}
     solid = {name: {**look, "linestyle": "-"} for name, look in looks.items()}
     draw_lines(axes[0], table, dashed, lambda name: f"{rate_name(name)}: training", quantity="training accuracy")
     draw_lines(axes[0], table, solid, lambda name: f"{rate_name(name)}: held-out", quantity="held-out accuracy")
     axes[0].set(ylabel="accuracy (%)")
-    axes[0].legend(loc="upper left")
+    handles, labels = axes[0].get_legend_handles_labels()
+    legend_beside(axes[-1], handles=handles, labels=labels)
     for ax, quantity, label in ((axes[1], "Tr F", "Tr(F)"), (axes[2], "gradient norm", "norm of a batch's gradient")):
         draw_lines(ax, table, solid, None, quantity=quantity)
         ax.set(ylabel=label)

@@ -33,6 +33,7 @@ __all__ = [
     "Size",
     "both_rates",
     "course_of",
+    "rates_of",
     "seeds_of",
     "size_of",
     "task_of",
@@ -94,6 +95,11 @@ def seeds_of(effort: Effort, count: int) -> list[int]:
     """Of the judged runs."""
     first = FIRST_SEED + 1000 * effort.seed
     return list(range(first, first + count))
+
+
+def rates_of(effort: Effort, net: str) -> tuple[float, ...]:
+    """Learning rates that are compared."""
+    return RATES[net][::2] if effort.quick else RATES[net]
 
 
 def task_of(net: str | nn.Module, data: Data) -> Task:

@@ -14,7 +14,7 @@ from ...experiments.paper import Effort, NetworkFigure, Result
 from ...experiments.samples import Row, by_seed, log_ratio, means, paired, table_of
 from ...experiments.verdict import Verdict, judge_claim, judge_within
 from .drawing import looks_of, shades_of
-from .protocol import BATCH, RATES, SMALL_RATE, TITLES, course_of, seeds_of, size_of
+from .protocol import BATCH, SMALL_RATE, TITLES, course_of, rates_of, seeds_of, size_of
 from .reading import courses, group
 from .training import readings
 
@@ -40,7 +40,7 @@ BATCHES = 400
 def jobs_12(effort: Effort) -> list[dict[str, Any]]:
     size = size_of(effort)
     seeds = seeds_of(effort, size.few)
-    runs = [course_of(effort, NET, rate, seed) for rate in RATES[NET] for seed in seeds]
+    runs = [course_of(effort, NET, rate, seed) for rate in rates_of(effort, NET) for seed in seeds]
     points = [20, 100, 400] if effort.quick else [10, 100, 200, 300, 1000]
     return runs + [
         {"kind": "identity", "data": effort.data, "net": NET, "lr": SMALL_RATE[NET], "seed": seed, "at": points,
@@ -53,8 +53,9 @@ def compute_12(results: Sequence[Result]) -> Table:
     """Both traces along runs of several rates, their correlation and largest values; their ratio times B by many
     batches, and its mean over the steps."""
     samples, paths = [], []
-    for rate in RATES[NET]:
-        own = group(results, kind="course", lr=rate)
+    runs = group(results, kind="course")
+    for rate in sorted({one.settings["lr"] for one in runs}):
+        own = group(runs, lr=rate)
         for column in TRACES:
             paths += courses(own, "runs", column, f"{rate:g}", column)
             samples += [_row_of(one, f"largest {column}", f"{rate:g}", one.columns[column].max()) for one in own]
@@ -78,7 +79,7 @@ def _row_of(one: Result, quantity: str, series: str, value: float) -> Row:
 
 def plot_12(table: Table) -> Picture:
     figure, axes = new_figure(3, width=15.0, height=4.4)
-    shades = shades_of([f"{rate:g}" for rate in RATES[NET]])
+    shades = shades_of(table.select(panel="runs").distinct("series"))
     draw_lines(axes[0], table, shades, panel="runs", quantity="Tr F")
     axes[0].set(xlabel="step", ylabel="Tr(F)", yscale="log")
     logarithmic(axes[0], "x")
@@ -99,7 +100,7 @@ def plot_12(table: Table) -> Picture:
 
 
 def judge_12(table: Table) -> list[Verdict]:
-    names = [f"{rate:g}" for rate in RATES[NET]]
+    names = table.select(panel="runs").distinct("series")
     correlations = np.array([[*by_seed(table, quantity="correlation", series=name).values()] for name in names])
     ratios = np.array([*by_seed(table, quantity=f"mean of {RATIO}").values()])
     fall = []
