@@ -31,29 +31,6 @@ DRAWS = 4000
 CPU = torch.device("cpu")
 
 
-def test_a_penalty_of_a_penalty_keeps_a_gradient_of_its_own():
-    """Over steps at which neither is computed anew."""
-    inner, outer = Penalised("GP", 0.3, every=3), Penalised("GP_r", 0.2, every=2)
-    both = run_of(task_of(), [1], 0, rule=Penalised("GP_r", 0.2, every=2, of=inner))
-    alone = {"GP": run_of(task_of(), [1], 0), "GP_r": run_of(task_of(), [1], 0)}
-    theta, carried = both.theta.clone(), {"GP": {}, "GP_r": {}}
-    for number in range(1, 6):
-        batches = {name: Batch.of(number, run.draws, run.data, torch.float64) for name, run in alone.items()}
-        plain = PLAIN(both.net, theta, batches["GP"], {})
-        parts = [rule(both.net, theta, batches[name], carried[name]) - plain
-                 for name, rule in (("GP", inner), ("GP_r", outer))]  # fmt: skip
-        theta = theta - 0.2 * (plain + sum(parts))
-        both.step()
-        torch.testing.assert_close(both.theta, theta, rtol=1e-10, atol=1e-12)
-
-
-@pytest.mark.parametrize("runs", [1, 2])
-def test_slopes_of_what_does_not_depend_on_the_parameters_are_0(runs):
-    net, theta, _ = setting()
-    thetas = theta.expand(runs, -1)
-    assert torch.equal(net.slopes(lambda theta, x: x.sum(), thetas, torch.ones(runs, 3)), torch.zeros_like(thetas))
-
-
 def batch_of(data: Data, examples: int = 5, runs: int = 1, number: int = 1) -> Batch:
     """The first so many examples for each run, whose draws differ."""
     x, y = (part[:examples].expand(runs, *part[:examples].shape) for part in (data.x, data.y))

@@ -89,6 +89,17 @@ def test_figures_share_their_runs():
     assert all(len(jobs[name]) == len(FIGURES[name].jobs(FULL)) for name in FIGURES)
 
 
+def test_five_coefficients_half_a_decade_apart_are_tried():
+    jobs = FIGURES["table1"].jobs(FULL)
+    for net in ("cnn", "mlp"):
+        for method in PLACE:
+            tried = sorted({one["coefficient"] for one in jobs if (one["net"], one["method"]) == (net, method)})
+            assert np.diff(np.log10(tried)) == pytest.approx([0.5] * 4, abs=0.03)
+        assert (tried[0], tried[-1]) == ((0.01, 1.0) if net == "cnn" else (0.03, 3.0))
+        wide = [one["coefficient"] for one in jobs if (one["net"], one["method"]) == (net, "GP_x")]
+        assert (min(wide), max(wide)) == (10.0, 1000.0)
+
+
 @pytest.mark.parametrize("name", FIGURES)
 def test_quick_versions_have_few_runs_and_can_be_drawn_and_judged(name):
     table = FIGURES[name].compute(results(name, QUICK))
@@ -178,11 +189,18 @@ def test_figures_3_and_8_draw_accuracy_and_trace_of_four_runs(name, net):
     require_swaps_noticed(panels, picture)
 
 
-def test_lines_end_with_the_first_run_that_diverged():
-    table = computed("3", change=diverging(103, method="none", lr=SMALL_RATE["cnn"]))
+@pytest.mark.parametrize("seed", [100, 103])
+def test_lines_end_with_the_first_run_that_diverged(seed):
+    which = {"method": "none", "lr": SMALL_RATE["cnn"]}
+    found = results("3", change=diverging(seed, **which))
+    table = FIGURES["3"].compute(found)
     own = means(table, quantity="Tr(F)", series="small rate")
     assert own["x"].tolist() == [0.0, 10.0, 100.0, 1200.0]
     assert np.isnan(own["value"]).tolist() == [False, True, True, True]
+    known = [one.columns["Tr F"] for one in found if which.items() <= one.settings.items()]
+    assert sorted({column.size for column in known}) == [2, 4]
+    assert own["value"][0] == pytest.approx(np.mean([column[0] for column in known]))
+    assert set(own["seeds"]) == {len(known)}
     assert means(table, quantity="Tr(F)", series="best rate")["x"].tolist() == [0.0, 10.0, 100.0, 1200.0]
 
 
@@ -248,6 +266,8 @@ WORSE, ANY = dict.fromkeys(GAIN, -1.0), "of no matter"
      [HOLDS, HOLDS, *[HOLDS] * 4, HOLDS, FAILS, FAILS, FAILS, FAILS] * 2),
     ("table1", {"gap": -1.0, "best": 0.0}, [FAILS, HOLDS, *[CANNOT] * 8, HOLDS] * 2),
     ("table1", {"gain": {**GAIN, "FP": 0.6, "GP_r": 0.6}}, [HOLDS, HOLDS, *[ANY] * 8, CANNOT] * 2),
+    ("table1", {"gain": {**GAIN, "FP": 0.6}}, [HOLDS, HOLDS, *[ANY] * 8, CANNOT] * 2),
+    ("table1", {"gain": {**GAIN, "FP": 1.4, "GP_r": 1.4}}, [HOLDS, HOLDS, *[ANY] * 8, HOLDS] * 2),
     ("table2", {"best": -1.0}, [FAILS] * 2),
     ("table4", {"lowered": dict.fromkeys(LOWERED, -0.5)}, [*[FAILS] * 4, ANY] * 2),
     ("table4", {"lowered": {**LOWERED, "GP_r": 1.0}}, [*[HOLDS] * 4, FAILS] * 2),
@@ -256,6 +276,8 @@ WORSE, ANY = dict.fromkeys(GAIN, -1.0), "of no matter"
     ("8", {"gap": -1.0}, [CANNOT, HOLDS, CANNOT] * 2),
     ("4", {"gain": WORSE}, [FAILS, FAILS, CANNOT, CANNOT, CANNOT]),
     ("4", {"gap": -1.0}, [HOLDS, CANNOT, HOLDS, HOLDS, CANNOT]),
+    ("4", {"gap": 3.3}, [HOLDS] * 5),
+    ("4", {"gap": 3.7}, [HOLDS, FAILS, HOLDS, HOLDS, CANNOT]),
 ])  # fmt: skip
 def test_claims_fail_on_the_opposite_or_cannot_be_judged_where_the_premise_is_not_seen(name, options, expected):
     found = verdicts(name, **options)
@@ -270,12 +292,13 @@ def test_a_penalty_that_keeps_examples_from_being_fitted_underfits():
     assert verdicts("table6", change=change) == [FAILS, HOLDS, HOLDS, FAILS, HOLDS] * 2
 
 
-def test_a_higher_training_accuracy_is_no_underfitting():
+@pytest.mark.parametrize(("points", "expected"), [(5.0, HOLDS), (-0.5, HOLDS), (-1.5, FAILS)])
+def test_a_training_accuracy_that_is_higher_or_less_than_a_point_lower_is_no_underfitting(points, expected):
     def change(settings, columns):
-        more = 0.05 * (settings["method"] == "FP")
+        more = 0.01 * points * (settings["method"] == "FP")
         return {**columns, "training accuracy": columns["training accuracy"] + more}
 
-    assert verdicts("table6", change=change) == [HOLDS] * 10
+    assert verdicts("table6", change=change) == [HOLDS, HOLDS, HOLDS, expected, HOLDS] * 2
 
 
 def test_a_late_start_that_does_as_well_contradicts_figure_4():
@@ -284,6 +307,17 @@ def test_a_late_start_that_does_as_well_contradicts_figure_4():
         return {**columns, "held-out accuracy": course({**settings, "method": "none"})["held-out accuracy"] + more}
 
     assert verdicts("4", change=change) == [HOLDS, HOLDS, FAILS, FAILS, FAILS]
+
+
+@pytest.mark.parametrize(("left", "expected"), [(0.3, FAILS), (0.7, HOLDS)])
+def test_a_late_start_closes_the_gap_where_half_a_point_is_left_at_most(left, expected):
+    def change(settings, columns):
+        if settings["method"] != "FP":
+            return columns
+        more = 0.02 - 0.01 * left * math.log2(1.0 + settings["start"] / late.EPOCH) / math.log2(65.0)
+        return {**columns, "held-out accuracy": course({**settings, "method": "none"})["held-out accuracy"] + more}
+
+    assert verdicts("4", change=change) == [HOLDS, HOLDS, HOLDS, HOLDS, expected]
 
 
 @pytest.mark.parametrize("name", FIGURES)
