@@ -24,34 +24,20 @@ from ...measurement.quantities import (
     find,
 )
 from ...measurement.quantities.base import all_outputs
-from ...training.batches import Batch
 from ...training.data import Data, load_data, with_label_noise
 from ...training.ensemble import EnsembleRun
 from ...training.functional import Net
-from ...training.gradients.labels import labels_of
 from ...training.gradients.mixup import Mixup
-from ...training.gradients.penalties import PENALTIES, Penalised
+from ...training.gradients.penalties import Penalised
 from ...training.gradients.rule import PLAIN, GradientRule
 from ...training.trials import check_trials
 from .protocol import BATCH, HELD, task_of, trial_of
 
-__all__ = ["FISHER_EXAMPLES", "FirstPenalised", "Half", "begun", "course", "curvature", "noisy", "readings", "rule_of"]
+__all__ = ["FISHER_EXAMPLES", "Half", "begun", "course", "curvature", "noisy", "readings", "rule_of"]
 
 FISHER_EXAMPLES = 100
 """Tr(F) is exact, the mean over these of sum_y p(y|x) ||g(x, y)||^2."""
 RATIO = 1.15  # of the steps of one reading and the next: early phases last as long as rates are small
-
-
-@dataclass(frozen=True)
-class FirstPenalised(Penalised):
-    """A penalty of the first ``examples`` of each batch alone (jastrzebski2021 appendix E: 128 of a large batch)."""
-
-    examples: int = 128
-
-    def gradient(self, net: Net, thetas: Tensor, batch: Batch) -> Tensor:
-        """The penalty's own gradient (R, P), without the coefficient."""
-        y = labels_of(PENALTIES[self.penalty][0], net, thetas, batch)[:, : self.examples]
-        return net.slopes(self.value(net), thetas, batch.x[:, : self.examples], y)
 
 
 @dataclass(frozen=True)
@@ -86,9 +72,7 @@ def rule_of(method: str, coefficient: float, every: int = 1, start: int = 0, par
         return PLAIN
     if method == "mixup":
         return Mixup(coefficient)
-    if part:
-        return FirstPenalised(method, coefficient, every=every, start=start, examples=part)
-    return Penalised(method, coefficient, every=every, start=start)
+    return Penalised(method, coefficient, every=every, start=start, examples=part or None)
 
 
 def begun(

@@ -49,6 +49,7 @@ class Penalised(GradientRule):
         every: the penalty's gradient is computed at every so many steps and taken again in between (the paper: 10;
             1 for eq. 6).
         start: steps before the penalty begins.
+        examples: it is of the first so many of each batch (appendix E: 128 of a large one); None: of all.
         of: the rule it is added to.
     """
 
@@ -56,13 +57,16 @@ class Penalised(GradientRule):
     coefficient: float
     every: int = 10
     start: int = 0
+    examples: int | None = None
     of: GradientRule = PLAIN
 
     def __post_init__(self) -> None:
         if self.penalty not in PENALTIES:
             raise ValueError(f"penalty: expected one of {', '.join(PENALTIES)}, got {self.penalty!r}")
         non_negative(self.coefficient, "coefficient of the penalty")
-        for name, value, low in (("every", self.every, 1), ("start", self.start, 0)):
+        for name, value, low in (("every", self.every, 1), ("start", self.start, 0), ("examples", self.examples, 1)):
+            if name == "examples" and value is None:
+                continue
             if isinstance(value, bool) or not isinstance(value, int) or value < low:
                 raise ValueError(f"{name}: expected a whole number of at least {low}, got {value!r}")
         check_rule(self.of)
@@ -70,6 +74,8 @@ class Penalised(GradientRule):
     def check(self, task: Task, batch_size: int) -> None:
         if PENALTIES[self.penalty][0] != "data":
             task.check_classes(task.build(0))
+        if self.examples is not None and self.examples > batch_size:
+            raise ValueError(f"examples: expected at most the {batch_size} of a batch, got {self.examples}")
         self.of.check(task, batch_size)
 
     def __call__(self, net: Net, thetas: Tensor, batch: Batch, carried: dict[str, Tensor]) -> Tensor:
@@ -84,7 +90,7 @@ class Penalised(GradientRule):
     def gradient(self, net: Net, thetas: Tensor, batch: Batch) -> Tensor:
         """The penalty's own gradient (R, P), without the coefficient."""
         kind, which, _ = PENALTIES[self.penalty]
-        y, count = labels_of(kind, net, thetas, batch), 1 if which == "first" else batch.size
+        y, count = labels_of(kind, net, thetas, batch), 1 if which == "first" else self.examples or batch.size
         return net.slopes(self.value(net), thetas, batch.x[:, :count], y[:, :count])
 
     def value(self, net: Net) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
