@@ -84,7 +84,8 @@ class Task:
         if given.ndim != 2 or given.shape[1] < 2 or self.data.y.ndim != 1 or self.data.y.is_floating_point():
             raise ValueError(
                 "expected outputs (n, classes) and whole numbers (n,) as targets, which errors, K-FAC, traces of F and "
-                f"penalties by drawn labels take, got outputs {tuple(given.shape)} and targets {tuple(self.data.y[:2].shape)} of {self.data.y.dtype}"
+                f"penalties by drawn labels take, got outputs {tuple(given.shape)} and targets "
+                f"{tuple(self.data.y[:2].shape)} of {self.data.y.dtype}"
             )
         _check_labels(self.data, given.shape[1])
 
