@@ -8,6 +8,7 @@ import numpy as np
 
 from nqm._table import Table
 from nqm.validation.experiments.paper import Effort, Result
+from nqm.validation.experiments.verdict import HOLDS
 from nqm.validation.papers.jastrzebski2021.protocol import BATCH, BEST_RATE
 
 FULL, QUICK = Effort(False, 0, "digits"), Effort(True, 0, "digits")
@@ -96,3 +97,19 @@ def columns_of(found, column, **settings):
     own = [one for one in found if all(one.settings[name] == value for name, value in settings.items())]
     assert own
     return np.array([one.columns[column] for one in own], dtype=float)
+
+
+def require_all_hold(figure, found):
+    """Every claim, each told once and in words that a table can hold."""
+    verdicts = figure.judge(figure.compute(found))
+    assert {verdict.verdict for verdict in verdicts} == {HOLDS}
+    assert len({(verdict.claim, verdict.why) for verdict in verdicts}) == len(verdicts)
+    assert not any("|" in text for verdict in verdicts for text in (verdict.claim, verdict.why))
+
+
+def require_quick(figure, found):
+    """The quick version, of fewer jobs, is drawn and judged."""
+    table = figure.compute(found)
+    figure.plot(table).canvas.draw()
+    assert figure.judge(table)
+    assert len(figure.jobs(QUICK)) < len(figure.jobs(FULL))

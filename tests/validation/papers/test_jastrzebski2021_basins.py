@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 from drawn import Curve, Panel, require_drawn, require_swaps_noticed
+from jastrzebski2021_results import require_all_hold, require_quick
 
 from nqm._table import Table
 from nqm.validation.experiments.paper import Effort, Result
@@ -65,20 +66,12 @@ def verdicts(name, change):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_claims_hold_on_results_that_are_as_the_paper_says(name):
-    figure = FIGURES[name]
-    found = figure.judge(figure.compute(results(figure)))
-    assert {verdict.verdict for verdict in found} == {HOLDS}
-    assert len({(verdict.claim, verdict.why) for verdict in found}) == len(found)
-    assert not any("|" in text for verdict in found for text in (verdict.claim, verdict.why))
+    require_all_hold(FIGURES[name], results(FIGURES[name]))
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_quick_versions_can_be_drawn_and_judged(name):
-    figure = FIGURES[name]
-    table = figure.compute(results(figure, QUICK))
-    figure.plot(table).canvas.draw()
-    assert figure.judge(table)
-    assert len(figure.jobs(QUICK)) < len(figure.jobs(DIGITS))
+    require_quick(FIGURES[name], results(FIGURES[name], QUICK))
 
 
 def test_jobs_are_of_the_judged_seeds_and_each_once():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from drawn import Curve, Panel, require_drawn, require_swaps_noticed
-from jastrzebski2021_results import FULL, QUICK, broken, columns_of, mean_and_error, results
+from jastrzebski2021_results import QUICK, broken, columns_of, mean_and_error, require_quick, results
 from scipy.stats import spearmanr
 
 from nqm.validation.experiments.samples import by_seed
@@ -56,6 +56,13 @@ def test_a_mean_ends_where_the_first_of_its_runs_does():
         assert not known[100:].any()
 
 
+def test_traces_of_a_network_end_with_the_first_run_that_diverged():
+    for ax in FIGURES["18"].plot(FIGURES["18"].compute(broken(results(FIGURES["18"])))).axes:
+        for line in ax.lines:
+            assert np.isfinite(line.get_ydata()[0])
+            assert np.isnan(line.get_ydata()[-1])
+
+
 @pytest.mark.parametrize("number", FIGURES)
 def test_a_run_that_diverged_leaves_claims_undecided(number):
     found = judged(number, broken(results(FIGURES[number])))
@@ -64,11 +71,7 @@ def test_a_run_that_diverged_leaves_claims_undecided(number):
 
 @pytest.mark.parametrize("number", FIGURES)
 def test_quick_versions_can_be_drawn_and_judged(number):
-    figure = FIGURES[number]
-    table = figure.compute(results(figure, QUICK))
-    figure.plot(table).canvas.draw()
-    assert figure.judge(table)
-    assert len(figure.jobs(QUICK)) < len(figure.jobs(FULL))
+    require_quick(FIGURES[number], results(FIGURES[number], QUICK))
 
 
 def test_figure_1_draws_accuracies_trace_and_gradient_norm():

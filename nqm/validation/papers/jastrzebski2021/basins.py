@@ -18,7 +18,7 @@ from ...experiments.samples import MEAN, Row, by_seed, log_ratio, paired, table_
 from ...experiments.verdict import Verdict, judge_claim, seen
 from .drawing import draw_compared
 from .protocol import BATCH, FULL, seeds_of, size_of
-from .reading import at_loss, group
+from .reading import at_loss, courses, group
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -211,15 +211,13 @@ def compute_11(results: Sequence[Result]) -> Table:
         for name, values in sets.items():
             for value in values:
                 setting = {"lr": RATE, "batch_size": value} if kind == "batch size" else {"lr": value}
-                for one in group(results, **setting):
+                own = group(results, **setting)
+                for one in own:
                     seed, columns = one.settings["seed"], one.columns
                     samples += [Row(kind, quantity, name, float(value), seed, number)
                                 for quantity, number in _numbers(columns).items()]  # fmt: skip
-                    paths += [
-                        Row(f"{kind} along the run", quantity, f"{value:g}", float(step), seed, float(number))
-                        for quantity in ("Tr H", "training loss")
-                        for step, number in zip(columns["step"], columns[quantity], strict=True)
-                    ]
+                for quantity in ("Tr H", "training loss"):
+                    paths += courses(own, f"{kind} along the run", quantity, f"{value:g}", quantity)
     return table_of(samples, paths)
 
 

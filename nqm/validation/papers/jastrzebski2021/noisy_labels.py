@@ -90,13 +90,17 @@ def _compute(results: Sequence[Result], net: str) -> Table:
         for part in (KEPT, WRONG):
             paths += courses(own, net, f"{part} accuracy", name, f"{part} accuracy", 100.0)
             paths += courses(own, net, f"{part} gradient norm", name, f"{part} gradient norm")
+        paths += courses([_with_ratio(one) for one in own], net, "ratio", name, "ratio")
         for one in own:
-            seed, ratio = one.settings["seed"], one.columns["clean gradient norm"] / one.columns["noisy gradient norm"]
-            steps = one.columns["step"].tolist()
-            paths += [Row(net, "ratio", name, float(step), seed, value)
-                      for step, value in zip(steps, ratio.tolist(), strict=True)]  # fmt: skip
+            seed = one.settings["seed"]
             samples += [Row(net, quantity, name, 0.0, seed, value) for quantity, value in _numbers(one.columns).items()]
     return table_of(samples, paths)
+
+
+def _with_ratio(one: Result) -> Result:
+    """With the column "ratio", of the norms of clean and noisy examples' gradients."""
+    ratio = one.columns["clean gradient norm"] / one.columns["noisy gradient norm"]
+    return one._replace(columns=Table({**one.columns, "ratio": ratio}))
 
 
 def _numbers(columns: Table) -> dict[str, float]:

@@ -152,8 +152,9 @@ def compute_18(results: Sequence[Result]) -> Table:
         samples.append(
             Row(net, "mean of log Tr F / Tr H", "", 0.0, seed, float(np.mean([log_ratio(*p) for p in both])))
         )
+    for net in dict.fromkeys(one.settings["net"] for one in results):
         for name in ("Tr H", *TRACES):
-            paths += courses([one], net, name, name, name)
+            paths += courses(group(results, net=net), net, name, name, name)
     return table_of(samples, paths)
 
 

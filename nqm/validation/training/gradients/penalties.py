@@ -64,9 +64,8 @@ class Penalised(GradientRule):
         if self.penalty not in PENALTIES:
             raise ValueError(f"penalty: expected one of {', '.join(PENALTIES)}, got {self.penalty!r}")
         non_negative(self.coefficient, "coefficient of the penalty")
-        for name, value, low in (("every", self.every, 1), ("start", self.start, 0), ("examples", self.examples, 1)):
-            if name == "examples" and value is None:
-                continue
+        some = () if self.examples is None else (("examples", self.examples, 1),)
+        for name, value, low in (("every", self.every, 1), ("start", self.start, 0), *some):
             if isinstance(value, bool) or not isinstance(value, int) or value < low:
                 raise ValueError(f"{name}: expected a whole number of at least {low}, got {value!r}")
         check_rule(self.of)
